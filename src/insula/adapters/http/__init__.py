@@ -1,0 +1,1 @@
+"""Outgoing HTTP under one egress policy."""

@@ -1,0 +1,1 @@
+"""What other apps have published, and running it."""

@@ -1,0 +1,1 @@
+"""One graph, run purely: document, graph, state, scheduler, events, ports."""

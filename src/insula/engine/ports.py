@@ -1,0 +1,254 @@
+"""What the engine asks of the world: a few small protocols, implemented above and handed in.
+
+Every port obeys the same three rules. Cancelling the awaiting task stops the work: when the
+``CancelledError`` comes out, the worker process is dead, the socket closed, the child ended. Failures
+of the work itself are ``StepFailure``. Whatever may have an effect outside says so in its ``Activity``
+at the moment it does.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from insula.engine.events import Event, FinalStatus, Interruption
+from insula.kit.json import Raw
+
+Lane = Literal["quickjs", "v8"]
+
+
+@dataclass(slots=True)
+class Activity:
+    """What a step is doing right now, for the receipt of a cancel."""
+
+    doing: str
+    since: int
+    effect_possible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one evaluation: seconds and bytes."""
+
+    cpu: float = 30.0
+    wall: float = 300.0
+    memory: int = 128 * 1024 * 1024
+    output: int = 5 * 1024 * 1024
+    logs: int = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One outgoing request. ``headers`` keep their order; ``timeout`` is in seconds, over all."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    timeout: float = 60.0
+    idempotency_key: str | None = None
+    max_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """Its answer, read to the end, with the address it finally came from."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    url: str
+
+
+Fetch = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scripts to run one after another in one fresh context of one worker.
+
+    ``scripts`` are function bodies with ``return``, or bare expressions; ``scope`` maps names to JSON
+    text; ``absent`` names ancestors that did not run: ``undefined``, and reading a property of one
+    gives an error that names it. ``waits`` allows ``await`` (and ``fetch``, through the callback).
+    ``app_id`` counts for the fair share; ``condition`` evaluations have reserved places.
+    """
+
+    app_id: str
+    scripts: tuple[str, ...]
+    scope: Mapping[str, Raw]
+    absent: tuple[str, ...] = ()
+    lane: Lane = "quickjs"
+    waits: bool = False
+    condition: bool = False
+    limits: Limits = field(default_factory=Limits)
+    fetch: Fetch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Per script its value as JSON text, ``None`` for ``undefined``; and what ``console`` was told.
+
+    ``logs`` is a JSON list of ``{level, time, args}``, ``None`` if nothing was logged.
+    """
+
+    outputs: tuple[Raw | None, ...]
+    logs: Raw | None = None
+
+
+class Sandbox(Protocol):
+    """JavaScript, in killable processes."""
+
+    async def evaluate(self, evaluation: Evaluation, activity: Activity) -> Evaluated:
+        """Run the scripts. Raises ``StepFailure`` (codes ``script``, ``limit_…``, ``engine_crash``)."""
+        ...
+
+
+class Http(Protocol):
+    """Outgoing HTTP under the egress policy."""
+
+    async def send(self, request: HttpRequest, activity: Activity) -> HttpResponse:
+        """Send and read to the end. Raises ``StepFailure`` where there is no answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool as the model is told of it; ``schema`` is JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One round of a model. ``messages`` are in the shape of the contract, templates filled in."""
+
+    app_id: str
+    provider: str
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+    temperature: float | None = None
+    response_format: Literal["text", "json"] = "text"
+    max_tokens: int | None = None
+    tools: tuple[ToolDefinition, ...] = ()
+    tools_parallel: bool = True
+    tools_mode: Literal["auto", "none", "required"] = "auto"
+    timeout: float = 600.0
+    idempotency_key: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else that stands in the step's ``provider`` (the script of ``mock`` among it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDelta:
+    """A piece of text. ``restart`` says that what came before no longer counts (a provider retry)."""
+
+    text: str
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelToolCall:
+    """What the model wants called; ``input`` are its arguments."""
+
+    id: str
+    name: str
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """The end of a round. ``credits`` is its price, 0 if nobody knows one."""
+
+    provider: str
+    model: str
+    text: str
+    tool_calls: tuple[ModelToolCall, ...] = ()
+    refusal: str | None = None
+    credits: float = 0.0
+    raw: Mapping[str, Any] | None = None
+
+
+class Models(Protocol):
+    """Model providers."""
+
+    def stream(
+        self, request: ModelRequest, activity: Activity
+    ) -> AsyncIterator[ModelDelta | ModelReply]:
+        """Yield deltas, then exactly one reply, last. Raises ``StepFailure``."""
+        ...
+
+    def identify(self, provider: str, model: str) -> tuple[str, str]:
+        """Return the provider and model that will answer (``auto`` resolved)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRequest:
+    """A child run to start, or with ``run_id`` already stored, to go on with."""
+
+    run_id: str
+    parent_key: str
+    workflow_id: str | None
+    version: str | int
+    step_key: str | None
+    input: Raw
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOutcome:
+    """How a child run ended; ``output`` is the step's output (``StepWorkflowOutputSchema``)."""
+
+    status: FinalStatus
+    output: Raw
+    error: str | None
+    credits: float = 0.0
+
+
+class Children(Protocol):
+    """Child runs, executed inside the awaiting task."""
+
+    async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
+        """Run it to its end. Cancelled, it returns after the child's end is stored."""
+        ...
+
+    def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
+        """Say what the steps of this child were doing when it was stopped."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where the engine puts its events: the journal of a run that this process owns."""
+
+    def record(self, event: Event) -> None:
+        """Append an event; it is stored, in order, and then told."""
+        ...
+
+    async def stored(self) -> None:
+        """Wait until all that was recorded is stored and this process still owns the run.
+
+        Called before every effect outside. Raises ``Fenced`` if the run is another's now.
+        """
+        ...
+
+
+class Fenced(Exception):
+    """This process no longer owns the run: drop it, write nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything a run needs from outside, and how it names itself to the outside."""
+
+    run_id: str
+    app_id: str
+    recorder: Recorder
+    sandbox: Sandbox
+    http: Http
+    models: Models
+    children: Children
+    clock: Callable[[], int]
+    new_id: Callable[[str], str]
+    variables: Raw = field(default_factory=lambda: Raw(b"{}"))
+    activities: dict[str, Activity] = field(default_factory=dict)
+    """What each running step is doing, by key; the engine writes it, receipts read it."""

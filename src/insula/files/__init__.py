@@ -1,0 +1,1 @@
+"""Files: what comes in, where it lies, who may read it."""

@@ -1,0 +1,15 @@
+"""Time as the product tells it: Unix milliseconds inside, ISO 8601 with ``Z`` outside."""
+
+import time
+from datetime import UTC, datetime
+
+
+def now_ms() -> int:
+    """Return the wall clock in Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(ms: int) -> str:
+    """Format Unix milliseconds as ``2026-01-31T12:00:00.000Z``."""
+    seconds, millis = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"

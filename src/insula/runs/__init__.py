@@ -1,0 +1,1 @@
+"""Runs: start, watch, cancel, replay, forget."""

@@ -1,0 +1,1 @@
+"""The database: one page of tables, units of writing, and the two dialects."""

@@ -1,0 +1,32 @@
+"""What a database offers to the concepts: units of writing, and reading.
+
+A *unit* is a plain function of a connection that awaits nothing and may be run a second time (its
+first try rolled back): it touches nothing but the connection. Units that arrive together are
+committed together; ``write`` returns after the commit.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """SQLite or PostgreSQL."""
+
+    async def write(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit in the next group and return its value once the group is committed.
+
+        An exception of the unit undoes the unit alone and is raised here.
+        """
+        ...
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query against what is committed, beside the writer."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close every connection."""
+        ...

@@ -1,0 +1,255 @@
+"""The data model, on one page. Times are Unix milliseconds; JSON is stored as bytes.
+
+Columns that hold JSON are ``LargeBinary``; the text columns hold identifiers and names, which are
+checked on the way in (no NUL, no lone surrogate).
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+apps = Table(
+    "apps",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("verified", Boolean, nullable=False, default=False),
+    Column("settings", LargeBinary, nullable=False, default=b"{}"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("read_only", Boolean, nullable=False, default=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Index("keys_by_app", "app_id", "id"),
+)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, ForeignKey("apps.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("body", LargeBinary, nullable=False),  # the draft: key, input, …, steps
+    Column("problems", LargeBinary, nullable=False, default=b"[]"),
+    Column("latest_version_id", Text),
+    Column("latest_version", Integer, nullable=False, default=0),
+    Column("retention", LargeBinary),
+    Column("tags", LargeBinary, nullable=False, default=b"[]"),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("discoverable", Boolean, nullable=False, default=False),
+    Column("open", Boolean, nullable=False, default=True),
+    Column("published_from_version", Integer),  # versions below it are not for other apps
+    Column("caller_limit", Integer),  # live runs one caller may have at once
+    Column("deleted", Boolean, nullable=False, default=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("workflows_by_app", "app_id", "deleted", "id"),
+    Index(
+        "workflows_discoverable",
+        "id",
+        sqlite_where=text("discoverable AND NOT deleted"),
+        postgresql_where=text("discoverable AND NOT deleted"),
+    ),
+)
+
+blocked_callers = Table(
+    "blocked_callers",
+    metadata,
+    Column("workflow_id", Text, primary_key=True),
+    Column("app_id", Text, primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("rollback_version", Integer),
+    Column("description", Text),
+    Column("notes", Text),
+    Column("created_by", Text),  # the id of the key that deployed it
+    Column("body", LargeBinary, nullable=False),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("withdrawn", Boolean, nullable=False, default=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("versions_by_workflow", "workflow_id", "version", unique=True),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),  # whose run it is: the caller
+    Column("workflow_app_id", Text, nullable=False),  # whose workflow it is
+    Column("workflow_id", Text, nullable=False),
+    Column("version_id", Text),  # null: a draft, whose body stands in run_data
+    Column("version", Integer),
+    Column("root_id", Text, nullable=False),
+    Column("parent_id", Text),
+    Column("parent_key", Text),
+    Column("depth", Integer, nullable=False, default=0),
+    Column("hidden", Boolean, nullable=False, default=False),  # a child its caller may not see
+    Column("status", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("identifier", Text),
+    Column("from_step_key", Text),
+    Column("replay_of", Text),
+    Column("background", Boolean, nullable=False, default=False),
+    Column("options", LargeBinary, nullable=False, default=b"{}"),  # timeout, limits, on_disconnect
+    Column("owner", Text),  # the token of the process that executes it
+    Column("seq", Integer, nullable=False, default=0),  # the last event stored
+    Column("error", Text),
+    Column("credits", Float, nullable=False, default=0.0),
+    Column("retention", LargeBinary),
+    Column("retention_due_at", BigInteger),
+    Column("erased_at", BigInteger),
+    Column("cancel_requested_at", BigInteger),
+    Column("cancel_requested_by", Text),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("runs_by_app", "app_id", "id"),
+    Index("runs_by_app_status", "app_id", "status", "id"),
+    Index("runs_by_workflow", "workflow_id", "app_id", "id"),
+    Index("runs_by_workflow_status", "workflow_id", "app_id", "status", "id"),
+    Index("runs_by_root", "root_id"),
+    Index(
+        "runs_live",
+        "owner",
+        "id",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index(
+        "runs_due",
+        "retention_due_at",
+        sqlite_where=text("erased_at IS NULL AND retention_due_at IS NOT NULL"),
+        postgresql_where=text("erased_at IS NULL AND retention_due_at IS NOT NULL"),
+    ),
+    Index(
+        "runs_by_identifier",
+        "app_id",
+        "identifier",
+        "id",
+        sqlite_where=text("identifier IS NOT NULL"),
+        postgresql_where=text("identifier IS NOT NULL"),
+    ),
+)
+
+run_data = Table(
+    "run_data",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("input", LargeBinary),
+    Column("draft", LargeBinary),  # the body of a draft run
+    Column("request", LargeBinary),  # method, url, … of the call that started it
+    Column("kept", LargeBinary),  # of a replay: events of the steps that are kept
+    Column("events", LargeBinary),  # the whole journal, compressed, once the run has ended
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True),  # of the last event in the row
+    Column("events", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("app_id", Text, primary_key=True),
+    Column("workflow_id", Text, primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("origin", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False, default=0),
+    sqlite_with_rowid=False,
+)
+
+daily_totals = Table(
+    "daily_totals",
+    metadata,
+    Column("day", Integer, primary_key=True),  # days since 1970-01-01, UTC
+    Column("app_id", Text, primary_key=True),
+    Column("workflow_id", Text, primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("runs", BigInteger, nullable=False, default=0),
+    Column("credits", Float, nullable=False, default=0.0),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("app_id", Text, primary_key=True),
+    Column("method", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("resource_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Index("idempotency_by_age", "created_at"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("run_id", Text),  # a file that came in with a run's input
+    Column("filename", Text, nullable=False),
+    Column("mimetype", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("storage", Text, nullable=False),
+    Column("visibility", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Index("files_by_app", "app_id", "id"),
+    Index("files_by_run", "run_id"),
+    Index("files_by_expiry", "expires_at"),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("token", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", Text, primary_key=True),  # schema version, installation id, signing key
+    Column("value", LargeBinary, nullable=False),
+)

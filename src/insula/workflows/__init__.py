@@ -1,0 +1,1 @@
+"""Workflows, their drafts and versions."""
