@@ -1,3 +1,3 @@
-"""Insula: a self-hosted platform for AI workflows whose runs really stop when they are cancelled."""
+"""Insula: a self-hosted platform for AI workflows whose runs really stop when cancelled."""
 
 __version__ = "0.1.0"

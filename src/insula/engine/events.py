@@ -30,7 +30,7 @@ class Interruption(msgspec.Struct, omit_defaults=True, frozen=True):
     """Ids of the child runs that lead to the step, outermost first; empty in the run itself."""
 
 
-class _Event(msgspec.Struct, tag_field="e", omit_defaults=True, frozen=True):
+class _Event(msgspec.Struct, tag_field="e", omit_defaults=True):
     at: int
 
 

@@ -1,9 +1,9 @@
 """What the engine asks of the world: a few small protocols, implemented above and handed in.
 
 Every port obeys the same three rules. Cancelling the awaiting task stops the work: when the
-``CancelledError`` comes out, the worker process is dead, the socket closed, the child ended. Failures
-of the work itself are ``StepFailure``. Whatever may have an effect outside says so in its ``Activity``
-at the moment it does.
+``CancelledError`` comes out, the worker process is dead, the socket closed, the child ended.
+Failures of the work itself are ``StepFailure``. Whatever may have an effect outside says so in its
+``Activity`` at the moment it does.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -66,10 +66,10 @@ Fetch = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class Evaluation:
     """Scripts to run one after another in one fresh context of one worker.
 
-    ``scripts`` are function bodies with ``return``, or bare expressions; ``scope`` maps names to JSON
-    text; ``absent`` names ancestors that did not run: ``undefined``, and reading a property of one
-    gives an error that names it. ``waits`` allows ``await`` (and ``fetch``, through the callback).
-    ``app_id`` counts for the fair share; ``condition`` evaluations have reserved places.
+    ``scripts`` are function bodies with ``return``, or bare expressions; ``scope`` maps names to
+    JSON text; ``absent`` names ancestors that did not run: ``undefined``, and reading a property of
+    one gives an error that names it. ``waits`` allows ``await`` (and ``fetch``, through the
+    callback). ``app_id`` counts for the fair share; ``condition`` evaluations have reserved places.
     """
 
     app_id: str
@@ -98,7 +98,7 @@ class Sandbox(Protocol):
     """JavaScript, in killable processes."""
 
     async def evaluate(self, evaluation: Evaluation, activity: Activity) -> Evaluated:
-        """Run the scripts. Raises ``StepFailure`` (codes ``script``, ``limit_…``, ``engine_crash``)."""
+        """Run the scripts. Raises ``StepFailure``: ``script``, ``limit_…``, ``engine_crash``."""
         ...
 
 
@@ -141,7 +141,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelDelta:
-    """A piece of text. ``restart`` says that what came before no longer counts (a provider retry)."""
+    """A piece of text. ``restart``: what came before no longer counts (a provider retry)."""
 
     text: str
     restart: bool = False
