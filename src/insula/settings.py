@@ -1,0 +1,120 @@
+"""What an operator can set: one field each, read from ``INSULA_…``, checked at the start."""
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_MIB = 1024 * 1024
+_DAY = 24 * 60 * 60
+
+Network = IPv4Network | IPv6Network
+Listed = Annotated[tuple[str, ...], NoDecode]
+Networks = Annotated[tuple[Network, ...], NoDecode]
+Seconds = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False)]
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the message names it and says why."""
+
+
+class Settings(BaseSettings):
+    """The installation's settings. Durations are seconds, sizes bytes; lists take commas."""
+
+    model_config = SettingsConfigDict(env_prefix="INSULA_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        Path("insula-data"), description="Folder of the database, the files and the keys."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(
+        None, description="Where callers reach the server; URLs in answers are made from it."
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="The key that may create apps; made and kept in the data folder if unset."
+    )
+    trusted_proxies: Networks = Field(
+        (), description="Addresses or networks whose forwarded headers count."
+    )
+    cors_origins: Listed = Field(("*",), description="Origins of web pages that may call the API.")
+    rate_limit: int | None = Field(
+        None, ge=1, description="Requests a minute for each key and each address; unset: no limit."
+    )
+    runs_max: int = Field(1000, ge=1, description="Runs that may be live at once; beyond: 429.")
+    runs_share: float = Field(
+        0.5, gt=0, le=1, description="Share of the live runs that one app may have."
+    )
+    body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
+    file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
+    retention: int = Field(
+        30 * _DAY, ge=-1, description="Seconds until a run's data is erased; -1 keeps it for ever."
+    )
+    run_rows_days: int = Field(
+        400, ge=1, description="Days until the row of an erased run goes; daily totals stay."
+    )
+    synchronous: Literal["FULL", "NORMAL"] = Field(
+        "FULL", description="FULL: a told status survives a power cut. NORMAL: a crash only."
+    )
+    egress_allow: Listed = Field(
+        (), description="Hosts or networks, besides public addresses, that steps may call."
+    )
+    sandbox_warm: int = Field(2, ge=0, le=64, description="Sandbox workers kept ready.")
+    sandbox_max: int = Field(16, ge=1, le=1024, description="Sandbox workers at most.")
+    attempts_max: int = Field(
+        3, ge=1, le=100, description="Interrupted attempts after which a step fails."
+    )
+    timeout_http: Seconds = Field(60.0, description="Default limit of an http_request step.")
+    timeout_model: Seconds = Field(600.0, description="Default limit of a model step.")
+    timeout_code: Seconds = Field(300.0, description="Default limit of a code step.")
+    timeout_browser: Seconds = Field(120.0, description="Default limit of a browser step.")
+    timeout_run: Seconds = Field(3600.0, description="Default limit of a whole run.")
+    model_default: str | None = Field(
+        None,
+        pattern=r"^[a-z]+/.+$",
+        description="`provider/model` that answers where a step says `auto`.",
+    )
+    mock_file: Path | None = Field(
+        None, description="Script of the `mock` model provider, for all steps that bring none."
+    )
+
+    @field_validator("cors_origins", "egress_allow", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(ip_network(part, strict=False) for part in value)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _root(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not value.startswith(("http://", "https://")) or any(part in value for part in "?# "):
+            raise ValueError("must be an http:// or https:// address without query or fragment")
+        return value.rstrip("/")
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the environment; ``given`` (from the command line) wins over it.
+
+    Raises:
+        SettingsError: a value cannot be used; names every such setting, never its value.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = (
+            f"INSULA_{str(problem['loc'][0]).upper() if problem['loc'] else '…'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError("; ".join(problems)) from None

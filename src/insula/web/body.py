@@ -1,0 +1,189 @@
+"""Request bodies: read under a limit, checked before anyone believes them, turned into models."""
+
+import hashlib
+from itertools import accumulate
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
+from insula.kit.json import InvalidJson, Raw, decode, members
+from insula.web import forms
+from insula.web.errors import field_errors, kind
+from insula.web.idempotency import FINGERPRINT, has_key
+
+M = TypeVar("M", bound=BaseModel)
+
+DEPTH = 200
+"""How deep objects and lists may nest."""
+CONTAINERS = 1_000_000
+"""How many objects and lists one body may hold."""
+
+_STRUCTURE = b'[]{}"'
+_BRACKETS = b"[]{}"
+_NOT_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def too_large(limit: int) -> TooLarge:
+    """Make the 413 of a JSON body, which names the ways for more."""
+    return TooLarge(
+        f"The body is over {limit:,} bytes. Send files as parts of multipart/form-data, "
+        "or make an upload link with POST /apps/{app_id}/files/uploads."
+    )
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read the whole body.
+
+    Raises:
+        TooLarge: it has more than ``limit`` bytes; refused by its announced length if it has one.
+        ClientDisconnect: the client went away.
+    """
+    for name, value in request.scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
+            raise too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise too_large(limit)
+        if not message.get("more_body", False):
+            return piece if not pieces else b"".join([*pieces, piece])
+        pieces.append(piece)
+
+
+def check_json(text: bytes) -> Any:
+    """Decode JSON text that a stranger sent.
+
+    Raises:
+        BadInput: it is not JSON in UTF-8, nests deeper than 200, or holds too many objects and
+            lists; says where.
+    """
+    _check_nesting(text)
+    try:
+        return decode(text)
+    except InvalidJson as error:
+        words = str(error)
+        where = "" if "byte" in words else f" (in {len(text):,} bytes)"
+        raise _not_json(f"{words}{where}", "json") from error
+
+
+def _check_nesting(text: bytes) -> None:
+    """Bound depth and number before anything is built. Few brackets cannot nest deeply."""
+    opened = text.count(b"[") + text.count(b"{")
+    if opened <= DEPTH:
+        return
+    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
+    brackets = b"".join(plain.split(b'"')[::2])
+    if brackets.count(b"[") + brackets.count(b"{") > CONTAINERS:
+        raise _not_json(f"it holds more than {CONTAINERS:,} objects and lists", "too_many")
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > DEPTH:
+        raise _not_json(f"it nests deeper than {DEPTH} levels", "too_deep")
+
+
+def _not_json(why: str, code: str) -> BadInput:
+    return BadInput(
+        f"The body cannot be read as JSON: {why}.", [FieldError((), code, f"{why}", "body")]
+    )
+
+
+def _media_type(request: Request) -> str:
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            return bytes(value).split(b";", 1)[0].strip().lower().decode("latin-1")
+    return ""
+
+
+async def _read_json(request: Request) -> bytes:
+    """Read a JSON body; an empty one is an empty object."""
+    media_type = _media_type(request)
+    body = await read_body(request, request.app.state.settings.body_max)
+    if has_key(request):
+        request.scope[FINGERPRINT] = hashlib.sha256(body).digest()
+    if not body.strip():
+        return b"{}"
+    if media_type not in ("application/json", "") and not media_type.endswith("+json"):
+        raise UnsupportedMedia(
+            "The body's content type is not one that is read here. "
+            "Send application/json or multipart/form-data."
+        )
+    return body
+
+
+async def payload(request: Request, model: type[M]) -> M:
+    """Read the body into a model, from JSON, ``multipart/form-data`` or an urlencoded form.
+
+    JSON is taken strictly. In a form, objects and lists are JSON text, numbers and booleans text,
+    a list may also be a repeated key, and file parts are ``UploadedPart``, open until the answer
+    is sent; a part named ``input[a]`` or ``input.a`` stands at ``a`` inside ``input``.
+
+    Raises:
+        BadInput: one entry for each field that is wrong.
+        TooLarge, UnsupportedMedia.
+    """
+    try:
+        if _media_type(request) in forms.MEDIA_TYPES:
+            return model.model_validate(await _read_form(request, model))
+        body = await _read_json(request)
+        value = check_json(body)
+        if not isinstance(value, dict):
+            raise _not_object(value)
+        return model.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]:
+    settings = request.app.state.settings
+    limits = forms.FormLimits(settings.body_max, settings.file_max)
+    if _media_type(request) == forms.URLENCODED:
+        form = forms.parse_urlencoded(await read_body(request, settings.body_max))
+    else:
+        form = await forms.read_multipart(request, limits)
+    if has_key(request):
+        request.scope[FINGERPRINT] = form.fingerprint()
+    return forms.values(form, model, check_json)
+
+
+def invalid(error: ValidationError) -> BadInput:
+    """Turn pydantic's complaint about a body into the answer, one entry for each field."""
+    errors = field_errors(error.errors(include_url=False, include_context=False))
+    named = "; ".join(f"{'.'.join(entry.path) or 'body'}: {entry.message}" for entry in errors[:3])
+    return BadInput(f"The body is not valid: {named}.", errors)
+
+
+def _not_object(value: object) -> BadInput:
+    message = f"must be a JSON object, not {kind(value)}"
+    return BadInput(f"The body {message}.", [FieldError((), "object", message)])
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Read a JSON object as plain values; an empty body is an empty object.
+
+    Raises:
+        BadInput, TooLarge, UnsupportedMedia.
+    """
+    value = check_json(await _read_json(request))
+    if not isinstance(value, dict):
+        raise _not_object(value)
+    return value
+
+
+async def json_members(request: Request) -> dict[str, Raw]:
+    """Read a JSON object and split it into its members, whose text is checked but kept as it is.
+
+    Raises:
+        BadInput, TooLarge, UnsupportedMedia.
+    """
+    body = await _read_json(request)
+    value = check_json(body)
+    if not isinstance(value, dict):
+        raise _not_object(value)
+    return members(body)

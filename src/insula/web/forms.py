@@ -1,0 +1,312 @@
+"""Forms: parts spooled to disk under limits, and text turned into what a model's fields want."""
+
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, BinaryIO, Literal, Union, get_args, get_origin
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from typing_extensions import TypeAliasType
+
+from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
+
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+MEDIA_TYPES = (MULTIPART, URLENCODED)
+OPEN_PARTS = "insula.open_parts"
+"""Where the parts to be closed after the answer stand in a request's scope."""
+
+FIELDS = 1000
+FILES = 100
+_FILENAME = 255
+_PIECE = 1024 * 1024
+_INNER = re.compile(r"\[([^\[\]]*)\]|\.([^.\[\]]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class FormLimits:
+    """Bytes: of all text parts together, and of each file."""
+
+    text: int
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedPart:
+    """A file part; small ones in memory, others on disk. Open until the answer is sent."""
+
+    filename: str
+    content_type: str
+    file: BinaryIO
+    size: int
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.is_instance_schema(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "format": "binary"}
+
+
+@dataclass(slots=True)
+class Form:
+    """What a form held, in its order."""
+
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    files: list[tuple[str, UploadedPart]] = field(default_factory=list)
+
+    def fingerprint(self) -> bytes:
+        """Digest the content; two sendings with other boundaries are equal."""
+        digest = hashlib.sha256()
+        for name, text in self.texts:
+            digest.update(repr((name, text)).encode("utf-8", "surrogatepass"))
+        for name, part in self.files:
+            digest.update(repr((name, part.filename, part.size)).encode())
+            while piece := part.file.read(_PIECE):
+                digest.update(piece)
+            part.file.seek(0)
+        return digest.digest()
+
+
+class _Parser(MultiPartParser):
+    """Starlette's parser, with bounds on all texts together and on each file."""
+
+    def __init__(
+        self, request: Request, stream: AsyncGenerator[bytes, None], limits: FormLimits
+    ) -> None:
+        super().__init__(
+            request.headers,
+            stream,
+            max_files=FILES,
+            max_fields=FIELDS,
+            max_part_size=limits.text,
+        )
+        self._limits = limits
+        self._text = 0
+        self._file = 0
+
+    def on_part_begin(self) -> None:
+        self._file = 0
+        super().on_part_begin()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self._text += end - start
+            if self._text > self._limits.text:
+                raise TooLarge(
+                    f"The text parts are over {self._limits.text:,} bytes together. "
+                    "Send large values as file parts."
+                )
+        else:
+            self._file += end - start
+            if self._file > self._limits.file:
+                raise TooLarge(f"A file part is over {self._limits.file:,} bytes, the limit.")
+        super().on_part_data(data, start, end)
+
+
+async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(
+                f"The form is over {limit:,} bytes. Make an upload link for each file with "
+                "POST /apps/{app_id}/files/uploads."
+            )
+        if piece:
+            yield piece
+        if not message.get("more_body", False):
+            return
+
+
+async def read_multipart(request: Request, limits: FormLimits) -> Form:
+    """Read a multipart form; its files are closed once the answer is sent.
+
+    Raises:
+        BadInput: it is not a well-formed form in UTF-8.
+        TooLarge: over a limit, which is named.
+    """
+    charset = re.search(r"charset=\"?([^\";]*)", request.headers["content-type"], re.I)
+    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMedia("A form must be in UTF-8.")
+    stream = _stream(request, limits.text + limits.file)
+    try:
+        parsed = await _Parser(request, stream, limits).parse()
+    except MultiPartException as error:
+        raise _bad_form(error.message) from error
+    except ValueError as error:
+        raise _bad_form("a part's name or header cannot be read") from error
+    finally:
+        await stream.aclose()
+    form = Form()
+    for name, value in parsed.multi_items():
+        if isinstance(value, UploadFile):
+            part = _part(value)
+            request.scope.setdefault(OPEN_PARTS, []).append(part.file)
+            form.files.append((_text(name), part))
+        else:
+            form.texts.append((_text(name), _text(value)))
+    return form
+
+
+def _part(upload: UploadFile) -> UploadedPart:
+    name = (upload.filename or "").replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join(character for character in name if character.isprintable())
+    return UploadedPart(
+        kept[-_FILENAME:] or "file",
+        (upload.content_type or "application/octet-stream")[:_FILENAME],
+        upload.file,
+        upload.size or 0,
+    )
+
+
+def parse_urlencoded(body: bytes) -> Form:
+    """Parse an urlencoded form.
+
+    Raises:
+        BadInput: it is not UTF-8, or has more than 1,000 fields.
+    """
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS
+        )
+    except ValueError as error:
+        raise _bad_form("it is not percent-encoded UTF-8 of at most 1,000 fields") from error
+    return Form(texts=[(_text(name), _text(value)) for name, value in pairs])
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _bad_form("it holds text that is not UTF-8") from error
+    return value
+
+
+def _bad_form(why: str) -> BadInput:
+    return BadInput(f"The form cannot be read: {why}.", [FieldError((), "form", why)])
+
+
+def values(form: Form, model: type[BaseModel], parse: Callable[[bytes], Any]) -> dict[str, Any]:
+    """Turn a form into what the model validates.
+
+    Raises:
+        BadInput: a field that must be an object or a list is not JSON text.
+    """
+    wants = _wants(model)
+    found: dict[str, Any] = {}
+    for name, text in form.texts:
+        want = wants.get(name, _ANYTHING)
+        value = _value(name, text, want, parse)
+        if want.items and not isinstance(value, list | dict | NoneType):
+            value = [*found[name], value] if isinstance(found.get(name), list) else [value]
+        if value is not _ABSENT:
+            found[name] = value
+    for name, part in form.files:
+        _place(found, name, part, wants)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    """What a field's type admits: text, null, lists, and anything that is written as JSON."""
+
+    text: bool
+    null: bool
+    items: bool
+    json: bool
+
+
+_ANYTHING = _Want(text=True, null=True, items=False, json=True)
+_ABSENT = object()
+_SCALARS = (int, float, bool, bytes)
+
+
+@lru_cache(maxsize=256)
+def _wants(model: type[BaseModel]) -> dict[str, _Want]:
+    found = {}
+    for name, info in model.model_fields.items():
+        leaves = set(_leaves(info.annotation))
+        anything = bool(leaves & {Any, object})
+        found[info.alias or name] = _Want(
+            text=anything or str in leaves,
+            null=anything or NoneType in leaves,
+            items=bool(leaves & {list, tuple, set, frozenset}),
+            json=anything or bool(leaves - {str, NoneType, *_SCALARS}),
+        )
+    return found
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if isinstance(annotation, TypeAliasType):
+        yield from _leaves(annotation.__value__)
+    elif origin is Annotated:
+        yield from _leaves(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for inner in get_args(annotation):
+            yield from _leaves(inner)
+    elif origin is Literal:
+        yield from {type(value) for value in get_args(annotation)}
+    else:
+        yield origin or annotation
+
+
+def _value(name: str, text: str, want: _Want, parse: Callable[[bytes], Any]) -> Any:
+    bare = text.strip()
+    if want.json and bare[:1] in ("{", "["):
+        try:
+            return parse(bare.encode())
+        except BadInput as error:
+            if want.text:
+                return text
+            problem = FieldError((name,), "json", error.errors[0].message)
+            raise BadInput(f"{name}: {error.message}", [problem]) from error
+    if want.text:
+        return text
+    if bare in ("", "null"):
+        return None if want.null else _ABSENT
+    return text
+
+
+def _place(found: dict[str, Any], name: str, part: UploadedPart, wants: dict[str, _Want]) -> None:
+    """Put a file where its name says: a field, a list of them, or inside an object."""
+    if name in wants or not (inner := _INNER.findall(name)):
+        if wants.get(name, _ANYTHING).items:
+            held = found.get(name)
+            found[name] = [*held, part] if isinstance(held, list) else [part]
+        else:
+            found[name] = part
+        return
+    top = _INNER.split(name, maxsplit=1)[0]
+    at = found.setdefault(top, {})
+    path = [bracketed or dotted for bracketed, dotted in inner][:20]
+    for key in path[:-1]:
+        if not isinstance(at, dict):
+            break
+        at = at.setdefault(key, {})
+    if not isinstance(at, dict):
+        raise _bad_form(f"the file part {name[:100]!r} does not stand inside an object")
+    last = path[-1]
+    if last in at:
+        held = at[last] if isinstance(at[last], list) else [at[last]]
+        at[last] = [*held, part]
+    else:
+        at[last] = part

@@ -1,0 +1,153 @@
+"""``Idempotency-Key``: a record committed with what it created, and who is in flight."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select
+from starlette.requests import Request
+
+from insula.errors import BadInput, Conflict, FieldError, KeyReused
+from insula.kit.clock import now_ms
+from insula.storage.tables import idempotency as records
+from insula.web.auth import Principal
+
+LIFE_MS = 24 * 60 * 60 * 1000
+FINGERPRINT = "insula.fingerprint"
+"""Where ``web.body`` leaves the digest of a body that it read, for requests with a key."""
+
+_LONGEST = 255
+_SWEEP = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A key as it was sent: for which operation, and with which body."""
+
+    key: str
+    method: str
+    path: str
+    body_hash: bytes
+
+
+def has_key(request: Request) -> bool:
+    """Say whether the request carries an idempotency key."""
+    return any(name == b"idempotency-key" for name, _ in request.scope["headers"])
+
+
+def read_key(request: Request, body: bytes | None = None) -> Idempotency | None:
+    """Return the request's idempotency key, ``None`` if it has none.
+
+    Without ``body``, the digest of what ``web.body`` read from this request stands for it; a form
+    sent again has another boundary, and counts as the same.
+
+    Raises:
+        BadInput: the key is empty, too long, or not printable ASCII.
+    """
+    if not has_key(request):
+        return None
+    key = request.headers["idempotency-key"]
+    if not 1 <= len(key) <= _LONGEST or not all(" " <= character <= "~" for character in key):
+        message = f"must be 1 to {_LONGEST} printable ASCII characters"
+        raise BadInput(
+            f"The Idempotency-Key header {message}.",
+            [FieldError(("idempotency-key",), "idempotency_key", message, "header")],
+        )
+    fingerprint = hashlib.sha256(body or b"").digest()
+    if body is None:
+        fingerprint = request.scope.get(FINGERPRINT, fingerprint)
+    return Idempotency(key, request.method, _path(request), fingerprint)
+
+
+def _path(request: Request) -> str:
+    """The path below the app, so that ``c`` and the app's id are one."""
+    app_id = request.path_params.get("app_id")
+    path: str = request.scope["path"]
+    return path.removeprefix(f"/apps/{app_id}") if app_id else path
+
+
+def claim(
+    connection: Connection, principal: Principal, idempotency: Idempotency, resource_id: str
+) -> str | None:
+    """In a unit: record that this key made ``resource_id``.
+
+    Returns ``None`` if the record is new, else the id that the earlier request made.
+
+    Raises:
+        KeyReused: the key was used with another body in the last 24 hours.
+    """
+    mine = (
+        (records.c.app_id == principal.app_id)
+        & (records.c.method == idempotency.method)
+        & (records.c.path == idempotency.path)
+        & (records.c.key == idempotency.key)
+    )
+    now = now_ms()
+    found = connection.execute(
+        select(records.c.body_hash, records.c.resource_id, records.c.created_at).where(mine)
+    ).first()
+    if found is not None and found.created_at > now - LIFE_MS:
+        if bytes(found.body_hash) != idempotency.body_hash:
+            raise KeyReused(
+                "This Idempotency-Key was used with another body in the last 24 hours. "
+                "Use a new key for a new request."
+            )
+        return str(found.resource_id)
+    connection.execute(delete(records).where(mine))
+    connection.execute(
+        insert(records).values(
+            app_id=principal.app_id,
+            method=idempotency.method,
+            path=idempotency.path,
+            key=idempotency.key,
+            body_hash=idempotency.body_hash,
+            resource_id=resource_id,
+            created_at=now,
+        )
+    )
+    return None
+
+
+def sweep(connection: Connection) -> int:
+    """In a unit: remove up to 1,000 records older than 24 hours; return how many."""
+    columns = (records.c.app_id, records.c.method, records.c.path, records.c.key)
+    old = connection.execute(
+        select(*columns).where(records.c.created_at <= now_ms() - LIFE_MS).limit(_SWEEP)
+    ).all()
+    for row in old:
+        pairs = zip(columns, row, strict=True)
+        statement = delete(records)
+        for column, value in pairs:
+            statement = statement.where(column == value)
+        connection.execute(statement)
+    return len(old)
+
+
+class InFlight:
+    """Which keys are being worked on in this process; a second request meanwhile is a 409."""
+
+    def __init__(self) -> None:
+        self._held: set[tuple[str, str, str, str]] = set()
+
+    @contextmanager
+    def hold(self, principal: Principal, idempotency: Idempotency | None) -> Iterator[None]:
+        """Hold the key for the time of a request.
+
+        Raises:
+            Conflict: another request holds it.
+        """
+        if idempotency is None:
+            yield
+            return
+        name = (principal.app_id, idempotency.method, idempotency.path, idempotency.key)
+        if name in self._held:
+            raise Conflict(
+                "A request with this Idempotency-Key is still being worked on. Try again.",
+                retry_after=1,
+            )
+        self._held.add(name)
+        try:
+            yield
+        finally:
+            self._held.discard(name)
