@@ -1,0 +1,113 @@
+"""What ``insula doctor`` looks at: machine, folder, settings, port, and the sandbox's walls."""
+
+import asyncio
+import importlib
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+
+from insula.cli.failures import CommandFailed
+from insula.cli.hosting import data_folder, settings_for
+from insula.cli.kept_keys import read_server
+from insula.cli.local import is_held
+from insula.settings import Settings
+
+_SQLITE_NEEDED = (3, 35, 0)
+_ROOM_NEEDED = 1024 * 1024 * 1024
+_PROBE_DEADLINE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: all right, worth a thought, or in the way."""
+
+    about: str
+    verdict: Literal["ok", "warning", "failed"]
+    detail: str
+
+
+async def examine(given: Path | None) -> list[Finding]:
+    """Look at everything, the walls of the sandbox last."""
+    data = data_folder(given)
+    return [*_machine(), *_folder(data), *_settings(data), *await _walls()]
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("python", "ok", sys.version.split()[0])
+    recent = sqlite3.sqlite_version_info >= _SQLITE_NEEDED
+    needed = ".".join(str(part) for part in _SQLITE_NEEDED)
+    detail = sqlite3.sqlite_version + ("" if recent else f"; {needed} or newer is needed")
+    yield Finding("sqlite", "ok" if recent else "failed", detail)
+
+
+def _folder(data: Path) -> Iterator[Finding]:
+    if not data.exists():
+        parent = next(folder for folder in data.absolute().parents if folder.exists())
+        writable = os.access(parent, os.W_OK)
+        yield Finding(
+            "data folder",
+            "ok" if writable else "failed",
+            f"{data} will be made" if writable else f"{parent} cannot be written to",
+        )
+        return
+    writable = data.is_dir() and os.access(data, os.W_OK)
+    yield Finding(
+        "data folder", "ok" if writable else "failed", f"{data}{'' if writable else ': no writing'}"
+    )
+    if data.stat().st_mode & 0o077:
+        yield Finding("data folder", "warning", f"others can look into it: chmod 700 {data}")
+    free = shutil.disk_usage(data).free
+    yield Finding("disk", "ok" if free >= _ROOM_NEEDED else "warning", f"{free >> 20} MiB free")
+    if is_held(data):
+        server = read_server(data)
+        where = f"the server at {server.url}, process {server.pid}" if server else "a command"
+        yield Finding("lock", "ok", f"held by {where}")
+
+
+def _settings(data: Path) -> Iterator[Finding]:
+    try:
+        settings = settings_for(data, make_key=False)
+    except CommandFailed as failure:
+        yield Finding("settings", "failed", failure.message)
+        return
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if f"INSULA_{name.upper()}" in os.environ:
+            shown = "set" if isinstance(value, SecretStr) else str(value)
+            yield Finding(f"INSULA_{name.upper()}", "ok", shown)
+    if not (data.exists() and is_held(data)):
+        yield _port(settings.host, settings.port)
+
+
+def _port(host: str, port: int) -> Finding:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return Finding("port", "failed", f"{host}:{port} cannot be listened on: {error.strerror}")
+    return Finding("port", "ok", f"{host}:{port} is free")
+
+
+async def _walls() -> list[Finding]:
+    walls = importlib.import_module("insula.adapters.sandbox.walls")
+    try:
+        async with asyncio.timeout(_PROBE_DEADLINE):
+            found = await walls.inspect()
+    except (OSError, TimeoutError) as error:
+        return [Finding("sandbox", "failed", f"its walls could not be probed: {error}")]
+    return [
+        Finding(f"wall {wall.name}", "ok" if wall.standing else "failed", wall.detail)
+        for wall in found
+    ]

@@ -1,0 +1,48 @@
+"""How a command ends: its exit codes, and the one exception that carries words and a code."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the shell is told; each is explained in ``docs/reference/exit-codes.md``."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_ALLOWED = 4
+    UNREACHABLE = 5
+    CANCELLED = 6
+    CONFLICT = 7
+    INTERRUPTED = 130
+
+
+class CommandFailed(Exception):
+    """A command cannot go on; ``hint`` says what to do about it."""
+
+    def __init__(self, message: str, code: ExitCode, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.hint = hint
+
+
+def usage(message: str, hint: str | None = None) -> CommandFailed:
+    """Build the failure for something the caller wrote."""
+    return CommandFailed(message, ExitCode.USAGE, hint)
+
+
+def code_of_status(status: int) -> ExitCode:
+    """Translate an HTTP status that is no success."""
+    if status in (401, 403):
+        return ExitCode.NOT_ALLOWED
+    if status == 404:
+        return ExitCode.NOT_FOUND
+    if status in (409, 429):
+        return ExitCode.CONFLICT
+    return ExitCode.UNREACHABLE if status >= 500 else ExitCode.USAGE
+
+
+def code_of_run(status: str) -> ExitCode:
+    """Translate a run's status."""
+    return {"FAILED": ExitCode.FAILED, "CANCELLED": ExitCode.CANCELLED}.get(status, ExitCode.OK)

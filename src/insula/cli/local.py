@@ -1,0 +1,100 @@
+"""Reaching a server: the one named by the environment, the one that holds a data folder, or one
+started here for as long as the command runs.
+"""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from insula.cli.client import Client
+from insula.cli.failures import CommandFailed, ExitCode, usage
+from insula.cli.kept_keys import admin_key, find_key, read_server
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server a command speaks to, and as which app."""
+
+    data: Path | None = None
+    app: str | None = None
+
+    def key(self) -> str:
+        """Return the key: the environment's, or the one kept in the folder."""
+        named = os.environ.get("INSULA_KEY")
+        if named and self.app is None:
+            return named
+        if self.data is not None:
+            return find_key(self.data, self.app)
+        if self.app is not None:
+            raise usage("--app names an app whose key is kept in a folder: give --data DIR too.")
+        raise CommandFailed("There is no key.", ExitCode.NOT_ALLOWED, "Set INSULA_KEY.")
+
+    def admin_key(self) -> str:
+        """Return the installation's admin key."""
+        if self.data is not None:
+            return admin_key(self.data)
+        named = os.environ.get("INSULA_ADMIN_KEY")
+        if named:
+            return named
+        raise CommandFailed(
+            "Apps are made with the installation's admin key, and there is none.",
+            ExitCode.NOT_ALLOWED,
+            "Set INSULA_ADMIN_KEY, or give --data DIR on the server's own machine.",
+        )
+
+
+@asynccontextmanager
+async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
+    """Connect to the target's server, starting one where a folder is named and nobody holds it."""
+    if target.data is not None and not target.data.is_dir():
+        if not admin:
+            raise usage(f"There is no folder {target.data}.", "`insula apps create` makes it.")
+        target.data.mkdir(mode=0o700, parents=True)
+    if target.data is None and not os.environ.get("INSULA_URL"):
+        raise usage("Which server?", "Give --data DIR, or set INSULA_URL and INSULA_KEY.")
+    key = target.admin_key() if admin else target.key()
+    async with _address(target) as url:
+        client = Client(url, key)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
+async def _address(target: Target) -> AsyncIterator[str]:
+    if target.data is None:
+        yield os.environ["INSULA_URL"]
+    elif is_held(target.data):
+        server = read_server(target.data)
+        if server is None:
+            raise CommandFailed(
+                f"Another command is using {target.data}.",
+                ExitCode.CONFLICT,
+                "Try again when it has ended, or keep `insula serve` running and share it.",
+            )
+        yield server.url
+    else:
+        # Loaded here because the whole server would triple the start-up time of other commands.
+        from insula.cli.hosting import hosted
+
+        async with hosted(target.data, host="127.0.0.1", port=0) as server_here:
+            yield server_here.url
+
+
+def is_held(data: Path) -> bool:
+    """Say whether a living process holds the folder's lock."""
+    try:
+        descriptor = os.open(data / "insula.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,221 @@
+"""``insula runs``: list, show, follow, cancel and replay runs."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from insula.cli.event_stream import ServerEvent
+from insula.cli.failures import CommandFailed, ExitCode
+from insula.cli.follow import Follower
+from insula.cli.local import Target, connect
+from insula.cli.options import (
+    App,
+    Data,
+    Discover,
+    Json,
+    Page,
+    RunId,
+    Take,
+    WorkflowFilter,
+    WorkflowId,
+    perform,
+    segment,
+    workflow_path,
+)
+from insula.cli.output import printable, say, say_failure, show, show_json, show_table
+from insula.cli.progress import RunProgress, describe, duration
+from insula.cli.run import Shown, show_following, start_and_follow, start_in_background
+
+commands = typer.Typer(help="List, show, follow, cancel and replay runs.", no_args_is_help=True)
+
+
+@commands.command("list")
+def list_runs(
+    workflow_id: WorkflowFilter = None,
+    status: Annotated[
+        list[str] | None, typer.Option("--status", metavar="STATUS", help="RUNNING, FAILED, …")
+    ] = None,
+    identifier: Annotated[
+        str | None, typer.Option("--identifier", metavar="TEXT", help="Your own name for runs.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Made at or after, ISO 8601.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Made before, ISO 8601.")
+    ] = None,
+    discover: Discover = False,
+    take: Take = 20,
+    page: Page = 1,
+    data: Data = None,
+    app: App = None,
+    as_json: Json = False,
+) -> None:
+    """List the app's runs, the newest first."""
+    if discover and workflow_id is None:
+        raise typer.BadParameter("--discover needs --workflow.")
+    path = f"{workflow_path(workflow_id, discover)}/runs" if workflow_id else "runs"
+    query = {
+        "status": [name.upper() for name in status or []] or None,
+        "identifier": identifier,
+        "since": since,
+        "until": until,
+        "take": take,
+        "page": page,
+    }
+    perform(_list(Target(data, app), path, query, as_json))
+
+
+async def _list(target: Target, path: str, query: dict[str, Any], as_json: bool) -> None:
+    async with connect(target) as client:
+        runs = await client.call("GET", path, query=query)
+    if as_json:
+        show_json(runs)
+        return
+    rows = (
+        (run["id"], run["status"], run["workflow_id"], run.get("started_at"), run.get("ended_at"))
+        for run in runs
+    )
+    show_table(("RUN", "STATUS", "WORKFLOW", "STARTED", "ENDED"), rows, "There are no runs.")
+
+
+@commands.command("show")
+def show_run(
+    workflow_id: WorkflowId,
+    run_id: RunId,
+    discover: Discover = False,
+    data: Data = None,
+    app: App = None,
+    as_json: Json = False,
+) -> None:
+    """Show a run: its status, its steps, its result; the exit code tells how it ended."""
+    perform(_show(Target(data, app), _path(workflow_id, run_id, discover), as_json))
+
+
+async def _show(target: Target, path: str, as_json: bool) -> ExitCode:
+    async with connect(target) as client:
+        run = await client.call("GET", path)
+    if as_json:
+        show_json(run)
+    else:
+        _show_run(run)
+    return ExitCode.OK
+
+
+def _show_run(run: dict[str, Any]) -> None:
+    progress = RunProgress()
+    progress.apply(ServerEvent("run", run))
+    show(f"{run['id']}  {run['status']}")
+    rows = (
+        (
+            step.key,
+            step.type,
+            step.status,
+            duration(step.took(int(time.time() * 1000))),
+            describe(step),
+        )
+        for step in progress.steps.values()
+    )
+    show_table(("STEP", "TYPE", "STATUS", "TOOK", ""), rows, "No step has started.")
+    if run.get("error"):
+        say_failure(CommandFailed(printable(str(run["error"])), ExitCode.FAILED))
+    if run.get("status") == "COMPLETED":
+        show_json(run.get("result"))
+
+
+@commands.command("watch")
+def watch(
+    workflow_id: WorkflowId,
+    run_id: RunId,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print every event as a line of JSON.")
+    ] = False,
+    discover: Discover = False,
+    data: Data = None,
+    app: App = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a run to its end; Ctrl-C leaves it running."""
+    runs_path = f"{workflow_path(workflow_id, discover)}/runs"
+    perform(_watch(Target(data, app), runs_path, segment(run_id), Shown(stream, as_json)))
+
+
+async def _watch(target: Target, runs_path: str, run_id: str, shown: Shown) -> ExitCode:
+    async with connect(target) as client:
+        follower = Follower(client, runs_path, tell=lambda event: None, run_id=run_id)
+        return await show_following(follower, shown, cancel_on_interrupt=False)
+
+
+@commands.command("cancel")
+def cancel(
+    workflow_id: WorkflowId,
+    run_id: RunId,
+    discover: Discover = False,
+    data: Data = None,
+    app: App = None,
+    as_json: Json = False,
+) -> None:
+    """Stop a run; returns when everything in it has stopped."""
+    perform(_cancel(Target(data, app), _path(workflow_id, run_id, discover), as_json))
+
+
+async def _cancel(target: Target, path: str, as_json: bool) -> None:
+    async with connect(target) as client:
+        asked = time.monotonic()
+        run = await client.call("POST", f"{path}/cancel", query={"verbose": "all"})
+        took = (time.monotonic() - asked) * 1000
+    if as_json:
+        show_json(run)
+        return
+    status = run["status"]
+    if status != "CANCELLED":
+        say(f"The run had already ended: {status}.")
+        return
+    show(f"{run['id']}  CANCELLED")
+    say(f"Everything had stopped when the answer came, after {took:.0f} ms.")
+    for line in interruptions(run.get("cancellation")):
+        say(line)
+
+
+def interruptions(receipt: Any) -> list[str]:
+    """Return a line for each step that a cancel interrupted."""
+    entries = receipt.get("interrupted") if isinstance(receipt, dict) else None
+    lines = []
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            effect = "; its effect may have happened" if entry.get("effect_possible") else ""
+            spent = entry.get("for_ms")
+            after = f" for {duration(int(spent))}" if isinstance(spent, int | float) else ""
+            lines.append(f"  {entry.get('key')}: {entry.get('doing')}{after}{effect}")
+    return lines
+
+
+@commands.command("replay")
+def replay(
+    workflow_id: WorkflowId,
+    run_id: RunId,
+    step: Annotated[str, typer.Option("--step", metavar="KEY", help="Where to begin again.")],
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print every event as a line of JSON.")
+    ] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Print the new run's id and leave it running.")
+    ] = False,
+    discover: Discover = False,
+    data: Data = None,
+    app: App = None,
+    as_json: Json = False,
+) -> None:
+    """Run it again from a step, keeping what came before; Ctrl-C cancels the new run."""
+    path = f"{_path(workflow_id, run_id, discover)}/replay"
+    runs_path = f"{workflow_path(workflow_id, discover)}/runs"
+    target, body = Target(data, app), {"stepKey": step}
+    if background:
+        perform(start_in_background(target, path, body, as_json))
+    else:
+        perform(start_and_follow(target, runs_path, path, body, Shown(stream, as_json)))
+
+
+def _path(workflow_id: str, run_id: str, discover: bool) -> str:
+    return f"{workflow_path(workflow_id, discover)}/runs/{segment(run_id)}"

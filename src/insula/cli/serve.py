@@ -1,0 +1,69 @@
+"""``insula serve``: run the platform until it is told to stop."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from insula.cli.failures import CommandFailed, ExitCode
+from insula.cli.kept_keys import Server, write_server
+from insula.cli.output import say, say_failure
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Default: INSULA_HOST.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Default: INSULA_PORT; 0: a free one."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Default: INSULA_DATA_DIR.")
+    ] = None,
+) -> None:
+    """Serve the API; Ctrl-C stops what runs, stores it and ends."""
+    try:
+        # uvloop is loaded by the one command that serves for long.
+        from uvloop import run
+
+        run(_serve(host, port, data))
+    except CommandFailed as failure:
+        say_failure(failure)
+        raise typer.Exit(int(failure.code)) from failure
+
+
+async def _serve(host: str | None, port: int | None, data: Path | None) -> None:
+    # Loaded here, with the whole server, to keep other commands quick.
+    from insula.cli.hosting import data_folder, hosted
+
+    folder = data_folder(data)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with hosted(folder, host, port) as server:
+        write_server(folder, Server(os.getpid(), server.url))
+        try:
+            say(f"Serving {folder} at {server.url}")
+            await _until_stopped(server.serving)
+        finally:
+            (folder / "server.json").unlink(missing_ok=True)
+            say("Stopping.")
+
+
+async def _until_stopped(serving: "asyncio.Task[None]") -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving
+            raise CommandFailed("The server ended by itself.", ExitCode.UNREACHABLE)
+    finally:
+        stopping.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
