@@ -1,1 +1,1 @@
-"""Outgoing HTTP under one egress policy."""
+"""Outgoing HTTP: one egress policy, sockets that close the moment a task is cancelled."""

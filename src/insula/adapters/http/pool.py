@@ -1,0 +1,176 @@
+"""Connections kept for reuse, and exchanges on them: one request, one answer, then kept or closed.
+
+httpcore speaks HTTP/1.1; who owns which socket is decided here, so that whatever ends an exchange
+(an error, a cancel) has closed its socket when it comes out, and such a socket is never reused.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpcore2
+import httpx2
+
+from insula.adapters.http.egress import EgressPolicy
+from insula.adapters.http.network import Resolver, Stream, connect
+
+_IDLE_SECONDS = 4.0  # servers usually close after five
+_FRESH_SECONDS = 1.0  # a request that must not be sent twice takes only a connection this young
+
+Origin = tuple[str, str, int]
+
+
+def origin_of(url: httpx2.URL) -> Origin:
+    """Return scheme, host and port."""
+    return url.scheme, url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80)
+
+
+def origin_text(url: httpx2.URL) -> str:
+    """Return the origin as text: all of a URL that may stand in an error."""
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    origin: Origin
+    stream: Stream
+    protocol: httpcore2.AsyncHTTP11Connection
+    idle_since: float = 0.0
+    expiry: asyncio.TimerHandle | None = None
+
+
+class Exchange:
+    """One request and its answer. ``end`` must be called; it waits for nothing."""
+
+    def __init__(self, pool: "Pool", connection: _Connection) -> None:
+        self._pool = pool
+        self._connection: _Connection | None = connection
+        self._received_before = connection.stream.received
+        self.reused = connection.idle_since > 0
+
+    async def send(
+        self, request: httpcore2.Request, on_write: Callable[[], None]
+    ) -> httpcore2.Response:
+        """Write the request and read the head of the answer. ``on_write`` is told of each write."""
+        connection = self._alive()
+        connection.stream.on_write = on_write
+        return await connection.protocol.handle_async_request(request)
+
+    @property
+    def silent(self) -> bool:
+        """Whether not one byte of an answer has come."""
+        return self._alive().stream.received == self._received_before
+
+    def end(self) -> None:
+        """Keep the connection if request and answer are complete, else reset it, at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.stream.on_write = None
+            self._pool.take_back(connection)
+
+    def _alive(self) -> _Connection:
+        if self._connection is None:
+            raise httpcore2.ReadError("the exchange has ended")
+        return self._connection
+
+
+class Pool:
+    """Connections under one policy. At most ``limit`` exchanges at a time; others wait."""
+
+    def __init__(
+        self,
+        policy: EgressPolicy,
+        tls: ssl.SSLContext | None = None,
+        limit: int = 1000,
+        idle_limit: int = 100,
+    ) -> None:
+        self.policy = policy
+        self._tls = tls
+        self._places = asyncio.Semaphore(limit)
+        self._idle_limit = idle_limit
+        self._idle: dict[Origin, list[_Connection]] = {}
+        self._resolver = Resolver()
+        self._closed = False
+        self.open_connections = 0
+
+    async def exchange(self, url: httpx2.URL, replayable: bool, fresh: bool = False) -> Exchange:
+        """Find or make a connection for a request to ``url``.
+
+        ``replayable`` says that the request may be sent again if an idle connection turns out to
+        be closed; ``fresh`` asks for a new connection. Raises ``StepFailure`` as ``connect`` does.
+        """
+        await self._places.acquire()
+        try:
+            origin = origin_of(url)
+            connection = None if fresh else self._reuse(origin, replayable)
+            return Exchange(self, connection or await self._connect(origin))
+        except BaseException:
+            self._places.release()
+            raise
+
+    def _reuse(self, origin: Origin, replayable: bool) -> _Connection | None:
+        waiting = self._idle.get(origin, [])
+        oldest = time.monotonic() - (_IDLE_SECONDS if replayable else _FRESH_SECONDS)
+        while waiting:
+            connection = self._leave_idle(origin, waiting)
+            if connection.idle_since >= oldest and not connection.stream.readable():
+                return connection
+            self._close(connection)
+        return None
+
+    def _leave_idle(self, origin: Origin, waiting: list[_Connection]) -> _Connection:
+        connection = waiting.pop()
+        if not waiting:
+            del self._idle[origin]
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+        return connection
+
+    async def _connect(self, origin: Origin) -> _Connection:
+        scheme, host, port = origin
+        context = self._context() if scheme == "https" else None
+        stream = await connect(host, port, self.policy, self._resolver, context)
+        self.open_connections += 1
+        home = httpcore2.Origin(scheme.encode(), host.encode(), port)
+        return _Connection(origin, stream, httpcore2.AsyncHTTP11Connection(home, stream))
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+    def take_back(self, connection: _Connection) -> None:
+        """Keep a connection whose exchange is complete, close any other."""
+        self._places.release()
+        complete = connection.protocol.is_idle()
+        idle = sum(len(each) for each in self._idle.values())
+        if not complete or self._closed or idle >= self._idle_limit:
+            self._close(connection, reset=not connection.protocol.is_idle())
+            return
+        connection.idle_since = time.monotonic()
+        loop = asyncio.get_running_loop()
+        connection.expiry = loop.call_later(_IDLE_SECONDS, self._expire, connection)
+        self._idle.setdefault(connection.origin, []).append(connection)
+
+    def _expire(self, connection: _Connection) -> None:
+        waiting = self._idle.get(connection.origin, [])
+        if connection in waiting:
+            waiting.remove(connection)
+            if not waiting:
+                del self._idle[connection.origin]
+            self._close(connection)
+
+    def _close(self, connection: _Connection, reset: bool = False) -> None:
+        connection.stream.close(reset=reset)
+        self.open_connections -= 1
+
+    async def close(self) -> None:
+        """Close what is idle and keep nothing from now on. Exchanges close with their tasks."""
+        self._closed = True
+        for origin in list(self._idle):
+            while (waiting := self._idle.get(origin)) is not None:
+                self._close(self._leave_idle(origin, waiting))
+        self._resolver.close()
