@@ -5,6 +5,7 @@ first try rolled back): it touches nothing but the connection. Units that arrive
 committed together; ``write`` returns after the commit.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -19,12 +20,21 @@ class Database(Protocol):
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in the next group and return its value once the group is committed.
 
-        An exception of the unit undoes the unit alone and is raised here.
+        An exception of the unit undoes the unit alone and is raised here. Cancelling the awaiting
+        task does not withdraw the unit.
         """
+        ...
+
+    def submit(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Queue the unit for the next group without waiting; as ``write`` otherwise."""
         ...
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query against what is committed, beside the writer."""
+        ...
+
+    async def reclaim(self) -> None:
+        """Take from the disk what was erased, and give its space back."""
         ...
 
     async def close(self) -> None:
