@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,10 @@ _TRIES = 6
 _CANCEL_DEADLINE = 15.0
 
 Tell = Callable[[ServerEvent], None]
-Pause = Callable[[int], Awaitable[None]]
 
 
-async def _growing_pause(tries: int) -> None:
+async def growing_pause(tries: int) -> None:
+    """Wait a little longer with each try."""
     await asyncio.sleep(min(0.1 * 2**tries, 3.0))
 
 
@@ -38,7 +38,6 @@ class Follower:
     run_id: str | None = None
     start_path: str | None = None
     progress: RunProgress = field(default_factory=RunProgress)
-    pause: Pause = _growing_pause
 
     async def to_the_end(self, cancel_on_interrupt: bool) -> bool:
         """Read until the final status; return whether the person interrupted.
@@ -116,7 +115,7 @@ class Follower:
             if tries >= _TRIES:
                 self._say_how_to_go_on()
                 raise failure
-            await self.pause(tries)
+            await growing_pause(tries)
 
     async def _read_once(self) -> None:
         async with self._open() as events:

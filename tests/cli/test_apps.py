@@ -1,0 +1,75 @@
+"""``insula apps``: with the admin key, of the environment or of a folder."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from insula.cli.failures import ExitCode
+from insula.cli.kept_keys import Server, find_key, write_server
+
+from .conftest import Invoke
+from .fake_server import Answer, FakeServer
+
+MADE = {"id": "app_1", "name": "Acme", "key": "ins_acme", "created_at": "2026-01-31T12:00:00.000Z"}
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Path]:
+    """A data folder that a living server holds."""
+    with (tmp_path / "insula.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield tmp_path
+
+
+def test_create_shows_the_key(server: FakeServer, invoke: Invoke) -> None:
+    server.on("POST", "/apps", Answer(MADE))
+    outcome = invoke("apps", "create", "Acme", "--json")
+    assert json.loads(outcome.out) == {"app_id": "app_1", "name": "Acme", "key": "ins_acme"}
+    assert server.asked[0].headers["authorization"] == "Bearer insadm_test"
+    assert "INSULA_KEY" in invoke("apps", "create", "Acme").err
+
+
+def test_a_folder_keeps_the_key_and_leads_to_its_server(
+    server: FakeServer, invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("INSULA_URL", "INSULA_KEY", "INSULA_ADMIN_KEY"):
+        monkeypatch.delenv(name)
+    write_server(held, Server(os.getpid(), server.url))
+    server.on("POST", "/apps", Answer(MADE))
+    server.on("GET", "/apps/c/workflows", Answer([]))
+    assert invoke("apps", "create", "Acme", "--data", str(held)).code == ExitCode.OK
+    assert find_key(held, "Acme") == "ins_acme"
+    assert server.asked[0].headers["authorization"].startswith("Bearer insadm_")
+    outcome = invoke("workflows", "list", "--data", str(held), "--app", "Acme")
+    assert outcome.code == ExitCode.OK
+    assert server.asked[1].headers["authorization"] == "Bearer ins_acme"
+
+
+def test_a_folder_that_another_command_uses(invoke: Invoke, held: Path) -> None:
+    outcome = invoke("apps", "list", "--data", str(held))
+    assert outcome.code == ExitCode.CONFLICT
+    assert "Another command" in outcome.err
+
+
+def test_without_a_server_or_a_key(
+    server: FakeServer, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("INSULA_ADMIN_KEY")
+    assert invoke("apps", "list").code == ExitCode.NOT_ALLOWED
+    monkeypatch.delenv("INSULA_KEY")
+    assert invoke("runs", "list").code == ExitCode.NOT_ALLOWED
+    assert invoke("runs", "list", "--app", "Acme").code == ExitCode.USAGE
+    assert invoke("runs", "list", "--data", str(tmp_path)).code == ExitCode.NOT_ALLOWED
+    assert invoke("runs", "list", "--data", str(tmp_path / "absent")).code == ExitCode.USAGE
+    monkeypatch.delenv("INSULA_URL")
+    assert invoke("runs", "list").code == ExitCode.USAGE
+
+
+def test_list(server: FakeServer, invoke: Invoke) -> None:
+    server.on("GET", "/apps", Answer([MADE]))
+    assert "Acme" in invoke("apps", "list").out
+    assert json.loads(invoke("apps", "list", "--json").out) == [MADE]
