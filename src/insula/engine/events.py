@@ -5,11 +5,18 @@ tried at least once: an iteration of a loop, a round of a model, a call of a too
 ``index``, ``round`` and ``call``, all absent for a step that is one unit.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from insula.kit.json import Raw
+
+if TYPE_CHECKING:
+    OptionalRaw = Raw | None
+else:
+    # msgspec takes JSON text as it is only where the type is Raw alone: of a union it would see
+    # null. What is absent keeps the default, None.
+    OptionalRaw = Raw
 
 StepStatus = Literal["RUNNING", "CANCELLED", "SKIPPED", "COMPLETED", "FAILED"]
 FinalStatus = Literal["CANCELLED", "SKIPPED", "COMPLETED", "FAILED"]
@@ -44,6 +51,7 @@ class StepStarted(_Event, tag="step"):
     key: str
     type: str
     attempt: int = 0
+    looped: bool = False
 
 
 class StepSkipped(_Event, tag="skip"):
@@ -82,9 +90,9 @@ class UnitEnded(_Event, tag="done"):
     index: int | None = None
     round: int | None = None
     call: str | None = None
-    output: Raw | None = None
+    output: OptionalRaw = None
     error: str | None = None
-    logs: Raw | None = None
+    logs: OptionalRaw = None
     credits: float = 0.0
 
 
@@ -103,9 +111,10 @@ class StepEnded(_Event, tag="end"):
 
     key: str
     status: StepStatus
-    output: Raw | None = None
+    output: OptionalRaw = None
     error: str | None = None
-    logs: Raw | None = None
+    code: str | None = None
+    logs: OptionalRaw = None
     credits: float = 0.0
 
 
@@ -113,8 +122,10 @@ class RunEnded(_Event, tag="over"):
     """The run reached its final status; nothing follows."""
 
     status: FinalStatus
-    result: Raw | None = None
+    result_key: str | None = None
+    """The step whose output is the result (behaviour: the last completed code step decides)."""
     error: str | None = None
+    code: str | None = None
     interruptions: tuple[Interruption, ...] = ()
 
 
