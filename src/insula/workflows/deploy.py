@@ -1,0 +1,97 @@
+"""Deploys a workflow's draft: a new version, numbered, that never changes."""
+
+import hashlib
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from insula.errors import BadInput, Conflict, FieldError
+from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
+from insula.kit.json import decode
+from insula.storage.database import Database
+from insula.web.auth import Principal, unknown
+from insula.web.idempotency import Idempotency, claim
+from insula.workflows import repository, version_repository
+from insula.workflows.repository import Workflow
+from insula.workflows.schemas import DeployVersion
+from insula.workflows.version_repository import Version
+
+
+async def deploy(
+    database: Database,
+    principal: Principal,
+    workflow_id: str,
+    fields: DeployVersion,
+    idempotency: Idempotency | None = None,
+) -> str:
+    """Make the draft the latest version, and return that version's id.
+
+    Raises:
+        BadInput: the draft has problems; one entry for each.
+        Conflict: the draft is what the latest version is, and ``force`` is not set.
+        NotFound: there is no such workflow.
+    """
+    made = new_id("workv")
+
+    def unit(connection: Connection) -> str:
+        workflow = repository.find(connection, principal.app_id, workflow_id)
+        if workflow is None:
+            raise unknown()
+        if idempotency is not None:
+            earlier = claim(connection, principal, idempotency, made)
+            if earlier is not None:
+                return earlier
+        _refuse_problems(workflow)
+        version = next_version(workflow, made, workflow.body, principal)
+        described = replace(version, notes=fields.notes, description=fields.description)
+        if not fields.force:
+            refuse_same(connection, workflow, described)
+        version_repository.store(connection, described)
+        return made
+
+    return await database.write(unit)
+
+
+def next_version(workflow: Workflow, version_id: str, body: bytes, by: Principal) -> Version:
+    """Make the row that follows a workflow's latest version."""
+    return Version(
+        id=version_id,
+        app_id=workflow.app_id,
+        workflow_id=workflow.id,
+        version=workflow.latest_version + 1,
+        rollback_version=None,
+        description=None,
+        notes=None,
+        created_by=by.key_id,
+        body=body,
+        body_hash=hashlib.sha256(body).digest(),
+        withdrawn=False,
+        created_at=now_ms(),
+    )
+
+
+def refuse_same(connection: Connection, workflow: Workflow, version: Version) -> None:
+    """Refuse a version that says what the latest one says.
+
+    Raises:
+        Conflict: it does.
+    """
+    if workflow.latest_version_id is None:
+        return
+    latest = version_repository.find(connection, workflow.id, workflow.latest_version_id)
+    if latest is not None and latest.body_hash == version.body_hash:
+        raise Conflict(
+            f"Version {latest.version} is the same already: send force: true to deploy it again"
+        )
+
+
+def _refuse_problems(workflow: Workflow) -> None:
+    problems = decode(workflow.problems)
+    if not problems:
+        return
+    errors = [
+        FieldError(tuple(each["path"]), each["code"], each["message"], "check") for each in problems
+    ]
+    first = errors[0].message
+    raise BadInput(f"The draft has problems that must be solved before a deploy: {first}", errors)

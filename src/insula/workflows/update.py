@@ -1,0 +1,91 @@
+"""Changes a workflow: its draft, its settings, its publication. No update is lost."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from insula.errors import BadInput, Conflict, FieldError
+from insula.kit.clock import iso, now_ms
+from insula.storage.database import Database
+from insula.web.auth import Principal, unknown
+from insula.workflows import publish, repository, retention
+from insula.workflows.create import check_tags
+from insula.workflows.draft import merged, prepare
+from insula.workflows.render import BODY
+from insula.workflows.repository import Workflow
+from insula.workflows.schemas import UpdateWorkflow
+
+_TRIES = 10
+_PLAIN = ("name", "description", "enabled", "caller_limit")
+
+
+async def update(
+    database: Database, principal: Principal, workflow_id: str, fields: UpdateWorkflow
+) -> None:
+    """Apply what was sent, and nothing else.
+
+    With ``updated_at`` the change applies to that state only; without it, to whatever is stored.
+
+    Raises:
+        BadInput: the body would have problems, a tag is unknown, ``updated_at`` is no time.
+        Conflict: the workflow changed since ``updated_at``, or cannot be published.
+        NotFound: there is no such workflow.
+    """
+    check_tags(fields)
+    base = None if fields.updated_at is None else _milliseconds(fields.updated_at)
+    for _ in range(_TRIES):
+        read = await database.read(lambda c: repository.find(c, principal.app_id, workflow_id))
+        if read is None:
+            raise unknown()
+        if base is not None and read.updated_at != base:
+            break
+        values = await _values(read, fields)
+        if await database.write(partial(_store, read=read, fields=fields, values=values)):
+            return
+    raise Conflict(
+        "The workflow was changed meanwhile: read it again and repeat the change on what it is now"
+    )
+
+
+async def _values(read: Workflow, fields: UpdateWorkflow) -> dict[str, object]:
+    given = fields.model_fields_set
+    values: dict[str, object] = {name: getattr(fields, name) for name in _PLAIN if name in given}
+    if "retention" in given:
+        values["retention"] = retention.stored(fields.retention)
+    changes: dict[str, Any] = {name: getattr(fields, name) for name in BODY if name in given}
+    if changes:
+        draft = await prepare(merged(read.body, changes))
+        values |= {"body": draft.body, "problems": draft.problems}
+    return values
+
+
+def _store(
+    connection: Connection,
+    *,
+    read: Workflow,
+    fields: UpdateWorkflow,
+    values: Mapping[str, object],
+) -> bool:
+    given = fields.model_fields_set
+    changed = dict(values)
+    if "open" in given:
+        changed["open"] = fields.open
+    if "discoverable" in given:
+        changed |= publish.change(connection, read, fields.discoverable)
+    changed["updated_at"] = max(now_ms(), read.updated_at + 1)  # so that it names one state
+    return repository.change(connection, read, changed)
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        words = f"must be a time as answers give it, such as {iso(0)}"
+        problem = FieldError(("updated_at",), "time", words)
+        raise BadInput(f"updated_at {words}", [problem]) from error

@@ -1,0 +1,137 @@
+"""A small installation for tests: real database, real HTTP layer, three apps with a key each."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import APIRouter
+from sqlalchemy import Connection, insert
+
+from insula.catalogue import endpoints as catalogue
+from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
+from insula.kit.json import encode
+from insula.settings import Settings
+from insula.storage import tables
+from insula.storage.database import Database
+from insula.storage.sqlite import open_sqlite
+from insula.web.auth import Principal
+from insula.web.openapi import create_application
+from insula.workflows import endpoints as workflows
+from insula.workflows.resolve import Resolver
+
+APPS = ("Acme", "Globex", "Initech")
+CODE = {"type": "code", "key": "sum", "code": "return 1 + 1"}
+
+
+class App:
+    """One app's view of the installation."""
+
+    def __init__(self, platform: "Platform", name: str) -> None:
+        self.id = new_id("app")
+        self.name = name
+        self.key_id = new_id("key")
+        self.principal = Principal(self.id, self.key_id)
+        self.key = f"key-of-{name}"
+        self.platform = platform
+
+    async def ask(
+        self, method: str, path: str, body: object = None, **more: Any
+    ) -> httpx.Response:
+        """Send a request below ``/apps/c``, or to ``path`` as it is if it starts with ``/apps``."""
+        headers = {"authorization": f"Bearer {self.key}", **more.pop("headers", {})}
+        if body is not None:
+            more["content"] = encode(body)
+            headers.setdefault("content-type", "application/json")
+        url = path if path.startswith("/apps") else f"/apps/c{path}"
+        return await self.platform.client.request(method, url, headers=headers, **more)
+
+    async def get(self, path: str, **query: Any) -> Any:
+        answer = await self.ask("GET", path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def make(self, **fields: Any) -> dict[str, Any]:
+        """Create a workflow with one code step unless told otherwise."""
+        body = {"name": "Sum", "steps": [CODE], **fields}
+        return self._ok(await self.ask("POST", "/workflows", body))
+
+    async def patch(self, workflow_id: str, **fields: Any) -> dict[str, Any]:
+        return self._ok(await self.ask("PATCH", f"/workflows/{workflow_id}", fields))
+
+    async def deploy(self, workflow_id: str, **fields: Any) -> dict[str, Any]:
+        return self._ok(await self.ask("POST", f"/workflows/{workflow_id}/versions", fields))
+
+    async def publish(self, **fields: Any) -> dict[str, Any]:
+        """Create, deploy and publish a workflow; answers it as its owner sees it."""
+        made = await self.make(**fields)
+        await self.deploy(made["id"])
+        return await self.patch(made["id"], discoverable=True)
+
+    def _ok(self, answer: httpx.Response) -> dict[str, Any]:
+        assert answer.status_code == 200, answer.text
+        value: dict[str, Any] = answer.json()
+        return value
+
+
+class Platform:
+    """The installation: a database, a resolver, a client, and the apps."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.resolver = Resolver(database)
+        self.deleted: list[tuple[str, str]] = []
+        self.acme, self.globex, self.initech = (App(self, name) for name in APPS)
+        self.apps = (self.acme, self.globex, self.initech)
+        self.client: httpx.AsyncClient
+
+    async def before_delete(self, app_id: str, workflow_id: str) -> None:
+        self.deleted.append((app_id, workflow_id))
+
+    async def authenticate(self, key: str) -> Principal | None:
+        return next((app.principal for app in self.apps if app.key == key), None)
+
+    def routers(self) -> Sequence[APIRouter]:
+        """In the order that would be wrong if the paths did not guard themselves."""
+        return (
+            workflows.router(self.database, self.resolver, [self.before_delete]),
+            catalogue.router(self.database),
+        )
+
+    def store_apps(self, connection: Connection) -> None:
+        for app in self.apps:
+            connection.execute(
+                insert(tables.apps).values(
+                    id=app.id, name=app.name, created_at=now_ms(), updated_at=now_ms()
+                )
+            )
+            connection.execute(
+                insert(tables.keys).values(
+                    id=app.key_id,
+                    app_id=app.id,
+                    name=f"{app.name}'s key",
+                    hash=hashlib.sha256(app.key.encode()).digest(),
+                    created_at=now_ms(),
+                )
+            )
+
+
+@asynccontextmanager
+async def open_platform(folder: Path) -> AsyncIterator[Platform]:
+    """Open an installation in a folder, and close everything afterwards."""
+    database = await open_sqlite(folder / "insula.db")
+    try:
+        platform = Platform(database)
+        await database.write(platform.store_apps)
+        settings = Settings(data_dir=folder)
+        application = create_application(platform.routers(), platform.authenticate, {}, settings)
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            platform.client = client
+            yield platform
+        await platform.resolver.close()
+    finally:
+        await database.close()
