@@ -1,6 +1,5 @@
 """``insula apps``: with the admin key, of the environment or of a folder."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import pytest
 
 from insula.cli.failures import ExitCode
 from insula.cli.kept_keys import Server, find_key, write_server
+from insula.storage.lock import FolderLock
 
 from .conftest import Invoke
 from .fake_server import Answer, FakeServer
@@ -20,8 +20,7 @@ MADE = {"id": "app_1", "name": "Acme", "key": "ins_acme", "created_at": "2026-01
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Path]:
     """A data folder that a living server holds."""
-    with (tmp_path / "insula.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FolderLock(tmp_path):
         yield tmp_path
 
 

@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from insula.cli.failures import CommandFailed
 from insula.cli.hosting import data_folder, settings_for
 from insula.cli.kept_keys import read_server
-from insula.cli.local import is_held
 from insula.settings import Settings
+from insula.storage.lock import holder
 
 _SQLITE_NEEDED = (3, 35, 0)
 _ROOM_NEEDED = 1024 * 1024 * 1024
@@ -66,10 +66,10 @@ def _folder(data: Path) -> Iterator[Finding]:
         yield Finding("data folder", "warning", f"others can look into it: chmod 700 {data}")
     free = shutil.disk_usage(data).free
     yield Finding("disk", "ok" if free >= _ROOM_NEEDED else "warning", f"{free >> 20} MiB free")
-    if is_held(data):
+    if (held := holder(data)) is not None:
         server = read_server(data)
-        where = f"the server at {server.url}, process {server.pid}" if server else "a command"
-        yield Finding("lock", "ok", f"held by {where}")
+        at = f", serving at {server.url}" if server and server.pid == held.pid else ""
+        yield Finding("lock", "ok", f"held by process {held.pid}{at}")
 
 
 def _settings(data: Path) -> Iterator[Finding]:
@@ -83,7 +83,7 @@ def _settings(data: Path) -> Iterator[Finding]:
         if f"INSULA_{name.upper()}" in os.environ:
             shown = "set" if isinstance(value, SecretStr) else str(value)
             yield Finding(f"INSULA_{name.upper()}", "ok", shown)
-    if not (data.exists() and is_held(data)):
+    if not (data.exists() and holder(data)):
         yield _port(settings.host, settings.port)
 
 

@@ -2,7 +2,6 @@
 started here for as long as the command runs.
 """
 
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from insula.cli.client import Client
 from insula.cli.failures import CommandFailed, ExitCode, usage
 from insula.cli.kept_keys import admin_key, find_key, read_server
+from insula.storage.lock import holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
 async def _address(target: Target) -> AsyncIterator[str]:
     if target.data is None:
         yield os.environ["INSULA_URL"]
-    elif is_held(target.data):
+    elif (held := holder(target.data)) is not None:
         server = read_server(target.data)
-        if server is None:
+        if server is None or server.pid != held.pid:
             raise CommandFailed(
                 f"Another command is using {target.data}.",
                 ExitCode.CONFLICT,
@@ -83,18 +83,3 @@ async def _address(target: Target) -> AsyncIterator[str]:
 
         async with hosted(target.data, host="127.0.0.1", port=0) as server_here:
             yield server_here.url
-
-
-def is_held(data: Path) -> bool:
-    """Say whether a living process holds the folder's lock."""
-    try:
-        descriptor = os.open(data / "insula.lock", os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -9,11 +9,12 @@ import typer
 from insula.cli.event_stream import ServerEvent
 from insula.cli.failures import CommandFailed, ExitCode, code_of_run, usage
 from insula.cli.follow import Follower
-from insula.cli.local import Target, connect, is_held
+from insula.cli.local import Target, connect
 from insula.cli.options import App, Data, Discover, Json, WorkflowId, perform, workflow_path
 from insula.cli.output import printable, say, say_failure, show, show_json, show_json_line
 from insula.cli.progress import RunProgress, duration, progress_for
 from insula.cli.run_inputs import read_input
+from insula.storage.lock import holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ async def start_in_background(
     target: Target, path: str, body: dict[str, Any], as_json: bool
 ) -> ExitCode:
     """Start a run (or a replay, at its own path) and print its id."""
-    held = target.data is None or is_held(target.data)
+    held = target.data is None or holder(target.data) is not None
     async with connect(target) as client:
         started = await client.call("POST", path, {**body, "background": True})
     if as_json:

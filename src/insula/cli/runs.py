@@ -173,7 +173,7 @@ async def _cancel(target: Target, path: str, as_json: bool) -> None:
         say(f"The run had already ended: {status}.")
         return
     show(f"{run['id']}  CANCELLED")
-    say(f"Everything had stopped when the answer came, after {took:.0f} ms.")
+    say(f"Everything had stopped when the answer came, {took:.0f} ms after it was asked for.")
     for line in interruptions(run.get("cancellation")):
         say(line)
 

@@ -1,0 +1,95 @@
+"""``insula doctor``: each thing it looks at, all right and not."""
+
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from insula.cli.failures import ExitCode
+from insula.cli.kept_keys import Server, write_server
+from insula.storage.lock import FolderLock
+
+from .conftest import Invoke
+
+
+@dataclass
+class Wall:
+    """What the sandbox says about one of its walls."""
+
+    name: str
+    standing: bool
+    detail: str
+
+
+@pytest.fixture
+def walls(monkeypatch: pytest.MonkeyPatch) -> list[Wall]:
+    found = [Wall("seccomp", True, "socket refused")]
+
+    async def inspect() -> list[Wall]:
+        return found
+
+    module = ModuleType("insula.adapters.sandbox.walls")
+    module.inspect = inspect
+    monkeypatch.setitem(sys.modules, "insula.adapters.sandbox.walls", module)
+    monkeypatch.setenv("INSULA_PORT", "0")
+    return found
+
+
+def findings(out: str) -> dict[str, tuple[str, str]]:
+    return {entry["about"]: (entry["verdict"], entry["detail"]) for entry in json.loads(out)}
+
+
+def test_everything_is_there(walls: list[Wall], invoke: Invoke, tmp_path: Path) -> None:
+    outcome = invoke("doctor", "--data", str(tmp_path / "new"), "--json")
+    assert outcome.code == ExitCode.OK
+    found = findings(outcome.out)
+    assert found["wall seccomp"] == ("ok", "socket refused")
+    assert found["data folder"][1].endswith("will be made")
+    assert found["INSULA_PORT"] == ("ok", "0")
+    assert "Everything needed is there." in outcome.err
+
+
+def test_a_wall_that_is_missing_fails(walls: list[Wall], invoke: Invoke, tmp_path: Path) -> None:
+    walls.append(Wall("landlock", False, "the kernel lacks it"))
+    outcome = invoke("doctor", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.FAILED
+    assert "the kernel lacks it" in outcome.out
+
+
+def test_a_port_in_use_and_a_bad_setting(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("INSULA_PORT", str(taken.getsockname()[1]))
+        outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert outcome.code == ExitCode.FAILED
+    assert findings(outcome.out)["port"][0] == "failed"
+    monkeypatch.setenv("INSULA_PORT", "no")
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert findings(outcome.out)["settings"][0] == "failed"
+
+
+def test_a_folder_in_use_and_open_to_others(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    write_server(tmp_path, Server(os.getpid(), "http://127.0.0.1:1"))
+    with FolderLock(tmp_path):
+        found = findings(invoke("doctor", "--data", str(tmp_path), "--json").out)
+    assert found["lock"] == ("ok", f"held by process {os.getpid()}, serving at http://127.0.0.1:1")
+    assert found["data folder"][0] == "warning"
+    assert "port" not in found
+
+
+def test_secrets_are_not_shown(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSULA_ADMIN_KEY", "insadm_" + "s" * 40)
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert findings(outcome.out)["INSULA_ADMIN_KEY"] == ("ok", "set")
+    assert "ssss" not in outcome.out

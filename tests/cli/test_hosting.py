@@ -1,0 +1,121 @@
+"""A server in this process: started for one command, or until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from insula.cli import serve
+from insula.cli.failures import CommandFailed, ExitCode
+from insula.cli.hosting import data_folder, hosted, settings_for, url_of
+from insula.cli.kept_keys import KeptApp, Server, keep, write_server
+from insula.settings import Settings
+
+from .conftest import Invoke
+from .fake_server import Answer, FakeServer
+
+
+class FakeInsula:
+    """Listens where the fake server does, until it is cancelled."""
+
+    def __init__(self, port: int | None) -> None:
+        self.port = port
+
+    async def serve(self, host: str, port: int, ready: Callable[[int], None]) -> None:
+        if self.port is None:
+            return
+        ready(self.port)
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> ModuleType:
+    """The composition root, replaced by one that leads to the fake server."""
+    for name in ("INSULA_URL", "INSULA_KEY", "INSULA_ADMIN_KEY"):
+        monkeypatch.delenv(name)
+    module = ModuleType("insula.app")
+
+    @asynccontextmanager
+    async def open_insula(settings: Settings) -> AsyncIterator[FakeInsula]:
+        module.settings = settings
+        yield FakeInsula(int(server.url.rpartition(":")[2]))
+
+    module.open_insula = open_insula
+    monkeypatch.setitem(sys.modules, "insula.app", module)
+    return module
+
+
+def test_a_command_brings_its_own_server(
+    app: ModuleType, server: FakeServer, invoke: Invoke, tmp_path: Path
+) -> None:
+    keep(tmp_path, KeptApp("app_1", "Acme", "ins_acme"))
+    server.on("GET", "/apps/c/workflows", Answer([]))
+    assert invoke("workflows", "list", "--data", str(tmp_path)).code == ExitCode.OK
+    assert app.settings.data_dir == tmp_path
+    assert (app.settings.host, app.settings.port) == ("127.0.0.1", 0)
+    assert app.settings.admin_key.get_secret_value().startswith("insadm_")
+
+
+def test_a_background_run_without_a_server_says_when_it_goes_on(
+    app: ModuleType, server: FakeServer, invoke: Invoke, tmp_path: Path
+) -> None:
+    keep(tmp_path, KeptApp("app_1", "Acme", "ins_acme"))
+    server.on("POST", "/apps/c/workflows/work_1/runs", Answer({"id": "run_1"}))
+    outcome = invoke("run", "work_1", "--background", "--data", str(tmp_path))
+    assert outcome.out == "run_1\n"
+    assert "insula serve" in outcome.err
+
+
+def test_serve_announces_itself_and_stops_on_a_signal(
+    app: ModuleType, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[Server] = []
+
+    def announce(data: Path, written: Server) -> None:
+        write_server(data, written)
+        announced.append(written)
+        # Handled when `serve` next waits, by when it has said how to handle it.
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(serve, "write_server", announce)
+    outcome = invoke("serve", "--port", "0", "--data", str(tmp_path / "data"))
+    assert outcome.code == ExitCode.OK
+    assert [written.pid for written in announced] == [os.getpid()]
+    assert f"at {announced[0].url}" in outcome.err
+    assert not (tmp_path / "data" / "server.json").exists()
+
+
+async def test_a_server_that_ends_at_once_is_a_failure(app: ModuleType, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def ending(settings: Settings) -> AsyncIterator[FakeInsula]:
+        yield FakeInsula(None)
+
+    app.open_insula = ending
+    with pytest.raises(CommandFailed, match="ended at once"):
+        async with hosted(tmp_path, None, None):
+            pytest.fail("there is no server")
+
+
+def test_bad_settings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSULA_RUNS_MAX", "many")
+    with pytest.raises(CommandFailed, match="INSULA_RUNS_MAX") as caught:
+        settings_for(tmp_path)
+    assert caught.value.code == ExitCode.USAGE
+
+
+def test_where_a_client_on_this_machine_finds_it() -> None:
+    assert url_of("0.0.0.0", 80) == url_of("::", 80) == "http://127.0.0.1:80"
+    assert url_of("::1", 80) == "http://[::1]:80"
+    assert url_of("10.0.0.1", 80) == "http://10.0.0.1:80"
+
+
+def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSULA_DATA_DIR", "elsewhere")
+    assert data_folder(None) == Path("elsewhere")
+    assert data_folder(Path("here")) == Path("here")
