@@ -34,7 +34,10 @@ class Settings(BaseSettings):
         None, description="Where callers reach the server; URLs in answers are made from it."
     )
     admin_key: SecretStr | None = Field(
-        None, description="The key that may create apps; made and kept in the data folder if unset."
+        None,
+        min_length=20,
+        max_length=150,
+        description="The key that may create apps; made and kept in the data folder if unset.",
     )
     trusted_proxies: Networks = Field(
         (), description="Addresses or networks whose forwarded headers count."

@@ -5,13 +5,14 @@ from itertools import accumulate
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.kit.json import InvalidJson, Raw, decode, members
 from insula.web import forms
 from insula.web.errors import field_errors, kind
 from insula.web.idempotency import FINGERPRINT, has_key
+from insula.web.incoming import receive_message
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -47,9 +48,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
+        message = await receive_message(request.receive)
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > limit:

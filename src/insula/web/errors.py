@@ -170,11 +170,11 @@ class ErrorBoundary:
 
         try:
             await self.app(scope, receive, watch)
-        except ClientDisconnect:
-            return
         except Exception as error:
+            if all(isinstance(leaf, ClientDisconnect) for leaf in _leaves(error)):
+                return
             if started:
-                log.error("answer_broken", path=scope["path"], trace=_trace(error))
+                _log_broken(error, scope)
                 raise
             await self._unexpected(error, HTTPConnection(scope))(scope, receive, send)
 
@@ -194,6 +194,10 @@ class ErrorBoundary:
         )
         message = f"Something went wrong inside the server. The log has it as {reference}."
         return answer(request, 500, message)
+
+
+def _log_broken(error: Exception, scope: Scope) -> None:
+    log.error("answer_broken", path=scope["path"], trace=_trace(error))
 
 
 def _trace(error: Exception) -> str:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from typing_extensions import TypeAliasType
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
+from insula.web.incoming import receive_message
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -120,9 +121,7 @@ class _Parser(MultiPartParser):
 async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     size = 0
     while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
+        message = await receive_message(request.receive)
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > limit:

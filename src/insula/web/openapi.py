@@ -8,7 +8,6 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -18,6 +17,7 @@ from insula.kit.json import encode
 from insula.settings import Settings
 from insula.web import errors, forms, health, pagination
 from insula.web.auth import Authenticate
+from insula.web.cors import Cors
 from insula.web.edge import Edge
 from insula.web.rate_limit import RateLimit
 from insula.web.respond import json_answer
@@ -122,12 +122,9 @@ def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistr
     app.add_middleware(errors.ErrorBoundary)
     app.add_middleware(Edge, registry=registry)
     app.add_middleware(
-        CORSMiddleware,
-        allow_origins=list(settings.cors_origins),
-        allow_methods=["GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"],
-        allow_headers=["*"],
-        expose_headers=[*pagination.HEADERS, "Retry-After", "Content-Disposition"],
-        max_age=600,
+        Cors,
+        origins=settings.cors_origins,
+        exposed=[*pagination.HEADERS, "Retry-After", "Content-Disposition"],
     )
 
 

@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+
+from insula.web.incoming import until_disconnected
 
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a comment is sent."""
 STALLED = 30.0
 """Seconds that a client may leave a frame unread before its stream is closed."""
+
+__all__ = ["KEEP_ALIVE", "STALLED", "EventStream", "frame", "until_disconnected"]
 
 _OPEN = b": open\n\n"
 _ALIVE = b": alive\n\n"
@@ -21,14 +26,6 @@ def frame(event: str, data: bytes, identifier: str | int | None = None) -> bytes
     if b"\n" in data or b"\r" in data:
         data = b"\ndata: ".join(data.splitlines())
     return b"%sevent: %s\ndata: %s\n\n" % (head, event.encode(), data)
-
-
-async def until_disconnected(receive: Receive) -> None:
-    """Return when the client has gone away; the body must have been read."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
 
 
 class EventStream(Response):
@@ -52,6 +49,7 @@ class EventStream(Response):
         self.disconnected = False
         self._source = source
         self._keep_alive = keep_alive
+        self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -62,35 +60,30 @@ class EventStream(Response):
             await self._source.aclose()
 
     async def _stream(self, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        last = loop.time()
-
-        async def pump() -> None:
-            nonlocal last
-            async for piece in self._source:
-                await self._body(send, piece)
-                last = loop.time()
-
-        async def keep_alive() -> None:
-            while True:
-                await asyncio.sleep(max(0.0, last + self._keep_alive - loop.time()))
-                if loop.time() - last >= self._keep_alive:
-                    await self._body(send, _ALIVE)
-                    last_told()
-
-        def last_told() -> None:
-            nonlocal last
-            last = loop.time()
-
         async with asyncio.TaskGroup() as group:
-            pumping = group.create_task(pump())
-            others = [
-                group.create_task(keep_alive()),
+            pumping = group.create_task(self._pump(send))
+            others = (
+                group.create_task(self._stay_alive(send)),
                 group.create_task(self._watch(receive, pumping)),
-            ]
-            pumping.add_done_callback(lambda _: [other.cancel() for other in others])
+            )
+            await asyncio.wait([pumping])
+            for other in others:
+                other.cancel()
         if not self.disconnected:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pump(self, send: Send) -> None:
+        async for piece in self._source:
+            await self._body(send, piece)
+
+    async def _stay_alive(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            silent = loop.time() - self._sent_at
+            if silent >= self._keep_alive:
+                await self._body(send, _ALIVE)
+            else:
+                await asyncio.sleep(self._keep_alive - silent)
 
     async def _watch(self, receive: Receive, pumping: asyncio.Task[None]) -> None:
         await until_disconnected(receive)
@@ -98,6 +91,11 @@ class EventStream(Response):
         pumping.cancel()
 
     async def _body(self, send: Send, piece: bytes) -> None:
+        """Send a piece; a client that leaves it unread is disconnected, and may resume."""
         message: Message = {"type": "http.response.body", "body": piece, "more_body": True}
-        async with asyncio.timeout(STALLED):
-            await send(message)
+        try:
+            async with asyncio.timeout(STALLED):
+                await send(message)
+        except TimeoutError:
+            raise ClientDisconnect from None
+        self._sent_at = asyncio.get_running_loop().time()
