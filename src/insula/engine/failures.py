@@ -13,10 +13,16 @@ class StepFailure(Exception):
     """
 
     def __init__(
-        self, message: str, code: str = "step", logs: Raw | None = None, output: Raw | None = None
+        self,
+        message: str,
+        code: str = "step",
+        logs: Raw | None = None,
+        output: Raw | None = None,
+        credits: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.logs = logs
         self.output = output
+        self.credits = credits

@@ -18,11 +18,20 @@ Lane = Literal["quickjs", "v8"]
 
 @dataclass(slots=True)
 class Activity:
-    """What a step is doing right now, for the receipt of a cancel."""
+    """What a step is doing right now, for the receipt of a cancel.
+
+    ``parts`` are the things it does at the same time: requests of its code, tools of its model.
+    """
 
     doing: str
     since: int
     effect_possible: bool = False
+    parts: list["Activity"] = field(default_factory=list)
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether an effect may have happened that nobody has confirmed."""
+        return self.effect_possible or any(part.uncertain for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +245,27 @@ class Fenced(Exception):
     """This process no longer owns the run: drop it, write nothing."""
 
 
+@dataclass(slots=True)
+class Stop:
+    """Why a run's task is being cancelled; shared by a run and its children.
+
+    ``cancel`` ends the run as CANCELLED, ``deadline`` as FAILED; ``shutdown`` ends nothing: the
+    journal stays as it is, and whoever recovers the run goes on.
+    """
+
+    kind: Literal["cancel", "deadline", "shutdown"] = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds an attempt at one unit may take, where its step does not say."""
+
+    code: float = 300.0
+    http_request: float = 60.0
+    model: float = 600.0
+    browser: float = 120.0
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything a run needs from outside, and how it names itself to the outside."""
@@ -249,6 +279,15 @@ class Ports:
     children: Children
     clock: Callable[[], int]
     new_id: Callable[[str], str]
+    input: Raw = field(default_factory=lambda: Raw(b"{}"))
     variables: Raw = field(default_factory=lambda: Raw(b"{}"))
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    stop: Stop = field(default_factory=Stop)
+    max_attempts: int = 3
+    """Interrupted attempts at one unit after which its step fails."""
+    max_iterations: int = 10_000
+    max_output: int = 64 * 1024 * 1024
+    """Bytes of output that all steps of the run may have together."""
     activities: dict[str, Activity] = field(default_factory=dict)
     """What each running step is doing, by key; the engine writes it, receipts read it."""

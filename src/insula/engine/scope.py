@@ -1,0 +1,77 @@
+"""What a script or a template of a step can see: the run's input, and the step's ancestors."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from insula.engine.graph import Plan
+from insula.engine.state import RunState, StepState, output_is_object
+from insula.kit import json
+from insula.kit.json import Raw
+
+VARIABLE_NAMES = ("variables", "env", "secrets")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The view from one step. ``seen_from`` is the step whose ancestors count.
+
+    A tool step sees what the model step that calls it sees, and its ``args``. ``item`` and
+    ``index`` are there in a loop only.
+    """
+
+    plan: Plan
+    state: RunState
+    seen_from: str
+    input: Raw
+    variables: Raw
+    index: int | None = None
+    item: Raw | None = None
+    args: Raw | None = None
+
+    def lookup(self, name: str) -> Raw | None:
+        """Return the JSON text of a name, or ``None`` if the step cannot see such a thing."""
+        if name == "input":
+            return self.input
+        if name in VARIABLE_NAMES:
+            return self.variables
+        if name == "index":
+            return None if self.index is None else json.raw(self.index)
+        if name == "item":
+            return self.item
+        if name == "args":
+            return self.args
+        step = self.state.steps.get(name)
+        if step is None or not self._sees(name):
+            return None
+        return _ancestor(step)
+
+    def names(self, wanted: Iterable[str]) -> dict[str, Raw]:
+        """Return those of the names that are in scope, with their values."""
+        found = ((name, self.lookup(name)) for name in wanted)
+        return {name: value for name, value in found if value is not None}
+
+    def absent(self, wanted: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the names that are steps of the document but not to be seen here."""
+        return tuple(
+            name for name in wanted if name in self.plan.keys and self.lookup(name) is None
+        )
+
+    def _sees(self, name: str) -> bool:
+        step = self.state.steps[name]
+        ran = step.end is not None and step.status != "SKIPPED"
+        return ran and self.plan.is_ancestor(name, self.seen_from)
+
+
+def _ancestor(step: StepState) -> Raw:
+    """Build ``{status, output, error?, logs?}``; an input step's values stand beside these."""
+    output = json.NULL if step.output is None else step.output
+    parts: dict[str, object] = {"status": step.status}
+    if step.error is not None:
+        parts["error"] = step.error
+    logs = step.all_logs()
+    if logs is not None:
+        parts["logs"] = logs
+    if step.type == "input" and output_is_object(output):
+        parts.update(json.members(output))
+    parts["output"] = output
+    return json.raw(parts)

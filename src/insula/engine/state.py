@@ -1,0 +1,253 @@
+"""The state of a run: the fold of its events. Only ``RunState.apply`` changes it."""
+
+from dataclasses import dataclass, field
+
+from insula.engine.events import (
+    Chunk,
+    Event,
+    Interruption,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepReset,
+    StepSkipped,
+    StepStarted,
+    UnitEnded,
+    UnitStarted,
+)
+from insula.kit import json
+from insula.kit.json import Raw
+
+Address = tuple[int | None, int | None, str | None]
+"""Which unit of a step: loop index, model round, tool call."""
+
+
+@dataclass(slots=True)
+class UnitState:
+    """The attempts at a unit. ``interrupted`` counts those that never ended, ``open`` one that has
+    not ended yet, ``ended`` says that its result stands."""
+
+    started_at: int
+    attempts: int = 0
+    interrupted: int = 0
+    open: bool = False
+    ended: bool = False
+    output: Raw | None = None
+    error: str | None = None
+    credits: float = 0.0
+    child: str | None = None
+
+
+@dataclass(slots=True)
+class CallState:
+    """One execution of a tool step, an entry in the model step's ``calls``."""
+
+    id: str
+    key: str
+    type: str
+    index: int | None
+    start: int
+    status: str = "RUNNING"
+    end: int | None = None
+    output: Raw | None = None
+    error: str | None = None
+    logs: Raw | None = None
+    credits: float = 0.0
+
+
+@dataclass(slots=True)
+class StepState:
+    """A step that was started or skipped."""
+
+    key: str
+    type: str
+    status: str
+    start: int
+    end: int | None = None
+    output: Raw | None = None
+    error: str | None = None
+    code: str | None = None
+    logs: list[Raw] = field(default_factory=list)
+    items: list[Raw] = field(default_factory=list)
+    looped: bool = False
+    calls: dict[tuple[int | None, int | None, str], CallState] = field(default_factory=dict)
+    units: dict[Address, UnitState] = field(default_factory=dict)
+    partial: list[str] = field(default_factory=list)
+    answering: tuple[str, str, int | None] | None = None
+    """Provider, model and loop index of the answer that ``partial`` is a part of."""
+    credits: float = 0.0
+    conditional: bool = False
+    attempts: int = 1
+    """Attempts at the unit that was tried most often."""
+
+    def produced(self) -> Raw | None:
+        """Return the output; of a step that has not ended, what it has produced so far."""
+        if self.output is not None:
+            return self.output
+        if self.looped:
+            return Raw(b"[" + b",".join(self.items) + b"]")
+        if self.partial and self.answering is not None:
+            provider, model, index = self.answering
+            answer = {"provider": provider, "model": model, "message": "".join(self.partial)}
+            return json.raw(answer if index is None else {**answer, "index": index})
+        return None
+
+    def all_logs(self) -> Raw | None:
+        """Return the logs of every attempt and iteration as one JSON list."""
+        if len(self.logs) <= 1:
+            return self.logs[0] if self.logs else None
+        return Raw(b"[" + b",".join(bytes(part)[1:-1] for part in self.logs) + b"]")
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run as its events tell it. ``steps`` stand in the order in which they were decided."""
+
+    status: str = "PENDING"
+    started_at: int | None = None
+    ended_at: int | None = None
+    error: str | None = None
+    code: str | None = None
+    result_key: str | None = None
+    steps: dict[str, StepState] = field(default_factory=dict)
+    interruptions: tuple[Interruption, ...] = ()
+
+    @property
+    def credits(self) -> float:
+        """What all steps have cost so far."""
+        return sum(step.credits for step in self.steps.values())
+
+    @property
+    def result(self) -> Raw | None:
+        """The run's result, by behaviour 2.4: the deciding step's output, or its ``result``."""
+        if self.result_key is None:
+            return None
+        step = self.steps[self.result_key]
+        output = step.output
+        if output is None or step.type != "code" or step.looped or not output_is_object(output):
+            return output
+        return json.members(output).get("result", output)
+
+    def apply(self, event: Event) -> None:
+        """Take one event in. Events come in the order in which they were recorded."""
+        match event:
+            case StepEnded() | StepStarted() | StepSkipped() | StepReset():
+                self._apply_step(event)
+            case UnitStarted() | UnitEnded():
+                self._apply_unit(event)
+            case Chunk():
+                step = self.steps[event.key]
+                step.partial.append(event.text)
+                step.answering = (event.provider, event.model, event.index)
+            case RunStarted():
+                if self.started_at is None:
+                    self.started_at = event.at
+                self.status = "RUNNING"
+            case RunEnded():
+                self.status = event.status
+                self.ended_at = event.at
+                self.error = event.error
+                self.code = event.code
+                self.result_key = event.result_key
+                self.interruptions = event.interruptions
+
+    def _apply_step(self, event: StepEnded | StepStarted | StepSkipped | StepReset) -> None:
+        match event:
+            case StepStarted():
+                step = StepState(event.key, event.type, "RUNNING", event.at)
+                step.looped = event.looped
+                if event.attempt:
+                    step.units[(None, None, None)] = UnitState(event.at, event.attempt, open=True)
+                self.steps[event.key] = step
+            case StepSkipped():
+                step = StepState(event.key, event.type, "SKIPPED", event.at, event.at)
+                step.conditional = event.conditional
+                self.steps[event.key] = step
+            case StepReset():
+                self.steps[event.key].partial.clear()
+            case StepEnded():
+                self._end_step(self.steps[event.key], event)
+
+    @staticmethod
+    def _end_step(step: StepState, event: StepEnded) -> None:
+        step.status = event.status
+        step.end = event.at
+        step.output = step.produced() if event.output is None else event.output
+        step.error = event.error
+        step.code = event.code
+        step.credits += event.credits
+        if event.logs is not None:
+            step.logs.append(event.logs)
+        for call in step.calls.values():
+            if call.end is None:
+                call.end, call.status = event.at, "CANCELLED"
+        step.partial.clear()
+        step.items.clear()
+        step.units.clear()
+
+    def _apply_unit(self, event: UnitStarted | UnitEnded) -> None:
+        step = self.steps[event.key]
+        address = (event.index, event.round, event.call)
+        if isinstance(event, UnitStarted):
+            unit = step.units.get(address)
+            if unit is None:
+                unit = step.units[address] = UnitState(event.at)
+            elif unit.open:
+                unit.interrupted += 1
+            unit.attempts = event.attempt
+            unit.open = True
+            step.attempts = max(step.attempts, event.attempt)
+            unit.child = event.child or unit.child
+            if event.call is not None:
+                _start_call(step, event)
+            return
+        _end_unit(step, address, event)
+
+
+def _start_call(step: StepState, event: UnitStarted) -> None:
+    assert event.call is not None
+    step.calls[(event.index, event.round, event.call)] = CallState(
+        id=event.call,
+        key=event.tool or "",
+        type=event.tool_type or "",
+        index=event.index,
+        start=event.at,
+    )
+
+
+def _end_unit(step: StepState, address: Address, event: UnitEnded) -> None:
+    index, round_number, call_id = address
+    step.credits += event.credits
+    if call_id is not None:
+        call = step.calls[(index, round_number, call_id)]
+        call.end = event.at
+        call.status = "FAILED" if event.error is not None else "COMPLETED"
+        call.output, call.error, call.logs = event.output, event.error, event.logs
+        call.credits = event.credits
+    elif event.logs is not None:
+        step.logs.append(event.logs)
+    if index is not None and round_number is None and event.error is None:
+        # The iteration is over: its units have served their purpose.
+        step.items.append(event.output or json.NULL)
+        step.partial.clear()
+        step.answering = None
+        for done in [a for a in step.units if a[0] == index]:
+            del step.units[done]
+        return
+    unit = step.units.setdefault(address, UnitState(event.at, attempts=1))
+    unit.open = False
+    unit.ended = event.error is None or call_id is not None  # a failed call is a result, too
+    unit.output, unit.error, unit.credits = event.output, event.error, event.credits
+
+
+def output_is_object(output: Raw) -> bool:
+    """Say whether JSON text, which has no leading blanks, is an object."""
+    return memoryview(output)[0] == 0x7B
+
+
+def fold(events: list[Event]) -> RunState:
+    """Fold events from the beginning of a run."""
+    state = RunState()
+    for event in events:
+        state.apply(event)
+    return state

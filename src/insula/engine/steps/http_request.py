@@ -1,0 +1,136 @@
+"""*http_request*: one request; any answer completes the step, no answer fails it."""
+
+from collections.abc import Sequence
+
+from insula.engine.context import Result, StepContext
+from insula.engine.document import HttpRequestStep
+from insula.engine.failures import StepFailure
+from insula.engine.ports import HttpRequest, HttpResponse
+from insula.engine.render import Renderer, Slot
+from insula.engine.template import Kind
+from insula.kit import json
+from insula.kit.json import Raw
+
+Headers = tuple[tuple[str, str], ...]
+
+
+async def run(context: StepContext) -> Result:
+    """Fill the settings in, send, and return ``{ok, status, headers, body}``."""
+    request = await _request(context)
+    context.activity.doing = f"{request.method} request"
+    response = await context.fetch(request)
+    return Result(json.raw(answer(response)))
+
+
+async def _request(context: StepContext) -> HttpRequest:
+    step = context.step
+    assert isinstance(step, HttpRequestStep)
+    renderer = context.renderer()
+    url = renderer.text(step.url, "url")
+    headers = _take_headers(renderer, step.headers)
+    body = None if not step.body else renderer.text(step.body, _body_kind(step.body))
+    await renderer.evaluate()
+    sent = None if body is None else _body_text(renderer, body)
+    return HttpRequest(
+        method=step.method,
+        url=renderer.filled_text(url).strip(),
+        headers=_with_type(_headers(renderer, headers), sent),
+        body=None if sent is None else _utf8(sent),
+        timeout=context.timeout(context.ports.timeouts.http_request),
+    )
+
+
+def _body_kind(body: str) -> Kind:
+    start = body.lstrip()[:2]
+    return "json" if start[:1] in ("{", "[") and start != "{{" else "text"
+
+
+def _body_text(renderer: Renderer, slot: Slot) -> str:
+    """Return the body; one hole that is an object or a list goes as JSON."""
+    if not slot.template.single:
+        return renderer.filled_text(slot)
+    value = renderer.filled_value(slot)
+    decoded = json.decode(value)
+    return decoded if isinstance(decoded, str) else bytes(value).decode()
+
+
+def _take_headers(
+    renderer: Renderer, headers: str | dict[str, str] | None
+) -> Slot | list[tuple[str, Slot]]:
+    if isinstance(headers, str):
+        return renderer.text(headers, "json")
+    return [(name, renderer.text(value, "header")) for name, value in (headers or {}).items()]
+
+
+def _headers(renderer: Renderer, taken: Slot | list[tuple[str, Slot]]) -> Headers:
+    if isinstance(taken, list):
+        return tuple((name, renderer.filled_text(slot)) for name, slot in taken)
+    text = renderer.filled_text(taken).strip()
+    if not text:
+        return ()
+    try:
+        named = json.decode(text)
+    except json.InvalidJson as error:
+        raise StepFailure("headers is text but not a JSON object", "input") from error
+    if not isinstance(named, dict):
+        raise StepFailure("headers must be an object of texts", "input")
+    for name, value in named.items():
+        if not isinstance(value, str | int | float | bool):
+            raise StepFailure(f"header {name!r} must be a text", "input")
+    return tuple((name, _plain(value)) for name, value in named.items())
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.encode(value).decode()
+
+
+def _with_type(headers: Headers, body: str | None) -> Headers:
+    if not body or any(name.lower() == "content-type" for name, _ in headers):
+        return headers
+    try:
+        json.decode(body)
+    except json.InvalidJson:
+        return headers
+    return (*headers, ("content-type", "application/json"))
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StepFailure("body holds half of a surrogate pair", "input") from error
+
+
+def answer(response: HttpResponse) -> dict[str, object]:
+    """Put a response into the shape of a step's output: JSON is parsed, other bodies are text."""
+    return {
+        "ok": 200 <= response.status < 300,
+        "status": response.status,
+        "headers": _joined(response.headers),
+        "body": _parsed(response),
+    }
+
+
+def _joined(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
+def _parsed(response: HttpResponse) -> object:
+    kind = next((v for n, v in response.headers if n.lower() == "content-type"), "")
+    if "json" in kind.lower() and response.body:
+        try:
+            json.decode(response.body)
+        except json.InvalidJson:
+            return response.body.decode("utf-8", "replace")
+        return Raw(response.body.strip())
+    return response.body.decode(_charset(kind), "replace")
+
+
+def _charset(content_type: str) -> str:
+    _, _, given = content_type.lower().partition("charset=")
+    name = given.split(";")[0].strip().strip('"')
+    return name if name in ("iso-8859-1", "latin-1", "windows-1252", "us-ascii") else "utf-8"

@@ -1,0 +1,123 @@
+"""The settings of a *model* step, filled in: provider, messages and options."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from insula.engine.context import StepContext
+from insula.engine.document import ModelProvider
+from insula.engine.failures import StepFailure
+from insula.engine.render import Renderer, Slot
+from insula.engine.template import compile_template
+from insula.kit import json
+
+_MAX_ITERATIONS = 10
+_HIGHEST_ITERATIONS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What is asked of the model, with no template left in it."""
+
+    provider: str
+    model: str
+    messages: tuple[Mapping[str, Any], ...]
+    temperature: float | None
+    response_format: Literal["text", "json"]
+    max_tokens: int | None
+    tools_parallel: bool
+    tools_mode: Literal["auto", "none", "required"]
+    max_iterations: int
+    options: Mapping[str, Any]
+
+
+async def fill_provider(context: StepContext, provider: ModelProvider) -> Filled:
+    """Fill a model step's ``provider`` in.
+
+    Raises:
+        StepFailure: ``messages`` is a template that yields no list, or a template fails.
+    """
+    renderer = context.renderer()
+    name = renderer.text(provider.provider)
+    model = renderer.text(provider.model)
+    messages = _take(renderer, provider)
+    await renderer.evaluate()
+    asked = _MAX_ITERATIONS if provider.max_iterations is None else provider.max_iterations
+    return Filled(
+        provider=renderer.filled_text(name).strip(),
+        model=renderer.filled_text(model).strip(),
+        messages=_give(renderer, messages),
+        temperature=provider.temperature,
+        response_format=provider.response_format or "text",
+        max_tokens=None if provider.max_tokens is None else int(provider.max_tokens),
+        tools_parallel=provider.tools_parallel is not False,
+        tools_mode=provider.tools_mode or "auto",
+        max_iterations=max(1, min(int(asked), _HIGHEST_ITERATIONS)),
+        options=dict(provider.model_extra or {}),
+    )
+
+
+def _take(renderer: Renderer, provider: ModelProvider) -> Slot | list[dict[str, Any]]:
+    if isinstance(provider.messages, str):
+        return renderer.text(provider.messages)
+    plain = [message.model_dump(exclude_unset=True) for message in provider.messages]
+    return [_take_part(renderer, message) for message in plain]
+
+
+def _take_part(renderer: Renderer, part: dict[str, Any]) -> dict[str, Any]:
+    """Take a message, part, tool call or result in; ``disable_variables`` leaves it as it is."""
+    if part.get("disable_variables"):
+        return {"literal": {k: v for k, v in part.items() if k != "disable_variables"}}
+    taken: dict[str, Any] = {}
+    for key, value in part.items():
+        if key in ("role", "type", "id", "name", "disable_variables"):
+            taken[key] = {"literal": value}
+        elif key in ("content", "tools") and isinstance(value, list):
+            taken[key] = {"parts": [_take_part(renderer, inner) for inner in value]}
+        else:
+            _refuse_files(value)
+            taken[key] = {"tree": renderer.tree(value)}
+    return {"members": taken}
+
+
+def _refuse_files(value: object) -> None:
+    """Say that documents in messages cannot be read yet."""
+    if isinstance(value, str) and compile_template(value).files:
+        raise StepFailure(
+            "Document contents, images and files in messages are not available yet",
+            "not_available",
+        )
+
+
+def _give(renderer: Renderer, taken: Slot | list[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(taken, Slot):
+        return _messages(json.decode(renderer.filled_value(taken)))
+    return tuple(_give_part(renderer, message) for message in taken)
+
+
+def _give_part(renderer: Renderer, taken: dict[str, Any]) -> Any:
+    if "literal" in taken:
+        return taken["literal"]
+    if "parts" in taken:
+        return [_give_part(renderer, part) for part in taken["parts"]]
+    if "tree" in taken:
+        return _told(renderer, taken["tree"])
+    return {key: _give_part(renderer, value) for key, value in taken["members"].items()}
+
+
+def _told(renderer: Renderer, tree: Any) -> Any:
+    """Texts of messages are texts, whatever a hole's value was; other trees keep their types."""
+    if isinstance(tree, Slot):
+        return renderer.filled_text(tree)
+    return json.decode(json.encode(renderer.filled_tree(tree)))
+
+
+def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(value, str):
+        try:
+            value = json.decode(value)
+        except json.InvalidJson:
+            return ({"role": "user", "content": value},)
+    if not isinstance(value, list) or not all(isinstance(m, dict) and "role" in m for m in value):
+        raise StepFailure("messages must yield a list of messages with a role", "input")
+    return tuple(value)

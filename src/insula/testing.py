@@ -1,0 +1,139 @@
+"""Fakes of the engine's ports, for tests of workflows without processes, network or database."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from insula.engine.events import Event, Interruption
+from insula.engine.failures import StepFailure
+from insula.engine.ports import (
+    Activity,
+    ChildOutcome,
+    ChildRequest,
+    Evaluated,
+    Evaluation,
+    HttpRequest,
+    HttpResponse,
+    ModelDelta,
+    ModelReply,
+    ModelRequest,
+    Ports,
+)
+from insula.kit import json
+from insula.kit.json import Raw
+
+Answer = Callable[[str, Mapping[str, Any]], Any]
+UNDEFINED = object()
+"""What a fake script returns for ``undefined``."""
+
+
+class ScriptedSandbox:
+    """Answers each script from a function of its text and its scope, decoded.
+
+    ``pause`` runs before every evaluation, so that a test decides who finishes first.
+    """
+
+    def __init__(self, answer: Answer, pause: Callable[[], Any] | None = None) -> None:
+        self.evaluations: list[Evaluation] = []
+        self._answer = answer
+        self._pause = pause
+
+    async def evaluate(self, evaluation: Evaluation, activity: Activity) -> Evaluated:
+        """Answer every script in turn."""
+        self.evaluations.append(evaluation)
+        if self._pause is not None:
+            await self._pause()
+        scope = {name: json.decode(value) for name, value in evaluation.scope.items()}
+        outputs = []
+        for script in evaluation.scripts:
+            value = self._answer(script, scope)
+            if asyncio.iscoroutine(value):
+                value = await value
+            outputs.append(None if value is UNDEFINED else json.raw(value))
+        return Evaluated(tuple(outputs))
+
+
+class RecordedHttp:
+    """Answers requests from a function and remembers them."""
+
+    def __init__(self, answer: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.requests: list[HttpRequest] = []
+        self._answer = answer
+
+    async def send(self, request: HttpRequest, activity: Activity) -> HttpResponse:
+        """Answer."""
+        self.requests.append(request)
+        return self._answer(request)
+
+
+class ScriptedModels:
+    """Answers rounds in order; an exception among the replies is raised in its place."""
+
+    def __init__(self, replies: Sequence[ModelReply | Exception]) -> None:
+        self.requests: list[ModelRequest] = []
+        self._replies = list(replies)
+
+    async def stream(
+        self, request: ModelRequest, activity: Activity
+    ) -> AsyncIterator[ModelDelta | ModelReply]:
+        """Stream the next reply word by word."""
+        self.requests.append(request)
+        reply = self._replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        for word in reply.text.split():
+            yield ModelDelta(word)
+        yield reply
+
+    def identify(self, provider: str, model: str) -> tuple[str, str]:
+        """Return what was asked for."""
+        return provider, model
+
+
+class NoChildren:
+    """Refuses child runs."""
+
+    async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
+        """Refuse."""
+        raise StepFailure("There are no child runs here", "not_available")
+
+    def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
+        """Return nothing."""
+        return ()
+
+
+@dataclass(slots=True)
+class ListRecorder:
+    """Keeps events in a list; ``after`` is called with each, and may raise to play a crash."""
+
+    events: list[Event] = field(default_factory=list)
+    after: Callable[[Event], None] | None = None
+
+    def record(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.append(event)
+        if self.after is not None:
+            self.after(event)
+
+    async def stored(self) -> None:
+        """Return at once: a list is always stored."""
+
+
+def fake_ports(sandbox: Any, recorder: Any = None, **others: Any) -> Ports:
+    """Put fakes together; the clock counts events, ids are numbered."""
+    clock, numbers = itertools.count(1), itertools.count(1)
+    given: dict[str, Any] = {
+        "run_id": "run_1",
+        "app_id": "app_1",
+        "recorder": recorder if recorder is not None else ListRecorder(),
+        "sandbox": sandbox,
+        "http": RecordedHttp(lambda request: HttpResponse(200, (), b"", request.url)),
+        "models": ScriptedModels([]),
+        "children": NoChildren(),
+        "clock": lambda: next(clock),
+        "new_id": lambda prefix: f"{prefix}_{next(numbers)}",
+        "input": Raw(b"{}"),
+    }
+    return Ports(**{**given, **others})
