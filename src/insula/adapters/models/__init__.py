@@ -1,1 +1,1 @@
-"""Model providers."""
+"""Model providers: the scripted ``mock``, and everything that speaks OpenAI's protocol."""

@@ -1,0 +1,231 @@
+"""Every provider that speaks OpenAI's chat protocol, through pydantic-ai's direct model layer.
+
+Loads the library (55 MiB, over a second): ``providers`` imports this module late, in a thread.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import httpx2
+from openai import AsyncOpenAI
+from pydantic_ai import direct
+from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
+from pydantic_ai.messages import (
+    ModelResponse,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ToolCallPart,
+)
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
+from pydantic_ai.profiles.openai import OpenAIModelProfile
+from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+from pydantic_ai.tools import ToolDefinition
+
+from insula.adapters.http.pool import Pool
+from insula.adapters.models.configured import Endpoint
+from insula.adapters.models.conversation import Download, convert
+from insula.adapters.models.prices import credits_of
+from insula.adapters.models.transport import Wire
+from insula.engine.failures import StepFailure
+from insula.engine.ports import Activity, ModelDelta, ModelReply, ModelRequest, ModelToolCall
+from insula.kit.json import InvalidJson, decode
+
+_LONGEST_MESSAGE = 500
+_CODES = {429: "rate_limited", 408: "timeout", 504: "timeout"}
+
+# A stream that ends without saying why was cut off, even if the connection closed in good order.
+_PROFILE = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
+_OTHERS = OpenAIModelProfile(
+    openai_chat_streaming_requires_finish_reason=True,
+    openai_chat_supports_max_completion_tokens=False,
+)
+
+
+_REHEARSED = b"".join(
+    b"data: " + line + b"\n\n"
+    for line in (
+        b'{"id":"x","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":'
+        b'[{"index":0,"delta":{"role":"assistant","content":"x"},"finish_reason":"stop"}]}',
+        b'{"id":"x","object":"chat.completion.chunk","created":1,"model":"gpt-4o","choices":[],'
+        b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}',
+        b"[DONE]",
+    )
+)
+
+
+class OpenAICompatible:
+    """One provider: where it is, its key, and its connections."""
+
+    def __init__(self, endpoint: Endpoint, pool: Pool, download: Download) -> None:
+        self._endpoint = endpoint
+        self._pool = pool
+        self._download = download
+
+    async def stream(
+        self, request: ModelRequest, activity: Activity
+    ) -> AsyncGenerator[ModelDelta | ModelReply, None]:
+        """Yield deltas as they arrive, then the reply; close the socket however it ends."""
+        if request.options.get("features"):
+            raise StepFailure("provider.features is not available yet: remove it", "not_available")
+        wire = Wire(self._pool, activity, authorized=self._endpoint.key is not None)
+        try:
+            messages = await convert(
+                request.messages, request.response_format == "json", self._download
+            )
+            async with direct.model_request_stream(
+                self._model(request.model, wire),
+                messages,
+                model_settings=_settings(request),
+                model_request_parameters=_parameters(request),
+            ) as stream:
+                async with aclosing(aiter(stream)) as events:  # type: ignore[type-var]  # a generator
+                    async for event in events:
+                        if text := _text_of(event):
+                            yield ModelDelta(text)
+                response = stream.get()
+            yield self._reply(request, response)
+        except Exception as error:
+            raise self._failure(error) from None
+        finally:
+            wire.close_now()
+
+    def _model(self, name: str, wire: httpx2.AsyncBaseTransport) -> OpenAIChatModel:
+        endpoint = self._endpoint
+        client = AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=endpoint.key or "none",
+            max_retries=0,
+            timeout=None,  # the round's own deadline holds
+            http_client=httpx2.AsyncClient(transport=wire, trust_env=False),
+        )
+        if endpoint.name == "openai":
+            return OpenAIChatModel(
+                name, provider=OpenAIProvider(openai_client=client), profile=_PROFILE
+            )
+        provider = OpenAICompatibleProvider(endpoint.name, openai_client=client)
+        return OpenAIChatModel(name, provider=provider, profile=_OTHERS)
+
+    async def rehearse(self) -> None:
+        """Go through one round without a network, so that the first real one finds all ready."""
+
+        def answer(_: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(
+                200, headers={"content-type": "text/event-stream"}, content=_REHEARSED
+            )
+
+        model = self._model("gpt-4o", httpx2.MockTransport(answer))
+        messages = await convert([{"role": "user", "content": "x"}], False, self._download)
+        async with direct.model_request_stream(model, messages) as stream:
+            async for _ in stream:
+                continue
+        credits_of(stream.get().usage, "openai", "gpt-4o", "")
+
+    def _reply(self, request: ModelRequest, response: ModelResponse) -> ModelReply:
+        details = response.provider_details or {}
+        calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
+        refusal = details.get("refusal")
+        return ModelReply(
+            provider=request.provider,
+            model=request.model,
+            text="".join(p.content for p in response.parts if isinstance(p, TextPart)),
+            tool_calls=tuple(
+                ModelToolCall(part.tool_call_id, part.tool_name, _arguments(part)) for part in calls
+            ),
+            refusal=refusal if isinstance(refusal, str) else None,
+            credits=credits_of(
+                response.usage, self._endpoint.name, request.model, self._endpoint.url
+            ),
+            raw={
+                "id": response.provider_response_id,
+                "model": response.model_name,
+                "finish_reason": response.finish_reason,
+                "usage": {
+                    "input_tokens": response.usage.input_tokens,
+                    "output_tokens": response.usage.output_tokens,
+                },
+            },
+        )
+
+    def _failure(self, error: Exception) -> StepFailure:
+        """Make the step's failure of whatever the library raised."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, StepFailure):
+                return cause
+            if isinstance(cause, httpx2.TransportError):
+                where = self._endpoint.place
+                return StepFailure(f"the connection with {where} broke: {cause}", "network")
+            cause = cause.__cause__ or cause.__context__
+        name = self._endpoint.name
+        if isinstance(error, ModelHTTPError):
+            code = _CODES.get(error.status_code, "provider")
+            said = self._clean(_message_in(error.body))
+            return StepFailure(f"{name} answered {error.status_code}: {said}", code)
+        said = self._clean(error.message if isinstance(error, ModelAPIError) else str(error))
+        return StepFailure(f"{name} failed: {said or type(error).__name__}", "provider")
+
+    def _clean(self, text: str) -> str:
+        """Shorten a provider's words and take the key out of them."""
+        if self._endpoint.key:
+            text = text.replace(self._endpoint.key, "•••")
+        return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
+
+
+def _settings(request: ModelRequest) -> OpenAIChatModelSettings:
+    settings = OpenAIChatModelSettings()
+    if request.temperature is not None:
+        settings["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        settings["max_tokens"] = request.max_tokens
+    if request.tools:
+        settings["tool_choice"] = request.tools_mode
+        settings["parallel_tool_calls"] = request.tools_parallel
+    if request.response_format == "json":
+        settings["extra_body"] = {"response_format": {"type": "json_object"}}
+    if request.idempotency_key is not None:
+        settings["extra_headers"] = {"Idempotency-Key": request.idempotency_key}
+    return settings
+
+
+def _parameters(request: ModelRequest) -> ModelRequestParameters:
+    tools = [
+        ToolDefinition(
+            name=tool.name,
+            description=tool.description,
+            parameters_json_schema=dict(tool.schema),
+            strict=False,
+        )
+        for tool in request.tools
+    ]
+    return ModelRequestParameters(function_tools=tools)
+
+
+def _text_of(event: ModelResponseStreamEvent) -> str:
+    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+        return event.part.content
+    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+        return event.delta.content_delta
+    return ""
+
+
+def _arguments(part: ToolCallPart) -> Any:
+    """Return a call's arguments as a value; text that is not JSON stays text."""
+    if not isinstance(part.args, str):
+        return part.args or {}
+    try:
+        return decode(part.args) if part.args.strip() else {}
+    except InvalidJson:
+        return part.args
+
+
+def _message_in(body: object) -> str:
+    """Find the words in an error body of any of the usual shapes."""
+    while isinstance(body, dict):
+        body = body.get("error") or body.get("message") or body.get("detail") or ""
+    return str(body) if body else "no message"

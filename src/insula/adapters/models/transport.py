@@ -1,0 +1,99 @@
+"""How a provider's library reaches the network: over our own connections, and nothing else.
+
+A ``Wire`` belongs to one round of one model. Closing it closes every socket of that round at once,
+whatever the library is doing.
+"""
+
+from collections.abc import AsyncIterator
+
+import httpcore2
+import httpx2
+
+from insula.adapters.http.decoding import BodyDecoder
+from insula.adapters.http.headers import USER_AGENT
+from insula.adapters.http.pool import Exchange, Pool, origin_of
+from insula.engine.ports import Activity
+
+_MAX_ANSWER = 64 * 1024 * 1024
+
+# What a library adds besides says where and on what we run: nobody's business.
+_SENT = frozenset({"accept", "authorization", "content-type", "content-length", "idempotency-key"})
+
+
+class Wire(httpx2.AsyncBaseTransport):
+    """A transport whose sockets can be closed without waiting."""
+
+    def __init__(self, pool: Pool, activity: Activity, authorized: bool) -> None:
+        self._pool = pool
+        self._activity = activity
+        self._sent = _SENT if authorized else _SENT - {"authorization"}
+        self._exchanges: list[Exchange] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request. Raises ``StepFailure`` where no connection comes about."""
+        exchange = await self._pool.exchange(request.url, replayable=False)
+        self._exchanges.append(exchange)
+        core = self._core(request, await request.aread())
+        try:
+            response = await exchange.send(core, self._writing)
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+            raise httpx2.ReadError(str(error)) from error
+        headers = httpx2.Headers(response.headers)
+        decoder = BodyDecoder(headers.pop("content-encoding", ""), _MAX_ANSWER)
+        body = _Body(response, decoder, exchange, self._activity)
+        return httpx2.Response(response.status, headers=headers, stream=body)
+
+    def _writing(self) -> None:
+        self._activity.effect_possible = True
+
+    def _core(self, request: httpx2.Request, body: bytes) -> httpcore2.Request:
+        scheme, host, port = origin_of(request.url)
+        headers = [
+            (b"Host", request.url.netloc),
+            (b"User-Agent", USER_AGENT.encode()),
+            (b"Accept-Encoding", b"identity"),
+            *(pair for pair in request.headers.raw if pair[0].decode().lower() in self._sent),
+        ]
+        target = httpcore2.URL(
+            scheme=scheme.encode(), host=host.encode(), port=port, target=request.url.raw_path
+        )
+        return httpcore2.Request(request.method.encode(), target, headers=headers, content=body)
+
+    def close_now(self) -> None:
+        """Keep what is complete, reset the rest."""
+        for exchange in self._exchanges:
+            exchange.end()
+
+
+class _Body(httpx2.AsyncByteStream):
+    """The answer as it arrives. A library may stop reading and go on with a second iterator."""
+
+    def __init__(
+        self,
+        response: httpcore2.Response,
+        decoder: BodyDecoder,
+        exchange: Exchange,
+        activity: Activity,
+    ) -> None:
+        self._response = response
+        self._decoder = decoder
+        self._exchange = exchange
+        self._activity = activity
+        self._pieces = self._read()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces:
+            yield piece
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        try:
+            async for data in self._response.aiter_stream():
+                for piece in self._decoder.feed(data):
+                    yield piece
+            await self._response.aclose()
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+            raise httpx2.ReadError(str(error)) from error
+        self._activity.effect_possible = False
+
+    async def aclose(self) -> None:
+        self._exchange.end()
