@@ -7,8 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 WORKERS ?= 2
-HOST ?= 127.0.0.1
-PORT ?= 8000
+HOST ?=
+PORT ?=
 DATA ?= data
 ARGS ?=
 export PYTHON
@@ -24,8 +24,8 @@ help:
 demo: $(RUN) ## Run the main job: publish, find, run, cancel in mid-run, replay
 	@$(BIN)/insula demo $(ARGS)
 
-serve: $(RUN) ## Serve the API on HOST and PORT (127.0.0.1:8000), data in DATA (./data)
-	@$(BIN)/insula serve --host $(HOST) --port $(PORT) --data $(DATA) $(ARGS)
+serve: $(RUN) ## Serve the API (127.0.0.1:8080; HOST=, PORT=), data in ./data (DATA=)
+	@$(BIN)/insula serve --data $(DATA) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 check: $(DEV) ## Lint, format, types, ranks, locks, cleanliness
 	@$(BIN)/ruff check .

@@ -108,8 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
-        for piece in answer.pieces:
-            self.wfile.write(piece)
-            self.wfile.flush()
+        try:
+            for piece in answer.pieces:
+                self.wfile.write(piece)
+                self.wfile.flush()
+        except ConnectionError:
+            self.close_connection = True  # the client went away, as some tests want it to
 
     do_GET = do_POST = do_PATCH = do_DELETE = _any

@@ -89,7 +89,7 @@ def show_run(
     app: App = None,
     as_json: Json = False,
 ) -> None:
-    """Show a run: its status, its steps, its result; the exit code tells how it ended."""
+    """Show a run: its status, its steps, its result."""
     perform(_show(Target(data, app), _path(workflow_id, run_id, discover), as_json))
 
 
