@@ -1,4 +1,4 @@
-"""The workflow document: its models, what is wrong with a body, what a draft lacks, what to mend."""
+"""The workflow document: its models, what is wrong with a body, and what a draft lacks."""
 
 from insula.engine.document_fields import (
     BooleanField,
@@ -17,7 +17,7 @@ from insula.engine.document_fields import (
 )
 from insula.engine.document_fill import fill
 from insula.engine.document_messages import ModelProvider, ModelTool
-from insula.engine.document_problems import Problem, check
+from insula.engine.document_problems import check
 from insula.engine.document_steps import (
     AnyStep,
     BranchCondition,
@@ -37,6 +37,7 @@ from insula.engine.document_steps import (
     WorkflowStep,
 )
 from insula.engine.document_warnings import warnings
+from insula.engine.document_words import Problem
 
 __all__ = [
     "AnyStep",

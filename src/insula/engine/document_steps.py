@@ -14,7 +14,6 @@ from insula.engine.document_shape import (
     WholeNumber,
     by_kind,
     by_property,
-
 )
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]

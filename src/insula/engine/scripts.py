@@ -8,7 +8,7 @@ from typing import Final
 from tree_sitter import Node
 
 from insula.engine.ports import Lane
-from insula.engine.scripts_globals import GLOBALS
+from insula.engine.scripts_globals import GLOBALS, SCOPE_NAMES
 from insula.engine.scripts_names import STEP_PROPERTIES, find_names
 from insula.engine.scripts_syntax import parse
 
@@ -134,6 +134,7 @@ def _text(node: Node) -> str:
 
 __all__ = [
     "GLOBALS",
+    "SCOPE_NAMES",
     "SOURCE_MAX",
     "STEP_PROPERTIES",
     "Script",
