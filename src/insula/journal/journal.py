@@ -1,0 +1,204 @@
+"""The journal: opens the logs of the runs that this process owns, and lets others read and follow
+them.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+from sqlalchemy import Connection
+
+from insula.engine.events import Event, RunEnded
+from insula.engine.ports import Fenced
+from insula.errors import InsulaError
+from insula.journal import store
+from insula.journal.compact import Compactor
+from insula.journal.lease import orphans
+from insula.journal.log import RunLog
+from insula.journal.pending import Pending
+from insula.journal.read import Stored, load
+from insula.journal.store import Batch, Counted, Ending
+from insula.journal.subscription import Heard, Reason, SlowReader, Subscription
+from insula.storage.database import Database
+from insula.storage.gather import Gathering
+
+_CLOSING_MAX = 5.0
+
+
+class Journal:
+    """One for each process. ``token`` is what stands as owner in the rows of its runs."""
+
+    def __init__(self, database: Database, token: str) -> None:
+        self.token = token
+        self.lease_until: float | None = None
+        """When the lease runs out, in seconds of CLOCK_BOOTTIME; None: the folder's lock is it."""
+        self.compactor = Compactor(database)
+        self.appending: Gathering[Batch, bool] = Gathering(database, partial(_append, token))
+        self.ending: Gathering[Ending, bool] = Gathering(database, partial(_end, token))
+        self._database = database
+        self._logs: dict[str, RunLog] = {}
+        self._heard: dict[str, list[Subscription]] = {}
+        self._dirty: list[RunLog] = []
+        self._retries: set[asyncio.TimerHandle] = set()
+
+    def open(self, run_id: str, seq: int = 0, counted: Counted | None = None) -> RunLog:
+        """Open the log of a run that this process owns; ``seq`` is the row's.
+
+        With ``counted`` (under which counter the run stands now) its end costs one query less.
+        """
+        if run_id in self._logs:
+            raise RuntimeError(f"The log of {run_id} is open.")
+        log = self._logs[run_id] = RunLog(self, run_id, seq, counted)
+        return log
+
+    def find(self, run_id: str) -> RunLog | None:
+        """Return the open log of a run, if it is executed here."""
+        return self._logs.get(run_id)
+
+    def subscribe(self, run_id: str) -> Subscription:
+        """Hear of what is stored of a run from now on, once it is executed here."""
+        subscription = Subscription(run_id, self._unsubscribe)
+        self._heard.setdefault(run_id, []).append(subscription)
+        return subscription
+
+    async def read(self, run_id: str) -> tuple[list[Event], int]:
+        """Return the events that are stored of a run, and the number of the last one.
+
+        Of a run that was erased there are none.
+        """
+        stored = await self._load(run_id)
+        return stored.events, stored.seq
+
+    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Heard]:
+        """Yield ``(number of the last event, events)`` from event ``after`` + 1 on, without gap or
+        repeat: first what is stored, then what is stored from then on, to the end of the run.
+
+        Close it (``contextlib.aclosing``) where it is left before its end.
+
+        Raises:
+            SlowReader: the reader fell too far behind.
+            Fenced: the run is executed elsewhere now.
+        """
+        subscription = self.subscribe(run_id)
+        try:
+            stored = await self._load(run_id)
+            seq = stored.seq
+            if events := _after(stored.events, seq, after):
+                yield seq, events
+            if stored.ended:
+                return
+            async for last, heard in subscription:
+                if last > seq and (events := _after(heard, last, max(seq, after))):
+                    seq = last
+                    yield last, events
+            _raise(subscription)
+        finally:
+            subscription.close()
+
+    async def compact(self, run_id: str) -> bool:
+        """Replace the journal of an ended run by one row; say whether it was."""
+        return await self.compactor.compact(run_id)
+
+    def orphans(self, connection: Connection) -> list[str]:
+        """List the runs that have not ended and whose owner is no living node."""
+        return orphans(connection, self.token)
+
+    def deadline(self) -> None:
+        """Check that this process's lease has not run out.
+
+        Raises:
+            Fenced: it has.
+        """
+        until = self.lease_until
+        if until is not None and time.clock_gettime(time.CLOCK_BOOTTIME) >= until:
+            raise Fenced("the lease of this process has run out")
+
+    async def close(self) -> None:
+        """Store what was recorded, then stop telling."""
+        with contextlib.suppress(TimeoutError):  # then the database is stuck, and says so itself
+            async with asyncio.timeout(_CLOSING_MAX):
+                for log in list(self._logs.values()):
+                    with contextlib.suppress(Fenced, InsulaError):  # whoever recorded hears it
+                        await log.stored()
+        for retry in self._retries:
+            retry.cancel()
+        self._retries.clear()
+        for run_id in list(self._heard):
+            self._stop_telling(run_id, "closed")
+
+    # What its logs call.
+
+    def schedule(self, log: RunLog) -> None:
+        """Call ``log.send`` when the tasks that are ready now have had their turn."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._dirty.append(log)
+
+    def later(self, delay: float, again: Callable[[], None]) -> None:
+        """Try again after a delay in seconds."""
+
+        def fire() -> None:
+            self._retries.discard(handle)
+            again()
+
+        handle = asyncio.get_running_loop().call_later(delay, fire)
+        self._retries.add(handle)
+
+    def told(self, log: RunLog, pending: Pending) -> None:
+        """Tell those who listen; it is stored."""
+        heard = self._heard.get(log.run_id)
+        if heard:
+            for subscription in list(heard):
+                subscription.put(log.seq, pending.events, pending.size)
+            if type(pending.events[-1]) is RunEnded:
+                self._stop_telling(log.run_id, "ended")
+
+    def gone(self, log: RunLog) -> None:
+        """Forget a log that has ended, or is fenced."""
+        if self._logs.get(log.run_id) is log:
+            del self._logs[log.run_id]
+        if log.fenced:
+            self._stop_telling(log.run_id, "fenced")
+        elif log.left_rows:
+            self.compactor.add(log.run_id)
+
+    def _send(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for log in dirty:
+            log.send()
+
+    async def _load(self, run_id: str) -> Stored:
+        return await self._database.read(partial(load, run_id=run_id))
+
+    def _stop_telling(self, run_id: str, reason: Reason) -> None:
+        for subscription in self._heard.pop(run_id, ()):
+            subscription.end(reason)
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        heard = self._heard.get(subscription.run_id)
+        if heard is not None and subscription in heard:
+            heard.remove(subscription)
+            if not heard:
+                del self._heard[subscription.run_id]
+
+
+def _append(token: str, connection: Connection, batches: list[Batch]) -> list[bool]:
+    return store.append(connection, token, batches)
+
+
+def _end(token: str, connection: Connection, endings: list[Ending]) -> list[bool]:
+    return store.end(connection, token, endings)
+
+
+def _after(events: list[Event], last: int, after: int) -> list[Event]:
+    """Return those of ``events``, which end with number ``last``, that come after ``after``."""
+    return events[max(0, len(events) - max(0, last - max(0, after))) :]
+
+
+def _raise(subscription: Subscription) -> None:
+    if subscription.reason == "slow":
+        raise SlowReader(f"The reader of {subscription.run_id} fell too far behind.")
+    if subscription.reason == "fenced":
+        raise Fenced(subscription.run_id)

@@ -1,0 +1,274 @@
+"""The journal of one run that this process owns: events are recorded at once, stored with the next
+group, and told to those who listen after that.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from insula.engine.events import Event, FinalStatus, RunEnded
+from insula.engine.ports import Fenced
+from insula.errors import Unavailable
+from insula.journal.pending import Pending
+from insula.journal.store import Batch, Counted, Ending, compress
+from insula.journal.subscription import Subscription
+from insula.storage.gather import Gathering
+
+KEPT_MAX = 256 * 1024
+_RETRY_FIRST = 0.05
+_RETRY_MAX = 1.0
+
+
+class Owner(Protocol):
+    """What a log asks of the journal that opened it."""
+
+    appending: Gathering[Batch, bool]
+    ending: Gathering[Ending, bool]
+
+    def schedule(self, log: "RunLog") -> None:
+        """Call ``log.send`` when the tasks that are ready now have had their turn."""
+
+    def later(self, delay: float, again: Callable[[], None]) -> None:
+        """Try again after a delay in seconds."""
+
+    def told(self, log: "RunLog", pending: Pending) -> None:
+        """Tell those who listen; it is stored."""
+
+    def gone(self, log: "RunLog") -> None:
+        """Forget a log that has ended, or is fenced."""
+
+    def deadline(self) -> None:
+        """Raise ``Fenced`` if this process's lease has run out."""
+
+    def subscribe(self, run_id: str) -> Subscription:
+        """Listen to a run."""
+
+
+class RunLog:
+    """Implements ``engine.ports.Recorder``; made by ``Journal.open``, gone once the run has ended.
+
+    At most one batch is on its way. A log that is fenced drops what is recorded.
+    """
+
+    def __init__(self, owner: Owner, run_id: str, seq: int, counted: Counted | None) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        """The number of the last event that is stored."""
+        self.fenced = False
+        self.final: FinalStatus | None = None
+        """The status that the run's end is being, or has been, written with."""
+        self.left_rows = False
+        """Whether the journal was too long to be replaced by one row at its end."""
+        self._owner = owner
+        self._counted = counted
+        self._failure: BaseException | None = None
+        self._pending = Pending()
+        self._flight: tuple[Batch, Pending] | None = None
+        self._scheduled = False
+        self._delay = _RETRY_FIRST
+        self._kept: list[bytes] | None = [] if seq == 0 else None
+        self._kept_size = 0
+
+    def record(self, event: Event) -> None:
+        """Append an event.
+
+        Raises:
+            StepFailure: it is over 64 MiB (``limit_output``), or a text in it is not Unicode.
+            RuntimeError: the run's end is being written, or has been.
+        """
+        if self.fenced:
+            return
+        if self.final is not None:
+            raise RuntimeError(f"{self.run_id} has ended: nothing follows its last event.")
+        self._pending.add(event)
+        self._schedule()
+
+    async def stored(self) -> None:
+        """Wait until all that was recorded is stored, and this process still owns the run.
+
+        Raises:
+            Fenced: it does not, or its lease has run out.
+        """
+        self._check()
+        waiting = self._last_waiting()
+        if waiting is not None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(future)
+            await future
+            self._check()
+
+    async def end(
+        self,
+        event: RunEnded,
+        columns: Mapping[str, object] | None = None,
+        finish: Callable[[Connection], None] | None = None,
+    ) -> bool:
+        """Write the end: what is pending, the event, the row's final columns, and the counters.
+
+        ``columns`` come on top of ``status``, ``error``, ``ended_at`` and ``updated_at``, which are
+        the event's. ``finish`` runs in the same unit, after them; if it fails nothing was written,
+        its error is raised here, and the end may be written again. While the disk takes nothing it
+        is tried again. Cancelling the awaiting task does not withdraw an end that is on its way
+        (``final`` is set).
+
+        Returns False where this process does not own the run, or the run has ended.
+        """
+        if self.fenced:
+            return False
+        if self.final is not None:
+            raise RuntimeError(f"The end of {self.run_id} is being written, or has been.")
+        self._pending.add(event)
+        self.final = event.status
+        try:
+            ours = await self._settled()
+        except asyncio.CancelledError:
+            self._withdraw_end()
+            raise
+        if not ours:
+            return False
+        ending = self._make_ending(event, columns or {}, finish)
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._submit_end(ending, outcome)
+        return await outcome
+
+    def subscribe(self) -> Subscription:
+        """Hear of what is stored from now on."""
+        return self._owner.subscribe(self.run_id)
+
+    def send(self) -> None:
+        """Put what is pending on its way, unless a batch is, or the run is ending."""
+        self._scheduled = False
+        if self._flight is not None or self.final is not None or not self._pending.events:
+            return
+        pending, self._pending = self._pending, Pending()
+        self._flight = (self._make_batch(pending), pending)
+        self._submit()
+
+    def drop(self, failure: BaseException | None = None) -> None:
+        """Give up the run: it is another's, or (``failure``) the journal cannot hold it."""
+        if self.fenced:
+            return
+        self.fenced = True
+        self._failure = failure
+        flight, self._flight = self._flight, None
+        pending, self._pending = self._pending, Pending()
+        for part in (flight[1] if flight else None, pending):
+            if part is not None:
+                part.resolve(failure or Fenced(self.run_id))
+        self._owner.gone(self)
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._flight is None:
+            self._scheduled = True
+            self._owner.schedule(self)
+
+    def _make_batch(self, pending: Pending) -> Batch:
+        pending.close()
+        at = pending.events[-1].at
+        last = self.seq + len(pending.events)
+        return Batch(self.run_id, self.seq, last, at, pending.encoded())
+
+    def _submit(self) -> None:
+        if self._flight is not None:
+            self._owner.appending.submit(self._flight[0], self._appended)
+
+    def _appended(self, stored: bool | None, error: BaseException | None) -> None:
+        if self._flight is None:  # dropped in the meantime
+            return
+        if isinstance(error, Unavailable):
+            self._retry(self._submit)
+            return
+        if error is not None or not stored:
+            self.drop(error)
+            return
+        (batch, pending), self._flight = self._flight, None
+        if self._kept is not None:
+            self._kept_size += pending.size
+            self._kept = self._kept + pending.parts if self._kept_size <= KEPT_MAX else None
+        self._tell(batch, pending)
+        self.send()
+
+    async def _settled(self) -> bool:
+        """Wait until no batch is on its way; say whether the run is still ours."""
+        while self._flight is not None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._flight[1].waiting.append(future)
+            try:
+                await asyncio.wait([future])
+            finally:
+                # Whether it was stored is read from `fenced`; nobody asks the future.
+                if not future.cancel():
+                    future.exception()
+        return not self.fenced
+
+    def _make_ending(
+        self,
+        event: RunEnded,
+        columns: Mapping[str, object],
+        finish: Callable[[Connection], None] | None,
+    ) -> Ending:
+        row = {"status": event.status, "error": event.error, "ended_at": event.at, **columns}
+        row.pop("updated_at", None)  # the time of the batch, as always
+        batch = self._make_batch(self._pending)
+        journal = None
+        if self._kept is not None and self._kept_size + self._pending.size <= KEPT_MAX:
+            journal = compress(b"[" + b",".join([*self._kept, *self._pending.parts]) + b"]")
+        return Ending(batch, event.status, row, journal, self.seq > 0, self._counted, finish)
+
+    def _submit_end(self, ending: Ending, outcome: "asyncio.Future[bool]") -> None:
+        def again() -> None:
+            self._owner.ending.submit(ending, told)
+
+        def told(ended: bool | None, error: BaseException | None) -> None:
+            if isinstance(error, Unavailable):
+                self._retry(again)
+                return
+            if error is not None:
+                self._withdraw_end()
+            elif ended:
+                self._ended(ending)
+            else:
+                self.drop()
+            if outcome.done():
+                return
+            if error is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(bool(ended))
+
+        again()
+
+    def _ended(self, ending: Ending) -> None:
+        pending, self._pending = self._pending, Pending()
+        self.left_rows = ending.journal is None
+        self._tell(ending.batch, pending)
+        self._owner.gone(self)
+
+    def _withdraw_end(self) -> None:
+        self.final = None
+        if not self.fenced:
+            self._pending.withdraw_last()
+            self._schedule()
+
+    def _retry(self, again: Callable[[], None]) -> None:
+        self._owner.later(self._delay, again)
+        self._delay = min(self._delay * 2, _RETRY_MAX)
+
+    def _tell(self, batch: Batch, pending: Pending) -> None:
+        self.seq = batch.last
+        self._delay = _RETRY_FIRST
+        self._owner.told(self, pending)
+        pending.resolve()
+
+    def _last_waiting(self) -> "list[asyncio.Future[None]] | None":
+        """Return the list of those who wait for all that was recorded; None: it is stored."""
+        if self._pending.events:
+            return self._pending.waiting
+        return None if self._flight is None else self._flight[1].waiting
+
+    def _check(self) -> None:
+        if self.fenced:
+            raise self._failure if self._failure is not None else Fenced(self.run_id)
+        self._owner.deadline()
