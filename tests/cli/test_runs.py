@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from insula.cli.failures import ExitCode
 
 from .conftest import Invoke
@@ -29,32 +27,17 @@ RUN = {
 
 def test_list_filters_and_pages(server: FakeServer, invoke: Invoke) -> None:
     server.on("GET", "/apps/c/runs", Answer([RUN]))
-    outcome = invoke("runs", "list", "--status", "running", "--status", "FAILED", "--take", "5")
+    outcome = invoke("runs", "list", "--status", "running", "--workflow", "work_1", "--take", "5")
     assert outcome.code == ExitCode.OK
     assert "run_1" in outcome.out
     assert server.asked[0].query == {
-        "status": ["RUNNING", "FAILED"],
+        "workflow_id": ["work_1"],
+        "status": ["RUNNING"],
         "take": ["5"],
         "page": ["1"],
     }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "path"),
-    [
-        (["--workflow", "work_1"], "/apps/c/workflows/work_1/runs"),
-        (["--workflow", "work_1", "--discover"], "/apps/c/workflows/discover/work_1/runs"),
-    ],
-)
-def test_list_of_one_workflow(
-    server: FakeServer, invoke: Invoke, arguments: list[str], path: str
-) -> None:
-    server.on("GET", path, Answer([RUN]))
-    assert json.loads(invoke("runs", "list", "--json", *arguments).out) == [RUN]
-
-
-def test_discover_needs_a_workflow(server: FakeServer, invoke: Invoke) -> None:
-    assert invoke("runs", "list", "--discover").code == ExitCode.USAGE
+    assert json.loads(invoke("runs", "list", "--json").out) == [RUN]
+    assert invoke("runs", "list", "--workflow", "a/b").code == ExitCode.USAGE
 
 
 def test_show(server: FakeServer, invoke: Invoke) -> None:

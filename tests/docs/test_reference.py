@@ -3,12 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
 import httpx
 import pytest
-from insula.app import open_insula
 
 from insula.engine import failures
 from insula.engine.document import AnyStep
@@ -26,6 +26,7 @@ def test_every_setting_stands_there() -> None:
 
 
 async def test_every_route_stands_there(tmp_path: Path) -> None:
+    open_insula = import_module("insula.app").open_insula
     settings = load_settings(data_dir=tmp_path, port=0, admin_key="insadm_" + "x" * 40)
     async with open_insula(settings) as insula:
         transport = httpx.ASGITransport(insula.asgi)

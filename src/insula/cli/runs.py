@@ -34,7 +34,7 @@ commands = typer.Typer(help="List, show, follow, cancel and replay runs.", no_ar
 def list_runs(
     workflow_id: WorkflowFilter = None,
     status: Annotated[
-        list[str] | None, typer.Option("--status", metavar="STATUS", help="RUNNING, FAILED, …")
+        str | None, typer.Option("--status", metavar="STATUS", help="RUNNING, FAILED, …")
     ] = None,
     identifier: Annotated[
         str | None, typer.Option("--identifier", metavar="TEXT", help="Your own name for runs.")
@@ -45,31 +45,28 @@ def list_runs(
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="Made before, ISO 8601.")
     ] = None,
-    discover: Discover = False,
     take: Take = 20,
     page: Page = 1,
     data: Data = None,
     app: App = None,
     as_json: Json = False,
 ) -> None:
-    """List the app's runs, the newest first."""
-    if discover and workflow_id is None:
-        raise typer.BadParameter("--discover needs --workflow.")
-    path = f"{workflow_path(workflow_id, discover)}/runs" if workflow_id else "runs"
+    """List the app's runs, the newest first, those of other apps' workflows included."""
     query = {
-        "status": [name.upper() for name in status or []] or None,
+        "workflow_id": workflow_id,
+        "status": status.upper() if status else None,
         "identifier": identifier,
         "since": since,
         "until": until,
         "take": take,
         "page": page,
     }
-    perform(_list(Target(data, app), path, query, as_json))
+    perform(_list(Target(data, app), query, as_json))
 
 
-async def _list(target: Target, path: str, query: dict[str, Any], as_json: bool) -> None:
+async def _list(target: Target, query: dict[str, str | int | None], as_json: bool) -> None:
     async with connect(target) as client:
-        runs = await client.call("GET", path, query=query)
+        runs = await client.call("GET", "runs", query=query)
     if as_json:
         show_json(runs)
         return
