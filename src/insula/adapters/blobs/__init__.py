@@ -1,1 +1,1 @@
-"""Where bytes of files lie."""
+"""The bytes of files, by key: one port, and disk behind it."""

@@ -1,0 +1,179 @@
+"""Files below ``DIR/files``: written aside, synced, then renamed, so that what is there is whole.
+
+Every step opens the file anew and runs on a thread. A cancel may leave a thread in its step; it
+then works on a file that is removed already, or leaves one that the next sweep finds.
+"""
+
+import asyncio
+import errno
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from insula.adapters.blobs.port import Known, MissingBlob
+from insula.errors import TooLarge, Unavailable
+
+T = TypeVar("T")
+
+_KEY = re.compile(r"[A-Za-z0-9_]{1,100}\Z")
+_WRITE_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
+_SWEEP_BATCH = 500
+_INCOMING = "incoming"
+_RETRY_SECONDS = 30
+
+
+class DiskBlobs:
+    """Implements ``Blobs`` in a folder, which is made if it is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / _INCOMING
+        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _place(self, key: str) -> Path:
+        """Return where a key is stored: a thousand folders share the files by their last letters."""
+        if not _KEY.match(key):
+            raise MissingBlob(key)
+        return self._folder / key[-2:].lower() / key
+
+    async def write(self, key: str, chunks: AsyncIterable[bytes], limit: int) -> int:
+        """Store a stream under a new key; return its size. Nothing is stored if this raises.
+
+        Raises:
+            TooLarge: there are more than ``limit`` bytes.
+            Unavailable: the disk is full or broken.
+        """
+        aside, place = self._incoming / key, self._place(key)
+        size = 0
+        waiting: list[bytes] = []
+        held = 0
+        try:
+            await _on_disk(_create, aside)
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"The file has more than {limit} bytes (INSULA_FILE_MAX).")
+                waiting.append(chunk)
+                held += len(chunk)
+                if held >= _WRITE_BYTES:
+                    await _on_disk(_append, aside, b"".join(waiting))
+                    waiting, held = [], 0
+            await _on_disk(_append, aside, b"".join(waiting))
+            await _on_disk(_publish, aside, place)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        return size
+
+    async def read(self, key: str) -> bytes:
+        """Return all the bytes. Raises ``MissingBlob``."""
+        return await _on_disk(self._place(key).read_bytes)
+
+    async def open_stream(
+        self, key: str, start: int = 0, end: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the bytes from ``start`` up to ``end`` in pieces. Raises ``MissingBlob``."""
+        place = self._place(key)
+        while end is None or start < end:
+            wanted = _READ_BYTES if end is None else min(_READ_BYTES, end - start)
+            piece = await _on_disk(_piece, place, start, wanted)
+            if not piece:
+                return
+            start += len(piece)
+            yield piece
+
+    async def delete(self, key: str) -> None:
+        """Remove it; nothing happens if it is gone already."""
+        with suppress(MissingBlob):
+            await _on_disk(self._place(key).unlink)
+
+    async def sweep(self, known: Known, older_than: float = 3600.0) -> int:
+        """Remove what nothing refers to and is older, in seconds; return how many.
+
+        Whatever is younger may belong to a row that is about to be committed.
+        """
+        before = time.time() - older_than
+        removed = await _on_disk(self._sweep_incoming, before)
+        for folder in await _on_disk(self._folders):
+            keys = await _on_disk(_older, folder, before)
+            for at in range(0, len(keys), _SWEEP_BATCH):
+                batch = keys[at : at + _SWEEP_BATCH]
+                for key in set(batch) - set(await known(batch)):
+                    await self.delete(key)
+                    removed += 1
+        return removed
+
+    def _sweep_incoming(self, before: float) -> int:
+        removed = 0
+        for name in _older(self._incoming, before):
+            (self._incoming / name).unlink(missing_ok=True)
+            removed += 1
+        return removed
+
+    def _folders(self) -> list[Path]:
+        return [each for each in self._folder.iterdir() if each.is_dir() and each.name != _INCOMING]
+
+
+async def _on_disk(action: Callable[..., T], *arguments: object) -> T:
+    """Run on a thread, and tell errors of the disk in our words."""
+    try:
+        return await asyncio.to_thread(action, *arguments)
+    except FileNotFoundError as error:
+        raise MissingBlob(str(error.filename)) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise Unavailable(
+            "The disk of the data folder is full." if full else "The data folder cannot be used.",
+            retry_after=_RETRY_SECONDS,
+        ) from error
+
+
+def _create(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Append to a file that is there: one that a cancel removed does not come back."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _publish(aside: Path, place: Path) -> None:
+    """Make it durable, then visible, then the visibility durable."""
+    _sync(aside)
+    if not place.parent.is_dir():
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        _sync(place.parent.parent)
+    aside.rename(place)
+    _sync(place.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _piece(path: Path, start: int, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, size, start)
+    finally:
+        os.close(descriptor)
+
+
+def _older(folder: Path, before: float) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [
+            entry.name
+            for entry in entries
+            if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before
+        ]
