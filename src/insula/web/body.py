@@ -100,6 +100,11 @@ def _media_type(request: Request) -> str:
     return ""
 
 
+def is_form(request: Request) -> bool:
+    """Say whether the body is a form: its values come as text."""
+    return _media_type(request) in forms.MEDIA_TYPES
+
+
 async def _read_json(request: Request) -> bytes:
     """Read a JSON body; an empty one is an empty object."""
     media_type = _media_type(request)

@@ -14,7 +14,7 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
     ``X-Forwarded-For`` is read from its end, as far as the addresses are trusted proxies.
     """
     client = scope.get("client")
-    address = str(client[0]) if client else "local"
+    address = str(client[0]) if client and client[0] else "local"  # no address: a socket file
     if not trusted or not _trusted(address, trusted):
         return address
     forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")

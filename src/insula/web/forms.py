@@ -117,6 +117,11 @@ class _Parser(MultiPartParser):
                 raise TooLarge(f"A file part is over {self._limits.file:,} bytes, the limit.")
         super().on_part_data(data, start, end)
 
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            self._current_part.data.decode("utf-8")  # where it cannot, the base would guess
+        super().on_part_end()
+
 
 async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     size = 0
@@ -151,7 +156,7 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
     except MultiPartException as error:
         raise _bad_form(error.message) from error
     except ValueError as error:
-        raise _bad_form("a part's name or header cannot be read") from error
+        raise _bad_form("a part is not text in UTF-8, or its header cannot be read") from error
     finally:
         await stream.aclose()
     form = Form()

@@ -44,7 +44,7 @@ class Page:
 def encode_cursor(position: Mapping[str, object]) -> str:
     """Make an opaque cursor of a position: JSON, with a digest that shows damage."""
     body = encode(dict(position))
-    return base64.urlsafe_b64encode(_digest(body) + body).rstrip(b"=").decode()
+    return _text(_digest(body) + body)
 
 
 def decode_cursor(text: str) -> dict[str, Any]:
@@ -58,9 +58,15 @@ def decode_cursor(text: str) -> dict[str, Any]:
         position = decode(data[_CHECK:])
     except (ValueError, InvalidJson) as error:
         raise _bad_cursor() from error
-    if _digest(data[_CHECK:]) != data[:_CHECK] or not isinstance(position, dict):
+    if _text(data) != text or _digest(data[_CHECK:]) != data[:_CHECK]:
+        raise _bad_cursor()
+    if not isinstance(position, dict):
         raise _bad_cursor()
     return position
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _digest(body: bytes) -> bytes:

@@ -1,0 +1,67 @@
+"""Settings: read from the environment, checked, and complained about by name."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from insula.settings import Settings, SettingsError, load_settings
+
+
+def test_defaults() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.runs_max, settings.synchronous) == ("127.0.0.1", 1000, "FULL")
+    assert settings.retention == 30 * 24 * 3600
+    assert settings.body_max == 32 * 1024 * 1024
+    assert (settings.cors_origins, settings.trusted_proxies) == (("*",), ())
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSULA_PORT", "9000")
+    monkeypatch.setenv("INSULA_TRUSTED_PROXIES", "10.0.0.1, 192.168.0.0/16")
+    monkeypatch.setenv("INSULA_EGRESS_ALLOW", "localhost,10.0.0.0/8,")
+    monkeypatch.setenv("INSULA_PUBLIC_URL", "https://insula.example/base/")
+    settings = load_settings(host="0.0.0.0")
+    assert (settings.host, settings.port) == ("0.0.0.0", 9000)
+    assert settings.trusted_proxies == (ip_network("10.0.0.1/32"), ip_network("192.168.0.0/16"))
+    assert settings.egress_allow == ("localhost", "10.0.0.0/8")
+    assert settings.public_url == "https://insula.example/base"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INSULA_PORT", "http"),
+        ("INSULA_PORT", "70000"),
+        ("INSULA_RUNS_SHARE", "0"),
+        ("INSULA_RETENTION", "-2"),
+        ("INSULA_SYNCHRONOUS", "OFF"),
+        ("INSULA_TRUSTED_PROXIES", "everyone"),
+        ("INSULA_PUBLIC_URL", "insula.example"),
+        ("INSULA_TIMEOUT_MODEL", "inf"),
+        ("INSULA_ADMIN_KEY", "short-5ecret"),
+        ("INSULA_MODEL_DEFAULT", "gpt"),
+    ],
+)
+def test_a_bad_setting_is_named_and_its_value_is_not(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name) as raised:
+        load_settings()
+    assert "5ecret" not in str(raised.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = load_settings(admin_key="an-admin-key-that-is-long")
+    assert "an-admin-key" not in repr(settings) + settings.model_dump_json()
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_every_setting_stands_in_the_reference() -> None:
+    page = (Path(__file__).parents[1] / "docs/reference/settings.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`INSULA_{name.upper()}`" in page

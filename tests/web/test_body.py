@@ -1,0 +1,238 @@
+"""Bodies: limits, JSON that is none, forms, and what becomes of each in a model."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from insula.errors import BadInput
+from insula.web.body import CONTAINERS, DEPTH, check_json
+
+JSON = {"content-type": "application/json"}
+
+
+async def body_of(http: httpx.AsyncClient, **given: Any) -> Any:
+    answer = await http.post("/apps/c/things", **given)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["body"]
+
+
+async def refused(http: httpx.AsyncClient, status: int, **given: Any) -> Any:
+    answer = await http.post("/apps/c/things", **given)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["status"] == status
+    return answer.json()
+
+
+async def test_no_body_is_an_empty_one(http: httpx.AsyncClient) -> None:
+    assert await body_of(http) == {}
+    assert await body_of(http, content=b" ", headers=JSON) == {}
+
+
+async def test_unknown_properties_survive(http: httpx.AsyncClient) -> None:
+    assert await body_of(http, json={"name": "a", "z": [1]}) == {"name": "a", "z": [1]}
+
+
+async def test_json_is_taken_strictly(http: httpx.AsyncClient) -> None:
+    for wrong in ({"count": "3"}, {"on": "true"}, {"on": 1}, {"name": 3}, {"tags": "a"}):
+        await refused(http, 400, json=wrong)
+
+
+async def test_the_last_of_two_equal_names_wins(http: httpx.AsyncClient) -> None:
+    assert await body_of(http, content=b'{"name":"a","name":"b"}', headers=JSON) == {"name": "b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"null",
+        b"1",
+        b"{",
+        b"{]",
+        b'{"a":NaN}',
+        b'{"a":1e999}',
+        b'{"a":"\xff"}',
+        b'{"a":"\\ud800"}',
+        b'{"a":"\\ud800\\u0041"}',
+        b'{"a":1}{',
+        b"\xef\xbb\xbf{}",
+        b'{"a":' + b"[" * DEPTH + b"]" * DEPTH + b"}",
+        b'{"a":' * 20_000,
+    ],
+)
+@pytest.mark.parametrize("path", ["things", "object", "members"])
+async def test_what_is_no_object_in_json(http: httpx.AsyncClient, text: bytes, path: str) -> None:
+    answer = await http.post(f"/apps/c/{path}", content=text, headers={**JSON, "x": "y"})
+    assert answer.status_code in (400, 413), answer.text
+    assert answer.json()["message"]
+
+
+async def test_json_errors_say_where(http: httpx.AsyncClient) -> None:
+    found = await refused(http, 400, content=b'{"a": tru}', headers=JSON)
+    assert "(byte " in found["message"]
+
+
+async def test_members_keep_their_text(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/apps/c/members", content=b'{"a": [1, 2.50], "b":"\\u0041"}')
+    assert answer.json() == {"a": "[1, 2.50]", "b": '"\\u0041"'}
+
+
+async def test_a_body_over_the_limit(http: httpx.AsyncClient) -> None:
+    async def endless() -> Any:
+        while True:
+            yield b"x" * 10_000
+
+    for content in (b"x" * 70_000, endless()):
+        found = await refused(http, 413, content=content, headers=JSON)
+        assert "multipart/form-data" in found["message"]
+        assert "/files/uploads" in found["message"]
+
+
+async def test_other_content_types(http: httpx.AsyncClient) -> None:
+    for media_type in ("text/plain", "application/xml", "multipart/mixed", "x"):
+        await refused(http, 415, content=b"{}", headers={"content-type": media_type})
+    merge = {"content-type": "application/merge-patch+json; charset=utf-8"}
+    assert await body_of(http, content=b"{}", headers=merge) == {}
+
+
+@pytest.mark.parametrize("multipart", [True, False])
+async def test_forms_carry_json_and_text(http: httpx.AsyncClient, multipart: bool) -> None:
+    texts = {
+        "name": "3",
+        "count": "3",
+        "share": "1.5",
+        "on": "true",
+        "input": '{"a":[1]}',
+        "inner": '{"depth":2}',
+        "either": "4",
+        "tags": '["a","b"]',
+        "own": "7",
+    }
+    given = {"files": {n: (None, t) for n, t in texts.items()}} if multipart else {"data": texts}
+    assert await body_of(http, **given) == {
+        "name": "3",
+        "count": 3,
+        "share": 1.5,
+        "on": True,
+        "input": {"a": [1]},
+        "inner": {"depth": 2},
+        "either": 4,
+        "tags": ["a", "b"],
+        "own": "7",
+    }
+
+
+async def test_forms_repeat_a_name_for_a_list(http: httpx.AsyncClient) -> None:
+    assert await body_of(http, data={"tags": ["a", "b"]}) == {"tags": ["a", "b"]}
+    assert await body_of(http, data={"tags": "a"}) == {"tags": ["a"]}
+
+
+async def test_empty_text_is_no_number(http: httpx.AsyncClient) -> None:
+    assert await body_of(http, data={"share": "", "count": "", "either": "null"}) == {
+        "share": None,
+        "either": None,
+    }
+
+
+async def test_forms_that_are_wrong(http: httpx.AsyncClient) -> None:
+    found = await refused(http, 400, data={"inner": '{"depth":', "on": "true"})
+    assert found["errors"][0]["path"] == ["inner"]
+    found = await refused(http, 400, data={"count": "three", "on": "perhaps"})
+    assert [entry["path"] for entry in found["errors"]] == [["count"], ["on"]]
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    await refused(http, 400, content=b"name=%ff", headers=form)
+    await refused(http, 400, content=b"name=\xff", headers=form)
+    await refused(http, 400, content=b"&".join([b"a=1"] * 1001), headers=form)
+    await refused(http, 400, content=b"inner=" + b"%5B" * 300 + b"%5D" * 300, headers=form)
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status"),
+    [
+        (b"", "multipart/form-data", 400),
+        (b"nothing", "multipart/form-data; boundary=x", 400),
+        (b"--x\r\n\r\nno name\r\n--x--\r\n", "multipart/form-data; boundary=x", 400),
+        (b"--x--\r\n", "multipart/form-data; boundary=x; charset=utf-7", 415),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            400,
+        ),
+    ],
+)
+async def test_broken_multipart(
+    http: httpx.AsyncClient, content: bytes, media_type: str, status: int
+) -> None:
+    await refused(http, status, content=content, headers={"content-type": media_type})
+
+
+async def test_files_stand_where_their_name_says(http: httpx.AsyncClient) -> None:
+    part = ("../../etc/passwd", b"hello", "text/plain")
+    as_shown = ["passwd", "text/plain", 5, "hello"]
+    found = await body_of(
+        http,
+        data={"input": '{"text":"t"}'},
+        files=[
+            ("document", part),
+            ("documents", part),
+            ("documents", part),
+            ("input[doc]", part),
+            ("input[docs]", part),
+            ("input.docs", part),
+            ("other[deep][er]", part),
+        ],
+    )
+    assert found["document"] == as_shown
+    assert found["documents"] == [as_shown, as_shown]
+    assert found["input"] == {"text": "t", "doc": as_shown, "docs": [as_shown, as_shown]}
+    assert found["other"] == {"deep": {"er": as_shown}}
+
+
+async def test_limits_of_a_form(http: httpx.AsyncClient) -> None:
+    found = await refused(http, 413, files={"document": ("a", b"x" * 300_000)})
+    assert "262,144" in found["message"]
+    found = await refused(http, 413, files={f"f{n}": (None, "x" * 40_000) for n in range(2)})
+    assert "65,536" in found["message"]
+    many = [("documents", (f"{n}", b"x" * 200_000)) for n in range(2)]
+    assert "/files/uploads" in (await refused(http, 413, files=many))["message"]
+    await refused(http, 400, files=[("documents", (f"{n}", b"")) for n in range(101)])
+
+
+async def test_a_form_sent_again_is_the_same_body(http: httpx.AsyncClient) -> None:
+    async def fingerprint(text: str) -> str:
+        answer = await http.post(
+            "/apps/c/things",
+            files={"name": (None, text), "document": ("a", b"hello")},
+            headers={"idempotency-key": "k"},
+        )
+        assert answer.json()["body"]["document"][3] == "hello"
+        return str(answer.json()["hash"])
+
+    assert await fingerprint("a") == await fingerprint("a") != await fingerprint("b")
+
+
+def nested(depth: int) -> Any:
+    value: Any = 'a "[[" \\'
+    for level in range(depth):
+        value = [value] if level % 2 else {"]]\\": value}
+    return value
+
+
+@given(st.integers(0, 2 * DEPTH), st.integers(0, 300))
+@settings(max_examples=40, deadline=None)
+def test_depth_is_counted_outside_strings(depth: int, beside: int) -> None:
+    text = json.dumps([nested(depth), *([[]] * beside), '\\"[[[[']).encode()
+    if depth + 1 <= DEPTH:
+        assert check_json(text) == json.loads(text)
+    else:
+        with pytest.raises(BadInput, match="nests deeper"):
+            check_json(text)
+
+
+def test_a_million_lists_are_too_many() -> None:
+    with pytest.raises(BadInput, match="more than"):
+        check_json(b"[" + b"[]," * CONTAINERS + b"[]]")

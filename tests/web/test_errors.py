@@ -1,0 +1,74 @@
+"""Every error has the one body, in the form that was asked for, and no secrets in the log."""
+
+import httpx
+import structlog
+
+PROBLEM = {"accept": "text/html, application/problem+json;q=0.9"}
+
+
+async def test_validation_names_every_field(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/apps/c/things", json={"name": 1, "inner": {"depth": "x"}})
+    body = answer.json()
+    assert (answer.status_code, body["status"]) == (400, 400)
+    assert [entry["path"] for entry in body["errors"]] == [["name"], ["inner", "depth"]]
+    assert body["errors"][0] == {
+        "validation": "body",
+        "code": "string_type",
+        "message": "Input should be a valid string (got a number)",
+        "path": ["name"],
+    }
+    assert "name" in body["message"]
+
+
+async def test_query_errors_are_400(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/apps/c/things", params={"take": "many"})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["validation"] == "query"
+    assert answer.json()["errors"][0]["path"] == ["take"]
+
+
+async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:
+    nowhere = await http.get("/nowhere")
+    assert (nowhere.status_code, nowhere.json()["status"]) == (404, 404)
+    wrong = await http.put("/apps/c/things")
+    assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
+    assert set(wrong.headers["allow"].split(", ")) == {"OPTIONS", "GET", "HEAD", "POST"}
+
+
+async def test_problem_documents_say_the_same(http: httpx.AsyncClient) -> None:
+    plain = (await http.post("/apps/c/things", json={"name": 1})).json()
+    answer = await http.post("/apps/c/things", json={"name": 1}, headers=PROBLEM)
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["title"] == "Bad Request"
+    assert (problem["status"], problem["detail"]) == (400, plain["message"])
+    assert problem["errors"] == plain["errors"]
+
+
+async def test_retry_after(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/apps/c/later")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+
+
+async def test_an_error_out_of_a_task_group_is_that_error(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/apps/c/grouped")
+    assert (answer.status_code, answer.json()["message"]) == (409, "It is running.")
+
+
+async def test_the_unexpected_is_logged_without_what_it_held(http: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs() as logs:
+        answer = await http.get("/apps/c/boom")
+    assert answer.status_code == 500
+    [entry] = logs
+    assert entry["reference"] in answer.json()["message"]
+    assert "lost the plot" in entry["trace"]
+    everything = repr(logs) + answer.text
+    assert "hunter2" not in everything.replace('"hunter2-in-a-local-variable"', "")
+    assert "Bearer" not in everything
+    assert "lost the plot" not in answer.text
+
+
+async def test_what_came_in_never_comes_back(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/apps/c/things", json={"count": "s3cret-value"})
+    assert answer.status_code == 400
+    assert "s3cret" not in answer.text
