@@ -36,7 +36,7 @@ class DiskBlobs:
         self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _place(self, key: str) -> Path:
-        """Return where a key is stored: a thousand folders share the files by their last letters."""
+        """Return where a key is stored: a thousand folders, by its last two letters."""
         if not _KEY.match(key):
             raise MissingBlob(key)
         return self._folder / key[-2:].lower() / key
