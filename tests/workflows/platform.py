@@ -38,9 +38,7 @@ class App:
         self.key = f"key-of-{name}"
         self.platform = platform
 
-    async def ask(
-        self, method: str, path: str, body: object = None, **more: Any
-    ) -> httpx.Response:
+    async def ask(self, method: str, path: str, body: object = None, **more: Any) -> httpx.Response:
         """Send a request below ``/apps/c``, or to ``path`` as it is if it starts with ``/apps``."""
         headers = {"authorization": f"Bearer {self.key}", **more.pop("headers", {})}
         if body is not None:

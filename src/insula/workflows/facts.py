@@ -20,7 +20,6 @@ class Facts(msgspec.Struct, frozen=True):
     published_from_version: int | None
     caller_limit: int | None
     deleted: bool
-    updated_at: int
     public_version_id: str | None
     """The latest version that exists for other apps."""
     blocked: frozenset[str]

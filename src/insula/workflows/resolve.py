@@ -147,6 +147,33 @@ class Resolver:
             return False
         return True
 
+    async def stored(
+        self, workflow_id: str, version_id: str | None, draft: bytes | None
+    ) -> Runnable:
+        """Return what a run that exists was started from, whatever has become of it since.
+
+        ``draft`` is the body that a draft run keeps.
+
+        Raises:
+            NotFound: the workflow's row, the version or the draft's body is gone.
+        """
+        known = self._known.get(workflow_id) or await self._learn(workflow_id)
+        if version_id is not None:
+            return known.runnable.get(version_id) or await self._ready(known, version_id)
+        if draft is None:
+            raise unknown()
+        return _runnable(known.facts, None, None, draft, await _parse(draft))
+
+    async def check_own(self, app_id: str, workflow_id: str) -> None:
+        """Check that this is the app's own workflow.
+
+        Raises:
+            NotFound: it is not, or is deleted.
+        """
+        facts = await self.facts(workflow_id)
+        if facts is None or not access.owns(facts, app_id):
+            raise unknown()
+
     async def facts(self, workflow_id: str) -> Facts | None:
         """Return what is known of a workflow, deleted or not."""
         try:
@@ -254,19 +281,8 @@ class Resolver:
         else:
             parsed = self._parsed.get(version_id) or await self._parse_version(version_id)
             body, document = parsed.body, parsed.document
-        runnable = Runnable(
-            workflow_id=facts.id,
-            workflow_app_id=facts.app_id,
-            version_id=version_id,
-            version=None if parsed is None else parsed.number,
-            body=body,
-            document=document,
-            retention=facts.retention,
-            enabled=facts.enabled,
-            open=facts.open,
-            caller_limit=facts.caller_limit,
-            name=facts.name,
-        )
+        number = None if parsed is None else parsed.number
+        runnable = _runnable(facts, version_id, number, body, document)
         known.runnable.put(version_id or DRAFT, runnable)
         return runnable
 
@@ -281,6 +297,24 @@ class Resolver:
         parsed = _Parsed(version.id, version.version, version.body, document)
         self._parsed.put(version_id, parsed)
         return parsed
+
+
+def _runnable(
+    facts: Facts, version_id: str | None, version: int | None, body: bytes, document: Document
+) -> Runnable:
+    return Runnable(
+        workflow_id=facts.id,
+        workflow_app_id=facts.app_id,
+        version_id=version_id,
+        version=version,
+        body=body,
+        document=document,
+        retention=facts.retention,
+        enabled=facts.enabled,
+        open=facts.open,
+        caller_limit=facts.caller_limit,
+        name=facts.name,
+    )
 
 
 def _draft(connection: Connection, workflow_id: str) -> bytes | None:
