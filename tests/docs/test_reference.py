@@ -67,7 +67,7 @@ def literal_codes(tree: ast.AST, call: str, place: int) -> Iterator[str]:
         )
 
 
-@pytest.mark.parametrize(("call", "place"), [("StepFailure", 1), ("FieldError", 1)])
+@pytest.mark.parametrize(("call", "place"), [("StepFailure", 1), ("FieldError", 1), ("Problem", 1)])
 def test_every_error_code_stands_there(call: str, place: int) -> None:
     codes = set()
     for path in SOURCE.rglob("*.py"):

@@ -1,13 +1,24 @@
 """The repository speaks of the product alone: no machine's paths, no registries, no loose ends."""
 
 import re
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 BINARY = {".png", ".jpg", ".ico", ".woff2", ".pdf", ".docx", ".xlsx", ".pptx", ".gz", ".db"}
+NOT_OURS = {
+    ".git",
+    ".venv",
+    ".hypothesis",
+    "__pycache__",
+    "build",
+    "dist",
+    "node_modules",
+    "data",
+    "insula-data",
+}
 SIZE_LIMIT = 1024 * 1024
 
 # Written in pieces, so that this file does not find itself.
@@ -25,23 +36,21 @@ FORBIDDEN = {
 }
 
 
-def tracked() -> list[Path]:
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=30,
-    ).stdout
-    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+def ours(folder: Path = ROOT) -> Iterator[Path]:
+    """Yield the files of the checkout, without what is built, installed, cached or stored."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if path.name not in NOT_OURS and not path.name.endswith((".egg-info", "_cache")):
+                yield from ours(path)
+        elif path.is_file():
+            yield path
 
 
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
     return {
         str(path.relative_to(ROOT)): path.read_text("utf-8")
-        for path in tracked()
+        for path in ours()
         if path.suffix not in BINARY
     }
 
@@ -60,8 +69,9 @@ def test_nothing_that_does_not_belong(what: str, texts: dict[str, str]) -> None:
 def test_no_generated_or_large_files() -> None:
     unwanted = [
         str(path.relative_to(ROOT))
-        for path in tracked()
-        if path.suffix in {".pyc", ".db", ".log"} or path.stat().st_size > SIZE_LIMIT
+        for path in ours()
+        if path.suffix in {".pyc", ".db", ".log", ".orig", ".rej"}
+        or path.stat().st_size > SIZE_LIMIT
     ]
     assert not unwanted
 
