@@ -1,0 +1,270 @@
+"""One evaluation, seen from the server: what is sent, what comes back, and who kills when."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import msgspec
+
+from insula.adapters.sandbox import frames, verdicts
+from insula.adapters.sandbox.frames import OVERHEAD, Answer, Kind, Request, Run, frame
+from insula.adapters.sandbox.process import Worker
+from insula.adapters.sandbox.verdicts import Broken
+from insula.engine.failures import StepFailure
+from insula.engine.ports import Activity, Evaluated, Evaluation, HttpRequest
+from insula.kit.clock import now_ms
+
+_TOGETHER = 16
+"""Requests of one evaluation that are under way at once; the others wait for a turn."""
+_OUTSTANDING = 1_000
+_LEAST_TICK = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class _More:
+    """Requests have come: the evaluation goes on."""
+
+
+_MORE = _More()
+_Outcome = tuple[int, bytes] | Exception | _More
+
+
+class Conversation:
+    """Drives a worker through one evaluation. Use once."""
+
+    def __init__(
+        self, worker: Worker, evaluation: Evaluation, activity: Activity, fetch_max_bytes: int
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._worker = worker
+        self._evaluation = evaluation
+        self._activity = activity
+        self._fetch_max_bytes = fetch_max_bytes
+        self._outcome: asyncio.Future[_Outcome] = self._loop.create_future()
+        self._final: _Outcome | None = None
+        self._requests: deque[Request] = deque()
+        self._outstanding = 0
+        self._sleeps: dict[int, asyncio.TimerHandle] = {}
+        self._verdict: Exception | None = None
+        self._deadline = 0.0
+        self._cpu_at_start = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> Evaluated:
+        """Evaluate.
+
+        When this raises, cancelled or failed by a limit, the worker is dead.
+
+        Raises:
+            StepFailure: as the port says.
+        """
+        self._begin()
+        try:
+            outcome = await self._outcome
+            if isinstance(outcome, _More):
+                outcome = await self._with_requests()
+            return self._read(outcome)
+        except Broken:
+            await self._bury()
+            raise verdicts.crash(self._worker, self._evaluation.limits) from None
+        except asyncio.CancelledError:
+            await self._bury()
+            raise
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        evaluation, limits = self._evaluation, self._evaluation.limits
+        data = frame(
+            Kind.RUN,
+            Run(
+                evaluation.scripts,
+                tuple(evaluation.scope),
+                [bytes(text) for text in evaluation.scope.values()],
+                evaluation.absent,
+                evaluation.waits,
+                limits.memory,
+                limits.output,
+                limits.logs,
+            ),
+        )
+        now = self._loop.time()
+        self._deadline = now + limits.wall
+        self._cpu_at_start = self._worker.cpu_seconds()
+        self._timer = self._loop.call_at(now + min(limits.wall, limits.cpu), self._tick)
+        bound = limits.output + limits.logs
+        if evaluation.waits:
+            bound = max(bound, 2 * self._fetch_max_bytes)
+        self._worker.death.add_done_callback(self._died)
+        self._worker.begin(self._receive, bound + OVERHEAD, data)
+
+    def _end(self) -> None:
+        self._worker.end()
+        self._worker.death.remove_done_callback(self._died)
+        if self._timer is not None:
+            self._timer.cancel()
+        for sleep in self._sleeps.values():
+            sleep.cancel()
+
+    async def _bury(self) -> None:
+        """Kill the worker and wait for its death, whoever cancels: nothing can refuse SIGKILL."""
+        self._worker.kill()
+        while not self._worker.death.done():
+            try:
+                await asyncio.wait([self._worker.death])
+            except asyncio.CancelledError:
+                continue
+
+    def _tick(self) -> None:
+        limits, now = self._evaluation.limits, self._loop.time()
+        if now >= self._deadline:
+            self._condemn(verdicts.wall(limits))
+            return
+        left = limits.cpu - (self._worker.cpu_seconds() - self._cpu_at_start)
+        if left <= 0:
+            self._condemn(verdicts.cpu(limits))
+            return
+        # processor time passes no faster than time: no need to look before
+        at = min(self._deadline, now + max(left, _LEAST_TICK))
+        self._timer = self._loop.call_at(at, self._tick)
+
+    def _condemn(self, verdict: Exception) -> None:
+        """Kill the worker for a reason; the evaluation fails with it once the worker is dead."""
+        if self._verdict is None and self._final is None:
+            self._verdict = verdict
+        self._worker.kill()
+
+    def _settle(self, outcome: _Outcome) -> None:
+        if not isinstance(outcome, _More):
+            self._final = outcome
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+
+    def _died(self, _: asyncio.Future[None]) -> None:
+        if self._final is None:
+            crash = verdicts.crash(self._worker, self._evaluation.limits)
+            self._settle(self._verdict or crash)
+
+    def _receive(self, kind: int, data: bytes) -> None:
+        if self._final is not None or self._verdict is not None:
+            self._worker.kill()
+        elif kind in (Kind.RESULT, Kind.FAILED):
+            self._settle((kind, data))
+        elif kind == Kind.REQUESTS and self._evaluation.waits and self._queue(data):
+            self._settle(_MORE)
+        else:
+            self._worker.kill()
+
+    def _queue(self, data: bytes) -> bool:
+        try:
+            requests = frames.decode_requests(data)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        self._requests.extend(requests)
+        self._outstanding += len(requests)
+        return self._outstanding <= _OUTSTANDING
+
+    async def _with_requests(self) -> _Outcome:
+        turns = asyncio.Semaphore(_TOGETHER)
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = []
+            while self._final is None:
+                while self._requests:
+                    request = self._requests.popleft()
+                    if request.kind == "sleep":
+                        self._sleep(request)
+                    else:
+                        tasks = [task for task in tasks if not task.done()]
+                        tasks.append(group.create_task(self._fetch(request, turns)))
+                self._describe(len([task for task in tasks if not task.done()]))
+                self._outcome = self._loop.create_future()
+                try:
+                    await self._outcome
+                except asyncio.CancelledError:
+                    self._worker.kill()  # at once, beside the requests that end now
+                    raise
+            for task in tasks:
+                task.cancel()
+        return self._final
+
+    def _describe(self, fetching: int) -> None:
+        self._activity.doing = (
+            f"waiting in code for {fetching} requests and {len(self._sleeps)} sleeps"
+        )
+        self._activity.since = now_ms()
+
+    def _sleep(self, request: Request) -> None:
+        def wake() -> None:
+            del self._sleeps[request.id]
+            self._answer(Answer(request.id))
+
+        if request.id in self._sleeps:
+            self._worker.kill()
+            return
+        self._sleeps[request.id] = self._loop.call_later(request.milliseconds / 1000, wake)
+
+    async def _fetch(self, request: Request, turns: asyncio.Semaphore) -> None:
+        fetch = self._evaluation.fetch
+        if fetch is None:
+            self._answer(Answer(request.id, error="fetch is not available here"))
+            return
+        try:
+            asked = HttpRequest(
+                request.method,
+                request.url,
+                tuple(frames.decode_headers(request.headers)),
+                None if request.body is None else request.body.encode(),
+                max_bytes=self._fetch_max_bytes,
+            )
+            async with turns:
+                self._activity.effect_possible = True
+                response = await fetch(asked)
+            self._answer(
+                Answer(
+                    request.id, "", response.status, response.url, response.headers, response.body
+                )
+            )
+        except StepFailure as failure:
+            self._answer(Answer(request.id, error=failure.message or "the request failed"))
+        except (msgspec.DecodeError, UnicodeError):
+            self._answer(Answer(request.id, error="the request is not valid text"))
+        except Exception as error:
+            # not the script's affair (the run may have a new owner): the evaluation ends with it
+            self._condemn(error)
+
+    def _answer(self, answer: Answer) -> None:
+        self._outstanding -= 1
+        try:
+            data = frame(Kind.ANSWERS, [answer])
+        except UnicodeError:
+            data = frame(Kind.ANSWERS, [Answer(answer.id, error="the answer is not valid text")])
+        self._worker.send(data)
+
+    def _read(self, outcome: _Outcome) -> Evaluated:
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert not isinstance(outcome, _More)
+        kind, data = outcome
+        try:
+            if kind == Kind.FAILED:
+                failed = frames.decode_failed(data)
+                if failed.retire or failed.code != "script":
+                    self._worker.kill()
+                raise verdicts.failed(self._evaluation, failed)
+            result = frames.decode_result(data)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise Broken(str(error)) from error
+        outputs = result.outputs
+        limits = self._evaluation.limits
+        if (
+            len(outputs) != len(self._evaluation.scripts)
+            or sum(map(len, filter(None, outputs))) > limits.output
+        ):
+            raise Broken("outputs")
+        checked = tuple(
+            None if output is None else verdicts.checked_output(output) for output in outputs
+        )
+        logs = verdicts.checked_logs(result.logs, limits)
+        if result.retire:
+            self._worker.kill()
+        return Evaluated(checked, logs)

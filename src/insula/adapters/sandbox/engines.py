@@ -1,0 +1,72 @@
+"""The JavaScript engines behind the two lanes: one small protocol, one class each.
+
+An engine serves one evaluation with each context, so that nothing of one evaluation is seen by the
+next. It has no time limit of its own: time is the parent's, who kills.
+"""
+
+from importlib import resources
+from typing import Protocol
+
+from insula.engine.ports import Lane
+
+OUT_OF_MEMORY = "out of memory"
+
+Given = str | int | bool
+"""What trusted code is given as an argument."""
+
+
+class EngineError(Exception):
+    """The engine itself has given up; ``out of memory`` if that is why."""
+
+
+class Engine(Protocol):
+    """One JavaScript engine in a worker."""
+
+    def preload(self) -> None:
+        """Load libraries, in the zygote, without starting a thread."""
+        ...
+
+    def prepare(self) -> None:
+        """Drop the last context and make a fresh one with the prelude."""
+        ...
+
+    def begin(self, memory: int) -> None:
+        """Bound the context's memory, in bytes."""
+        ...
+
+    def define(self, name: str, text: bytes) -> None:
+        """Make a JSON text's value a global of this name, in place of any former one."""
+        ...
+
+    def call(
+        self, code: str, a: Given = "", b: Given = "", c: Given = "", d: Given = ""
+    ) -> bytes | float | None:
+        """Run trusted code with the prelude's captures; without code, a script (see prelude.js).
+
+        Returns text as UTF-8, a number (also for a boolean), or ``None`` for undefined and null.
+
+        Raises:
+            EngineError: JavaScript could not answer, not even with an error.
+        """
+        ...
+
+    def drain(self) -> bool:
+        """Run what promises have queued. ``True`` if more may come without any answer."""
+        ...
+
+
+def source(name: str) -> str:
+    """Return a JavaScript file of this folder."""
+    return (resources.files(__package__) / name).read_text("utf-8")
+
+
+def open_engine(lane: Lane) -> Engine:
+    """Return the lane's engine, not yet prepared."""
+    # each engine is tens of megabytes, and a process has use for one
+    if lane == "v8":
+        from insula.adapters.sandbox.v8 import V8
+
+        return V8()
+    from insula.adapters.sandbox.quickjs import QuickJs
+
+    return QuickJs()
