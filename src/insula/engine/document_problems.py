@@ -10,6 +10,7 @@ from insula.engine.document_steps import STEP_MODELS, Document, Step
 from insula.engine.document_words import Problem, problem, shape_problems
 from insula.engine.inputs_kinds import kind_of
 from insula.engine.scripts_globals import RESERVED, SCOPE_NAMES
+from insula.kit import json
 
 STEPS_MAX: Final = 10_000
 DEPTH_MAX: Final = 100
@@ -24,8 +25,8 @@ def check(body: object) -> tuple[Document | None, list[Problem]]:
     """Return the document, or ``None`` and everything that is wrong with the body, in its order."""
     if not isinstance(body, dict):
         return None, [problem((), "type", f"is {kind_of(body)}; give an object with steps")]
-    if too_deep := _depth_problem(body):
-        return None, [too_deep]
+    if unusable := _depth_problem(body) or _text_problem(body):
+        return None, [unusable]
     document, problems = _head(body)
     steps = body.get("steps")
     if isinstance(steps, list) and len(steps) <= STEPS_MAX:
@@ -58,6 +59,15 @@ def _depth_problem(body: dict[str, Any]) -> Problem | None:
             return None
         level = inner
     return problem((), "depth", f"nests more than {DEPTH_MAX} objects and lists; flatten it")
+
+
+def _text_problem(body: dict[str, Any]) -> Problem | None:
+    """Refuse what could not be stored again, half a surrogate pair above all."""
+    try:
+        json.encode(body)
+    except json.InvalidJson as error:
+        return problem((), "unicode", f"holds a value that JSON cannot: {error}")
+    return None
 
 
 def _head(body: dict[str, Any]) -> tuple[Document | None, list[Problem]]:
