@@ -1,1 +1,1 @@
-"""Files: what comes in, where it lies, who may read it."""
+"""Files: stored once, shown by signed address, taken in from every form an input may have."""

@@ -1,0 +1,120 @@
+"""Rows of ``files``. The bytes stand elsewhere, under the row's id."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from insula.storage.tables import files
+
+COUNTED = 10_000
+"""How far a list's count goes."""
+
+_IDS_A_STATEMENT = 500
+
+
+class FileRow(msgspec.Struct, frozen=True):
+    """One file, as its row has it. Times are Unix milliseconds."""
+
+    id: str
+    app_id: str
+    filename: str
+    mimetype: str
+    size: int
+    storage: str
+    visibility: str
+    created_at: int
+    expires_at: int | None = None
+    run_id: str | None = None
+
+
+_COLUMNS = [files.c[field] for field in FileRow.__struct_fields__]
+
+
+def insert_file(connection: Connection, row: FileRow) -> None:
+    """Insert a row."""
+    connection.execute(insert(files).values(msgspec.structs.asdict(row)))
+
+
+def find_file(connection: Connection, file_id: str, app_id: str | None = None) -> FileRow | None:
+    """Find a file; with ``app_id``, only if it is that app's."""
+    query = select(*_COLUMNS).where(files.c.id == file_id)
+    if app_id is not None:
+        query = query.where(files.c.app_id == app_id)
+    row = connection.execute(query).first()
+    return None if row is None else FileRow(*row)
+
+
+def list_files(
+    connection: Connection, app_id: str, take: int, offset: int = 0, before: str | None = None
+) -> tuple[list[FileRow], int]:
+    """List an app's files, newest first, with their number, counted up to ``COUNTED`` + 1."""
+    query = select(*_COLUMNS).where(files.c.app_id == app_id).order_by(files.c.id.desc())
+    if before is not None:
+        query = query.where(files.c.id < before)
+    rows = connection.execute(query.limit(take).offset(offset)).all()
+    some = select(files.c.id).where(files.c.app_id == app_id).limit(COUNTED + 1).subquery()
+    count = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return [FileRow(*row) for row in rows], count
+
+
+def delete_file(connection: Connection, app_id: str, file_id: str) -> bool:
+    """Delete an app's file; say whether it was there."""
+    mine = (files.c.id == file_id) & (files.c.app_id == app_id)
+    return connection.execute(delete(files).where(mine)).rowcount > 0
+
+
+def claim_for_run(
+    connection: Connection, app_id: str, run_id: str, file_ids: Sequence[str]
+) -> None:
+    """Give files that came in with a run's input to the run: they live as long as its data.
+
+    Files that belong to a run already, or that the app keeps itself, stay as they are.
+    """
+    for batch in _batches(file_ids):
+        connection.execute(
+            update(files)
+            .where(files.c.id.in_(batch), files.c.app_id == app_id)
+            .where(files.c.storage == "TEMPORARY", files.c.run_id.is_(None))
+            .values(run_id=run_id, expires_at=None)
+        )
+
+
+def delete_run_files(connection: Connection, run_ids: Sequence[str]) -> list[str]:
+    """Delete the temporary files of runs; return the keys of the bytes to delete after the commit.
+
+    If the process dies in between, the sweep of orphans deletes them.
+    """
+    gone: list[str] = []
+    for batch in _batches(run_ids):
+        gone += _delete(connection, files.c.run_id.in_(batch) & (files.c.storage == "TEMPORARY"))
+    return gone
+
+
+def delete_app_files(connection: Connection, app_id: str, limit: int = 1000) -> list[str]:
+    """Delete up to ``limit`` files of an app; return the keys of the bytes to delete then."""
+    some = select(files.c.id).where(files.c.app_id == app_id).limit(limit)
+    return _delete(connection, files.c.id.in_(some))
+
+
+def delete_expired(connection: Connection, now: int, limit: int = 1000) -> list[str]:
+    """Delete up to ``limit`` files whose time is over; return the keys of the bytes to delete."""
+    some = select(files.c.id).where(files.c.expires_at <= now).limit(limit)
+    return _delete(connection, files.c.id.in_(some))
+
+
+def known_files(connection: Connection, file_ids: Collection[str]) -> set[str]:
+    """Say which of these files have a row."""
+    found: set[str] = set()
+    for batch in _batches(list(file_ids)):
+        found.update(connection.scalars(select(files.c.id).where(files.c.id.in_(batch))))
+    return found
+
+
+def _delete(connection: Connection, which: Any) -> list[str]:
+    return list(connection.scalars(delete(files).where(which).returning(files.c.id)))
+
+
+def _batches(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[at : at + _IDS_A_STATEMENT] for at in range(0, len(ids), _IDS_A_STATEMENT)]

@@ -1,0 +1,94 @@
+"""What kind of file it is, told by its first bytes and not believed; and what a field admits."""
+
+import codecs
+import mimetypes
+import re
+from collections.abc import Sequence
+
+import filetype
+
+HEAD_BYTES = 8192
+"""How many bytes sniffing wants to see."""
+
+UNKNOWN = "application/octet-stream"
+
+_HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)[\s>]", re.I | re.S)
+_SVG = re.compile(
+    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype svg[^>]*>\s*)?<svg[\s>]", re.I | re.S
+)
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+# Kinds of text that no magic number tells apart: here the name decides, among these alone.
+_TEXT_NAMES = {
+    "csv": "text/csv",
+    "eml": "message/rfc822",
+    "json": "application/json",
+    "md": "text/markdown",
+    "markdown": "text/markdown",
+    "tsv": "text/tab-separated-values",
+    "xml": "application/xml",
+    "yaml": "application/yaml",
+    "yml": "application/yaml",
+}
+# Office files are zip archives; old ones are compound documents. The name says which.
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+_CONTAINER_NAMES = {
+    ("application/zip", "docx"): f"{_OFFICE}.wordprocessingml.document",
+    ("application/zip", "xlsx"): f"{_OFFICE}.spreadsheetml.sheet",
+    ("application/zip", "pptx"): f"{_OFFICE}.presentationml.presentation",
+}
+
+
+def extension(filename: str) -> str:
+    """Return what follows the last dot, in lower case."""
+    return filename.rpartition(".")[2].lower() if "." in filename else ""
+
+
+def sniff(head: bytes, filename: str) -> str:
+    """Tell the media type from the first bytes; the name only chooses among kinds of text."""
+    found = filetype.guess_mime(head)
+    if found is not None:
+        return _CONTAINER_NAMES.get((found, extension(filename)), str(found))
+    if _SVG.match(head):
+        return "image/svg+xml"
+    if not _is_text(head):
+        return UNKNOWN
+    if _HTML.match(head):
+        return "text/html"
+    return _TEXT_NAMES.get(extension(filename), "text/plain")
+
+
+def _is_text(head: bytes) -> bool:
+    if _CONTROL.search(head):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def admits(allowed: Sequence[str] | None, mimetype: str, filename: str) -> bool:
+    """Say whether a list of types (``image/*``, ``application/pdf``, ``.csv``, ``pdf``) admits it.
+
+    An empty list or none admits everything. An extension asks for the sniffed type to be the one
+    that goes with it, whatever the file is called.
+    """
+    if not allowed:
+        return True
+    return any(_admits(entry.strip().lower(), mimetype, filename) for entry in allowed)
+
+
+def _admits(entry: str, mimetype: str, filename: str) -> bool:
+    if entry in ("*", "*/*"):
+        return True
+    if entry.endswith("/*"):
+        return mimetype.startswith(entry[:-1])
+    if "/" in entry:
+        return mimetype == entry
+    wanted = entry.lstrip(".")
+    expected = _TEXT_NAMES.get(wanted) or mimetypes.guess_type(f"x.{wanted}")[0]
+    if expected == mimetype:
+        return True
+    # A type that cannot be sniffed further: then the name has to agree.
+    return mimetype in (UNKNOWN, "text/plain") and extension(filename) == wanted

@@ -1,0 +1,181 @@
+"""Storing a file: bytes first, durable; then its row; and removing both."""
+
+import unicodedata
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from insula.adapters.blobs.port import Blobs
+from insula.adapters.http.client import HttpClient
+from insula.errors import BadInput, FieldError, TooLarge
+from insula.files import repository
+from insula.files.repository import FileRow
+from insula.files.sniffing import HEAD_BYTES, admits, sniff
+from insula.files.urls import FileUrls
+from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
+from insula.storage.database import Database
+
+TEMPORARY_MS = 24 * 60 * 60 * 1000
+_FILENAME_BYTES = 255
+_SWEEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FileStore:
+    """Where files are kept, and the limit of their size in bytes."""
+
+    database: Database
+    blobs: Blobs
+    urls: FileUrls
+    http: HttpClient
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a file is to be stored. ``path`` names the field in errors."""
+
+    app_id: str
+    filename: str = "file"
+    storage: str = "PERSISTENT"
+    visibility: str = "PRIVATE"
+    allowed_types: Sequence[str] | None = None
+    path: tuple[str, ...] = ("file",)
+
+
+Also = Callable[[Connection, FileRow], str | None]
+"""Done in the unit of the row's insertion; an id it returns stands instead of the new row."""
+
+
+async def store_file(
+    store: FileStore, wanted: Wanted, chunks: AsyncIterable[bytes], also: Also | None = None
+) -> FileRow:
+    """Store a stream of bytes and its row; return the row.
+
+    Raises:
+        BadInput: its type is not one of the allowed ones.
+        TooLarge: it is over the limit.
+        Unavailable: the disk is full.
+    """
+    file_id = new_id("file")
+    filename = clean_filename(wanted.filename)
+    head, whole = await _with_head(chunks)
+    mimetype = sniff(head, filename)
+    if not admits(wanted.allowed_types, mimetype, filename):
+        raise wrong_type(wanted, mimetype)
+    size = await store.blobs.write(file_id, whole, store.limit)
+    now = now_ms()
+    row = FileRow(
+        id=file_id,
+        app_id=wanted.app_id,
+        filename=filename,
+        mimetype=mimetype,
+        size=size,
+        storage=wanted.storage,
+        visibility=wanted.visibility,
+        created_at=now,
+        expires_at=now + TEMPORARY_MS if wanted.storage == "TEMPORARY" else None,
+    )
+
+    def unit(connection: Connection) -> FileRow:
+        earlier = also(connection, row) if also is not None else None
+        if earlier is not None:
+            return repository.find_file(connection, earlier, wanted.app_id) or row
+        repository.insert_file(connection, row)
+        return row
+
+    try:
+        stored = await store.database.write(unit)
+    except Exception:
+        await store.blobs.delete(file_id)
+        raise
+    if stored.id != file_id:
+        await store.blobs.delete(file_id)
+    return stored
+
+
+def too_large(limit: int) -> TooLarge:
+    """Make the 413 of a file."""
+    return TooLarge(f"The file has more than {limit:,} bytes (INSULA_FILE_MAX).")
+
+
+def wrong_type(wanted: Wanted, mimetype: str) -> BadInput:
+    """Make the 400 of a file whose type its field does not admit."""
+    allowed = ", ".join(wanted.allowed_types or ())
+    message = f"is {mimetype} by its content; allowed: {allowed[:500]}"
+    where = ".".join(wanted.path)
+    return BadInput(f"{where} {message}.", [FieldError(wanted.path, "file_type", message)])
+
+
+async def _with_head(chunks: AsyncIterable[bytes]) -> tuple[bytes, AsyncIterator[bytes]]:
+    """Read as much as sniffing needs; return it, and the whole stream with it in front."""
+    head = bytearray()
+    source = aiter(chunks)
+    async for chunk in source:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield bytes(head)
+        async for chunk in source:
+            yield chunk
+
+    return bytes(head[:HEAD_BYTES]), whole()
+
+
+def clean_filename(name: str) -> str:
+    """Return the last part of a path, printable, at most 255 bytes, with its extension."""
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    name = "".join(c for c in name if c.isprintable() and not "\ud800" <= c <= "\udfff").strip(" .")
+    if not name:
+        return "file"
+    stem, dot, tail = name.rpartition(".")
+    suffix = dot + tail if stem and len(tail.encode()) <= 20 else ""
+    body = name[: len(name) - len(suffix)].encode()
+    return body[: _FILENAME_BYTES - len(suffix.encode())].decode(errors="ignore") + suffix
+
+
+async def remove_file(store: FileStore, app_id: str, file_id: str) -> bool:
+    """Remove a file of an app, row and bytes; say whether it was there."""
+    found = await store.database.write(
+        lambda connection: repository.delete_file(connection, app_id, file_id)
+    )
+    if found:
+        await store.blobs.delete(file_id)
+    return found
+
+
+async def remove_bytes(store: FileStore, file_ids: Sequence[str]) -> None:
+    """Delete the bytes of files whose rows are gone."""
+    for file_id in file_ids:
+        await store.blobs.delete(file_id)
+
+
+async def remove_expired(store: FileStore) -> int:
+    """Remove files whose time is over, a thousand at a time; return how many."""
+    removed = 0
+    while gone := await store.database.write(
+        lambda connection: repository.delete_expired(connection, now_ms(), _SWEEPS)
+    ):
+        await remove_bytes(store, gone)
+        removed += len(gone)
+    return removed
+
+
+async def remove_app_files(store: FileStore, app_id: str) -> None:
+    """Remove all files of an app that is being deleted."""
+    while gone := await store.database.write(
+        lambda connection: repository.delete_app_files(connection, app_id, _SWEEPS)
+    ):
+        await remove_bytes(store, gone)
+
+
+async def sweep_orphans(store: FileStore, older_than: float = 3600.0) -> int:
+    """Remove bytes that no row refers to: what a crash left between the two."""
+    return await store.blobs.sweep(
+        lambda ids: store.database.read(lambda connection: repository.known_files(connection, ids)),
+        older_than,
+    )
