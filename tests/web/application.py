@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -44,6 +45,7 @@ class Thing(BaseModel):
     inner: Inner | None = None
     tags: list[str] = []
     either: int | Inner | None = None
+    at: datetime | None = None
     document: UploadedPart | None = None
     documents: list[UploadedPart] = []
 
@@ -60,6 +62,8 @@ def shown(value: Any) -> Any:
         return {name: shown(inner) for name, inner in value if name in value.model_fields_set}
     if isinstance(value, dict):
         return {name: shown(inner) for name, inner in value.items()}
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, list):
         return [shown(inner) for inner in value]
     return value
@@ -72,7 +76,7 @@ def things() -> APIRouter:
         "/apps/{app_id}/things",
         response_model=Made,
         responses=WRITES,
-        openapi_extra=request_body(Thing, required=False),
+        openapi_extra=request_body(Thing),
     )
     async def make(request: Request, _: Writer) -> Response:
         body = await payload(request, Thing)

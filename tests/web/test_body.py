@@ -138,6 +138,12 @@ async def test_empty_text_is_no_number(http: httpx.AsyncClient) -> None:
     }
 
 
+async def test_empty_text_is_no_time_either(http: httpx.AsyncClient) -> None:
+    assert await body_of(http, data={"at": "2026-01-31T12:00:00Z"}) is not None
+    found = await refused(http, 400, data={"at": ""})
+    assert found["errors"][0]["path"] == ["at"]
+
+
 async def test_forms_that_are_wrong(http: httpx.AsyncClient) -> None:
     found = await refused(http, 400, data={"inner": '{"depth":', "on": "true"})
     assert found["errors"][0]["path"] == ["inner"]

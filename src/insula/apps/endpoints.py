@@ -157,7 +157,7 @@ def _add_keys(routes: APIRouter, database: Database, authenticator: Authenticato
         "/apps/{app_id}/keys",
         response_model=CreatedKeySchema,
         responses=WRITES,
-        openapi_extra=request_body(CreateKeySchema, required=False),
+        openapi_extra=request_body(CreateKeySchema),
     )
     async def create_key(request: Request, principal: Owner) -> Response:
         """Make a key. Its text is in this answer and never again."""

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.kit.json import InvalidJson, Raw, decode, members
-from insula.web import forms
+from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
 from insula.web.idempotency import FINGERPRINT, has_key
 from insula.web.incoming import receive_message
@@ -153,7 +153,7 @@ async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]
         form = await forms.read_multipart(request, limits)
     if has_key(request):
         request.scope[FINGERPRINT] = form.fingerprint()
-    return forms.values(form, model, check_json)
+    return form_values.values(form, model, check_json)
 
 
 def invalid(error: ValidationError) -> BadInput:

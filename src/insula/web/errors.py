@@ -49,7 +49,7 @@ def field_errors(
 
 
 def _field_error(problem: ErrorDetails, validation: str, skip: int) -> FieldError:
-    message = problem["msg"]
+    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] != "missing" and "input" in problem:
         message = f"{message} (got {kind(problem['input'])})"
     path = tuple(clean(str(part)) for part in problem["loc"][skip:])

@@ -1,20 +1,17 @@
-"""Forms: parts spooled to disk under limits, and text turned into what a model's fields want."""
+"""Forms as they arrive: texts in memory, file parts on disk, everything under a limit."""
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, BinaryIO, Literal, Union, get_args, get_origin
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
-from typing_extensions import TypeAliasType
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.web.incoming import receive_message
@@ -29,7 +26,6 @@ FIELDS = 1000
 FILES = 100
 _FILENAME = 255
 _PIECE = 1024 * 1024
-_INNER = re.compile(r"\[([^\[\]]*)\]|\.([^.\[\]]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +150,9 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
     try:
         parsed = await _Parser(request, stream, limits).parse()
     except MultiPartException as error:
-        raise _bad_form(error.message) from error
+        raise bad_form(error.message) from error
     except ValueError as error:
-        raise _bad_form("a part is not text in UTF-8, or its header cannot be read") from error
+        raise bad_form("a part is not text in UTF-8, or its header cannot be read") from error
     finally:
         await stream.aclose()
     form = Form()
@@ -192,7 +188,7 @@ def parse_urlencoded(body: bytes) -> Form:
             body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS
         )
     except ValueError as error:
-        raise _bad_form("it is not percent-encoded UTF-8 of at most 1,000 fields") from error
+        raise bad_form("it is not percent-encoded UTF-8 of at most 1,000 fields") from error
     return Form(texts=[(_text(name), _text(value)) for name, value in pairs])
 
 
@@ -200,117 +196,10 @@ def _text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise _bad_form("it holds text that is not UTF-8") from error
+        raise bad_form("it holds text that is not UTF-8") from error
     return value
 
 
-def _bad_form(why: str) -> BadInput:
+def bad_form(why: str) -> BadInput:
+    """Make the 400 of a form that cannot be read."""
     return BadInput(f"The form cannot be read: {why}.", [FieldError((), "form", why)])
-
-
-def values(form: Form, model: type[BaseModel], parse: Callable[[bytes], Any]) -> dict[str, Any]:
-    """Turn a form into what the model validates.
-
-    Raises:
-        BadInput: a field that must be an object or a list is not JSON text.
-    """
-    wants = _wants(model)
-    found: dict[str, Any] = {}
-    for name, text in form.texts:
-        want = wants.get(name, _ANYTHING)
-        value = _value(name, text, want, parse)
-        if want.items and not isinstance(value, list | dict | NoneType):
-            value = [*found[name], value] if isinstance(found.get(name), list) else [value]
-        if value is not _ABSENT:
-            found[name] = value
-    for name, part in form.files:
-        _place(found, name, part, wants)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Want:
-    """What a field's type admits: text, null, lists, and anything that is written as JSON."""
-
-    text: bool
-    null: bool
-    items: bool
-    json: bool
-
-
-_ANYTHING = _Want(text=True, null=True, items=False, json=True)
-_ABSENT = object()
-_SCALARS = (int, float, bool, bytes)
-
-
-@lru_cache(maxsize=256)
-def _wants(model: type[BaseModel]) -> dict[str, _Want]:
-    found = {}
-    for name, info in model.model_fields.items():
-        leaves = set(_leaves(info.annotation))
-        anything = bool(leaves & {Any, object})
-        found[info.alias or name] = _Want(
-            text=anything or str in leaves,
-            null=anything or NoneType in leaves,
-            items=bool(leaves & {list, tuple, set, frozenset}),
-            json=anything or bool(leaves - {str, NoneType, *_SCALARS}),
-        )
-    return found
-
-
-def _leaves(annotation: Any) -> Iterator[Any]:
-    origin = get_origin(annotation)
-    if isinstance(annotation, TypeAliasType):
-        yield from _leaves(annotation.__value__)
-    elif origin is Annotated:
-        yield from _leaves(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for inner in get_args(annotation):
-            yield from _leaves(inner)
-    elif origin is Literal:
-        yield from {type(value) for value in get_args(annotation)}
-    else:
-        yield origin or annotation
-
-
-def _value(name: str, text: str, want: _Want, parse: Callable[[bytes], Any]) -> Any:
-    bare = text.strip()
-    if want.json and bare[:1] in ("{", "["):
-        try:
-            return parse(bare.encode())
-        except BadInput as error:
-            if want.text:
-                return text
-            problem = FieldError((name,), "json", error.errors[0].message)
-            raise BadInput(f"{name}: {error.message}", [problem]) from error
-    if want.text:
-        return text
-    if bare in ("", "null"):
-        return None if want.null else _ABSENT
-    return text
-
-
-def _place(found: dict[str, Any], name: str, part: UploadedPart, wants: dict[str, _Want]) -> None:
-    """Put a file where its name says: a field, a list of them, or inside an object."""
-    if name in wants or not (inner := _INNER.findall(name)):
-        if wants.get(name, _ANYTHING).items:
-            held = found.get(name)
-            found[name] = [*held, part] if isinstance(held, list) else [part]
-        else:
-            found[name] = part
-        return
-    top = _INNER.split(name, maxsplit=1)[0]
-    at = found.setdefault(top, {})
-    path = [bracketed or dotted for bracketed, dotted in inner][:20]
-    for key in path[:-1]:
-        if not isinstance(at, dict):
-            break
-        at = at.setdefault(key, {})
-    if not isinstance(at, dict):
-        raise _bad_form(f"the file part {name[:100]!r} does not stand inside an object")
-    last = path[-1]
-    if last in at:
-        held = at[last] if isinstance(at[last], list) else [at[last]]
-        at[last] = [*held, part]
-    else:
-        at[last] = part

@@ -72,8 +72,13 @@ WRITES = error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503)
 """What any write may answer besides 200."""
 
 
-def request_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
-    """Document a body that ``web.body.payload`` reads: ``openapi_extra=request_body(Model)``."""
+def request_body(model: type[BaseModel], required: bool | None = None) -> dict[str, Any]:
+    """Document a body that ``web.body.payload`` reads: ``openapi_extra=request_body(Model)``.
+
+    It may be left out if the model asks for nothing; ``required`` says otherwise.
+    """
+    if required is None:
+        required = any(field.is_required() for field in model.model_fields.values())
     schema = model.model_json_schema(ref_template=_REFERENCE, by_alias=True)
     content = {
         media_type: {"schema": schema} for media_type in ("application/json", forms.MULTIPART)
