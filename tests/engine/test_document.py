@@ -295,7 +295,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(anything, st.lists(anything, max_size=4))
 def test_any_json_is_judged(body: object, steps: list[object]) -> None:
     for candidate in (body, {"steps": steps}, {"steps": body}):

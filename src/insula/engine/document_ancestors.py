@@ -55,7 +55,7 @@ def _targets(step: AnyStep) -> set[str]:
 
 def _hand_to_tools(steps: Mapping[str, AnyStep], seen: dict[str, int]) -> None:
     """Let tool steps see what the model steps that call them see, tools of tools included."""
-    waiting = [step for step in steps.values() if isinstance(step, ModelStep)]
+    waiting: list[AnyStep] = [step for step in steps.values() if isinstance(step, ModelStep)]
     while waiting:
         step = waiting.pop()
         for _, key in _tools(step):
