@@ -107,7 +107,8 @@ class Worker:
         """End the process. It is dead when ``death`` is done, about a millisecond later."""
         if not self.killed and not self.gone:
             self.killed = True
-            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it is dead, its pidfd is yet to be read
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def cpu_seconds(self) -> float:
         """Return the processor time that the process has used, all its threads together."""

@@ -11,9 +11,9 @@ import resource
 from functools import cache
 
 from insula.adapters.sandbox import frames
+from insula.adapters.sandbox.confinement import Walls
 from insula.adapters.sandbox.engines import OUT_OF_MEMORY, Engine, EngineError, source
 from insula.adapters.sandbox.frames import Answer, Channel, Failed, Kind, Result, Run, frame
-from insula.adapters.sandbox.confinement import Walls
 
 _UNDONE, _PENDING = 2, 3
 _GROWN = 32 * 1024

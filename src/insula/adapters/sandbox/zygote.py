@@ -13,9 +13,9 @@ import struct
 import sys
 
 from insula.adapters.sandbox import probes, worker
+from insula.adapters.sandbox.confinement import Walls, die_with, leave_network
 from insula.adapters.sandbox.engines import Engine, open_engine
 from insula.adapters.sandbox.frames import Channel
-from insula.adapters.sandbox.confinement import Walls, die_with, leave_network
 from insula.engine.ports import Lane
 
 FORK, PROBE = b"F", b"P"
