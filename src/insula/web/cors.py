@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from insula.web.errors import answer
 
-_METHODS = "GET, POST, PATCH, DELETE, HEAD, OPTIONS"
+_METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _MAX_AGE = "600"
 
 
