@@ -3,39 +3,28 @@
 import json
 import os
 import socket
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from insula.adapters.sandbox.walls import Wall
+from insula.cli import examination
 from insula.cli.failures import ExitCode
 from insula.cli.kept_keys import Server, write_server
+from insula.engine.ports import Lane
 from insula.storage.lock import FolderLock
 
 from .conftest import Invoke
-
-
-@dataclass
-class Wall:
-    """What the sandbox says about one of its walls."""
-
-    name: str
-    standing: bool
-    detail: str
 
 
 @pytest.fixture
 def walls(monkeypatch: pytest.MonkeyPatch) -> list[Wall]:
     found = [Wall("seccomp", True, "socket refused")]
 
-    async def inspect() -> list[Wall]:
+    async def inspect(lane: Lane) -> list[Wall]:
         return found
 
-    module = ModuleType("insula.adapters.sandbox.walls")
-    module.inspect = inspect
-    monkeypatch.setitem(sys.modules, "insula.adapters.sandbox.walls", module)
+    monkeypatch.setattr(examination, "inspect", inspect)
     monkeypatch.setenv("INSULA_PORT", "0")
     return found
 
@@ -48,17 +37,23 @@ def test_everything_is_there(walls: list[Wall], invoke: Invoke, tmp_path: Path) 
     outcome = invoke("doctor", "--data", str(tmp_path / "new"), "--json")
     assert outcome.code == ExitCode.OK
     found = findings(outcome.out)
-    assert found["wall seccomp"] == ("ok", "socket refused")
+    assert found["v8 seccomp"] == ("ok", "socket refused")
     assert found["data folder"][1].endswith("will be made")
     assert found["INSULA_PORT"] == ("ok", "0")
     assert "Everything needed is there." in outcome.err
 
 
-def test_a_wall_that_is_missing_fails(walls: list[Wall], invoke: Invoke, tmp_path: Path) -> None:
+def test_a_wall_that_has_to_stand_and_one_that_need_not(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path
+) -> None:
+    walls.append(Wall("network", False, "no namespaces here"))
+    assert invoke("doctor", "--data", str(tmp_path)).code == ExitCode.OK
     walls.append(Wall("landlock", False, "the kernel lacks it"))
-    outcome = invoke("doctor", "--data", str(tmp_path))
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
     assert outcome.code == ExitCode.FAILED
-    assert "the kernel lacks it" in outcome.out
+    found = findings(outcome.out)
+    assert found["quickjs landlock"] == ("failed", "the kernel lacks it")
+    assert found["quickjs network"] == ("warning", "no namespaces here")
 
 
 def test_a_port_in_use_and_a_bad_setting(

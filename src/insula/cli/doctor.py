@@ -2,10 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 
 from insula.cli.failures import ExitCode
 from insula.cli.options import Data, Json, perform
 from insula.cli.output import say, show_json, show_table
+
+# What is as it should be needs no more than a line.
+_WIDTH = 100
 
 
 def doctor(data: Data = None, as_json: Json = False) -> None:
@@ -21,7 +25,14 @@ async def _doctor(data: Path | None, as_json: bool) -> ExitCode:
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
-        rows = ((finding.verdict, finding.about, finding.detail) for finding in findings)
+        rows = (
+            (
+                finding.verdict,
+                finding.about,
+                shorten(finding.detail, _WIDTH) if finding.verdict == "ok" else finding.detail,
+            )
+            for finding in findings
+        )
         show_table(("", "WHAT", "FOUND"), rows, "Nothing was checked.")
     failed = sum(finding.verdict == "failed" for finding in findings)
     say(f"{failed} of {len(findings)} checks failed." if failed else "Everything needed is there.")

@@ -1,7 +1,6 @@
 """What ``insula doctor`` looks at: machine, folder, settings, port, and the sandbox's walls."""
 
 import asyncio
-import importlib
 import os
 import shutil
 import socket
@@ -10,19 +9,26 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import SecretStr
 
+from insula.adapters.sandbox.walls import Wall, inspect
 from insula.cli.failures import CommandFailed
 from insula.cli.hosting import data_folder, settings_for
 from insula.cli.kept_keys import read_server
+from insula.engine.ports import Lane
 from insula.settings import Settings
 from insula.storage.lock import holder
 
 _SQLITE_NEEDED = (3, 35, 0)
 _ROOM_NEEDED = 1024 * 1024 * 1024
 _PROBE_DEADLINE = 60.0
+# Not every machine gives them; without them seccomp still forbids what they would.
+_NEED_NOT_STAND = frozenset(("network", "credentials"))
+
+
+Verdict = Literal["ok", "warning", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Finding:
     """One thing looked at: all right, worth a thought, or in the way."""
 
     about: str
-    verdict: Literal["ok", "warning", "failed"]
+    verdict: Verdict
     detail: str
 
 
@@ -68,7 +74,7 @@ def _folder(data: Path) -> Iterator[Finding]:
     yield Finding("disk", "ok" if free >= _ROOM_NEEDED else "warning", f"{free >> 20} MiB free")
     if (held := holder(data)) is not None:
         server = read_server(data)
-        at = f", serving at {server.url}" if server and server.pid == held.pid else ""
+        at = f", serving at {server.address}" if server and server.pid == held.pid else ""
         yield Finding("lock", "ok", f"held by process {held.pid}{at}")
 
 
@@ -101,13 +107,19 @@ def _port(host: str, port: int) -> Finding:
 
 
 async def _walls() -> list[Finding]:
-    walls = importlib.import_module("insula.adapters.sandbox.walls")
-    try:
-        async with asyncio.timeout(_PROBE_DEADLINE):
-            found = await walls.inspect()
-    except (OSError, TimeoutError) as error:
-        return [Finding("sandbox", "failed", f"its walls could not be probed: {error}")]
-    return [
-        Finding(f"wall {wall.name}", "ok" if wall.standing else "failed", wall.detail)
-        for wall in found
-    ]
+    findings = []
+    for lane in get_args(Lane):
+        try:
+            async with asyncio.timeout(_PROBE_DEADLINE):
+                found = await inspect(lane)
+        except (OSError, TimeoutError) as error:
+            why = str(error) or "no worker came up"
+            findings.append(Finding(f"sandbox {lane}", "failed", f"could not be probed: {why}"))
+        else:
+            findings += [_wall(lane, wall) for wall in found]
+    return findings
+
+
+def _wall(lane: Lane, wall: Wall) -> Finding:
+    verdict: Verdict = "warning" if wall.name in _NEED_NOT_STAND else "failed"
+    return Finding(f"{lane} {wall.name}", "ok" if wall.standing else verdict, wall.detail)

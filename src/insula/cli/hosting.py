@@ -1,17 +1,19 @@
 """Running the product in this process: the only file of the command line that starts it."""
 
 import asyncio
-import importlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from insula.app import Insula, open_insula
 from insula.cli.failures import CommandFailed, ExitCode, usage
 from insula.cli.kept_keys import admin_key
 from insula.settings import Settings, SettingsError, load_settings
+from insula.storage.lock import FolderLocked
+from insula.storage.migrate import ForeignFile, NewerSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +50,51 @@ def settings_for(
 
 @asynccontextmanager
 async def hosted(data: Path, host: str | None, port: int | None) -> AsyncIterator[Hosted]:
-    """Run the product in this process until the block is left."""
+    """Run the product in this process until the block is left.
+
+    Raises:
+        CommandFailed: it cannot be started here; the message says why.
+    """
     settings = settings_for(data, host, port)
-    application = importlib.import_module("insula.app")
-    async with application.open_insula(settings) as insula:
-        ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        serving = asyncio.create_task(insula.serve(settings.host, settings.port, _once(ready)))
-        try:
-            await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                await serving
-                raise CommandFailed("The server ended at once.", ExitCode.UNREACHABLE)
-            yield Hosted(url_of(settings.host, ready.result()), serving)
-        finally:
-            serving.cancel()
-            await asyncio.wait({serving})
+    failure: Exception | None = None
+    try:
+        async with open_insula(settings) as insula:
+            try:
+                async with _serving(insula, settings) as here:
+                    yield here
+            except Exception as error:
+                # Carried round the product's task group, which would wrap it.
+                failure = error
+    except (FolderLocked, NewerSchema, ForeignFile) as error:
+        raise CommandFailed(str(error), ExitCode.CONFLICT) from error
+    if failure is not None:
+        raise failure
 
 
-def _once(ready: "asyncio.Future[int]") -> Callable[[int], None]:
-    def tell(port: int) -> None:
+@asynccontextmanager
+async def _serving(insula: Insula, settings: Settings) -> AsyncIterator[Hosted]:
+    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        insula.serve(settings.host, settings.port, ready.set_result, stop)
+    )
+    try:
+        watched: set[asyncio.Future[Any]] = {serving, ready}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
-            ready.set_result(port)
+            await _ended(serving)
+        yield Hosted(url_of(settings.host, ready.result()), serving)
+    finally:
+        stop.set()
+        await asyncio.wait({serving})
 
-    return tell
+
+async def _ended(serving: "asyncio.Task[None]") -> None:
+    try:
+        await serving
+    except SettingsError as error:
+        raise usage(str(error)) from error
+    raise CommandFailed("The server ended at once.", ExitCode.UNREACHABLE)
 
 
 def url_of(host: str, port: int) -> str:

@@ -33,7 +33,7 @@ class Server(msgspec.Struct):
     """A server that holds the folder."""
 
     pid: int
-    url: str
+    address: str
 
 
 def keep(data: Path, app: KeptApp) -> None:

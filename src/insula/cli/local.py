@@ -76,7 +76,7 @@ async def _address(target: Target) -> AsyncIterator[str]:
                 ExitCode.CONFLICT,
                 "Try again when it has ended, or keep `insula serve` running and share it.",
             )
-        yield server.url
+        yield server.address
     else:
         # Loaded here because the whole server would triple the start-up time of other commands.
         from insula.cli.hosting import hosted
