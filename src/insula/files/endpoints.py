@@ -11,7 +11,7 @@ from insula.adapters.blobs.port import MissingBlob
 from insula.errors import BadInput, FieldError, Forbidden
 from insula.files import repository
 from insula.files.repository import FileRow
-from insula.files.resolve import resolve_file
+from insula.files.resolve import FileInputs, resolve_file
 from insula.files.schemas import AppFileSchema, CreateAppFileSchema, file_wire
 from insula.files.store import Also, FileStore, Wanted, remove_file
 from insula.web.auth import Principal, Reader, Writer, unknown
@@ -33,8 +33,9 @@ _SHOWN = ("image/", "audio/", "video/", "application/pdf", "text/plain")
 _NOT_SHOWN = ("image/svg+xml",)
 
 
-def router(store: FileStore) -> APIRouter:
+def router(files: FileInputs) -> APIRouter:
     """Make the router."""
+    store = files.store
     routes = APIRouter(tags=["files"])
     _add_later(routes)  # first: ``uploads`` would pass for a file's id
     _add_collection(routes, store)
@@ -56,7 +57,7 @@ def _add_collection(routes: APIRouter, store: FileStore) -> None:
     async def create_file(request: Request, principal: Writer) -> Response:
         """Store a file: a form part, text, or an address to download it from."""
         wanted = await payload(request, CreateAppFileSchema)
-        value = _given(wanted)
+        given = _given(wanted)
         idempotency = read_key(request)
         how = Wanted(
             app_id=principal.app_id,
@@ -66,8 +67,8 @@ def _add_collection(routes: APIRouter, store: FileStore) -> None:
             path=("file",) if wanted.file is not None else ("file_url",),
         )
         with in_flight.hold(principal, idempotency):
-            resolved = await resolve_file(store, value, how, _claiming(principal, idempotency))
-        return json_answer(resolved.value)
+            value = await resolve_file(store, given, how, _claiming(principal, idempotency))
+        return json_answer(value)
 
     @routes.get("/apps/{app_id}/files", response_model=list[AppFileSchema], responses=READS)
     async def list_files(principal: Reader, page: Paging) -> Response:

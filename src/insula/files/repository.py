@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from insula.storage.tables import files
+from insula.storage.tables import files, runs
 
 COUNTED = 10_000
 """How far a list's count goes."""
@@ -65,22 +65,6 @@ def delete_file(connection: Connection, app_id: str, file_id: str) -> bool:
     return connection.execute(delete(files).where(mine)).rowcount > 0
 
 
-def claim_for_run(
-    connection: Connection, app_id: str, run_id: str, file_ids: Sequence[str]
-) -> None:
-    """Give files that came in with a run's input to the run: they live as long as its data.
-
-    Files that belong to a run already, or that the app keeps itself, stay as they are.
-    """
-    for batch in _batches(file_ids):
-        connection.execute(
-            update(files)
-            .where(files.c.id.in_(batch), files.c.app_id == app_id)
-            .where(files.c.storage == "TEMPORARY", files.c.run_id.is_(None))
-            .values(run_id=run_id, expires_at=None)
-        )
-
-
 def delete_run_files(connection: Connection, run_ids: Sequence[str]) -> list[str]:
     """Delete the temporary files of runs; return the keys of the bytes to delete after the commit.
 
@@ -98,10 +82,30 @@ def delete_app_files(connection: Connection, app_id: str, limit: int = 1000) -> 
     return _delete(connection, files.c.id.in_(some))
 
 
-def delete_expired(connection: Connection, now: int, limit: int = 1000) -> list[str]:
-    """Delete up to ``limit`` files whose time is over; return the keys of the bytes to delete."""
-    some = select(files.c.id).where(files.c.expires_at <= now).limit(limit)
-    return _delete(connection, files.c.id.in_(some))
+def delete_expired(connection: Connection, now: int, limit: int = 1000) -> tuple[int, list[str]]:
+    """Look at up to ``limit`` files whose time is over, and delete those that no run holds.
+
+    A file that came in with a run's input lives as long as the run's data; if there is no such run,
+    it was never created. Returns how many were looked at, and the keys of the bytes to delete.
+    """
+    due = connection.execute(
+        select(files.c.id, files.c.run_id).where(files.c.expires_at <= now).limit(limit)
+    ).all()
+    held = _held_runs(connection, list({row.run_id for row in due if row.run_id is not None}))
+    for batch in _batches([row.id for row in due if row.run_id in held]):
+        connection.execute(update(files).where(files.c.id.in_(batch)).values(expires_at=None))
+    gone: list[str] = []
+    for batch in _batches([row.id for row in due if row.run_id not in held]):
+        gone += _delete(connection, files.c.id.in_(batch))
+    return len(due), gone
+
+
+def _held_runs(connection: Connection, run_ids: Sequence[str]) -> set[str]:
+    held: set[str] = set()
+    for batch in _batches(run_ids):
+        live = select(runs.c.id).where(runs.c.id.in_(batch), runs.c.erased_at.is_(None))
+        held.update(connection.scalars(live))
+    return held
 
 
 def known_files(connection: Connection, file_ids: Collection[str]) -> set[str]:

@@ -41,6 +41,7 @@ class Wanted:
     filename: str = "file"
     storage: str = "PERSISTENT"
     visibility: str = "PRIVATE"
+    run_id: str | None = None
     allowed_types: Sequence[str] | None = None
     path: tuple[str, ...] = ("file",)
 
@@ -77,6 +78,7 @@ async def store_file(
         visibility=wanted.visibility,
         created_at=now,
         expires_at=now + TEMPORARY_MS if wanted.storage == "TEMPORARY" else None,
+        run_id=wanted.run_id,
     )
 
     def unit(connection: Connection) -> FileRow:
@@ -156,10 +158,11 @@ async def remove_bytes(store: FileStore, file_ids: Sequence[str]) -> None:
 
 async def remove_expired(store: FileStore) -> int:
     """Remove files whose time is over, a thousand at a time; return how many."""
-    removed = 0
-    while gone := await store.database.write(
-        lambda connection: repository.delete_expired(connection, now_ms(), _SWEEPS)
-    ):
+    removed, seen = 0, _SWEEPS
+    while seen == _SWEEPS:
+        seen, gone = await store.database.write(
+            lambda connection: repository.delete_expired(connection, now_ms(), _SWEEPS)
+        )
         await remove_bytes(store, gone)
         removed += len(gone)
     return removed
