@@ -1,0 +1,77 @@
+"""Types told by the content, and what a field's list of types admits."""
+
+import io
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from insula.files.sniffing import admits, sniff
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+
+
+def _zip() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a.txt", "a")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "mimetype"),
+    [
+        (PNG, "picture.txt", "image/png"),
+        (b"%PDF-1.7\n", "x", "application/pdf"),
+        (b"hello", "x", "text/plain"),
+        (b"hello", "x.png", "text/plain"),
+        (b"a,b\n1,2", "x.CSV", "text/csv"),
+        (b'{"a": 1}', "x.json", "application/json"),
+        (b"# A", "x.md", "text/markdown"),
+        (b"<!DOCTYPE html><p>", "x.txt", "text/html"),
+        (b"  <!-- c --><html>", "x.md", "text/html"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="x">', "x.png", "image/svg+xml"),
+        ("ä".encode()[:1], "x.txt", "text/plain"),
+        (b"\xff\xfe\x00", "x.txt", "application/octet-stream"),
+        (b"a\0b", "x.txt", "application/octet-stream"),
+        (b"", "x", "text/plain"),
+        (_zip(), "x.zip", "application/zip"),
+        (
+            _zip(),
+            "x.docx",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ),
+    ],
+)
+def test_sniffing(head: bytes, name: str, mimetype: str) -> None:
+    assert sniff(head, name) == mimetype
+
+
+@given(st.binary(max_size=300), st.text(max_size=20))
+def test_anything_has_a_type(head: bytes, name: str) -> None:
+    assert "/" in sniff(head, name)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "mimetype", "name", "admitted"),
+    [
+        (None, "image/png", "x", True),
+        ([], "image/png", "x", True),
+        (["image/png"], "image/png", "x", True),
+        (["image/*"], "image/png", "x", True),
+        (["IMAGE/PNG "], "image/png", "x", True),
+        (["*/*"], "image/png", "x", True),
+        ([".png"], "image/png", "x", True),
+        (["png", "pdf"], "application/pdf", "x", True),
+        (["pdf"], "image/png", "x.pdf", False),
+        (["pdf"], "text/plain", "x.pdf", True),
+        (["pdf"], "text/html", "x.pdf", False),
+        (["csv"], "text/csv", "x.csv", True),
+        (["text/*"], "text/html", "x", True),
+        (["application/pdf"], "image/png", "x", False),
+        ([""], "image/png", "x", False),
+    ],
+)
+def test_admission(allowed: list[str] | None, mimetype: str, name: str, admitted: bool) -> None:
+    assert admits(allowed, mimetype, name) == admitted
