@@ -1,0 +1,216 @@
+"""The composition root: builds the whole product from its settings, top to bottom, and takes it
+down again in the opposite order.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.types import ASGIApp
+
+from insula.adapters.blobs.disk import DiskBlobs
+from insula.adapters.http.client import HttpClient
+from insula.adapters.http.egress import EgressPolicy
+from insula.adapters.models.providers import ModelProviders
+from insula.adapters.sandbox.pool import SandboxPool
+from insula.apps import endpoints as apps_endpoints
+from insula.apps.actions import create_app
+from insula.apps.authenticate import Authenticator
+from insula.catalogue import endpoints as catalogue_endpoints
+from insula.catalogue import runs_endpoints as catalogue_runs_endpoints
+from insula.engine.ports import Timeouts
+from insula.files import endpoints as files_endpoints
+from insula.files.resolve import FileInputs, base_url
+from insula.files.store import remove_app_files
+from insula.jobs.queue import FairQueue
+from insula.journal.journal import Journal
+from insula.journal.lease import Lease
+from insula.kit.ids import new_id
+from insula.runs import endpoints as runs_endpoints
+from insula.runs.cancel import cancel_app, cancel_workflow
+from insula.runs.child_start import begin_child
+from insula.runs.dispatch import (
+    reclaim_for_ever,
+    serve_queue,
+    shut_down,
+    sweep,
+    sweep_for_ever,
+)
+from insula.runs.live import LiveRuns
+from insula.runs.services import RunServices
+from insula.settings import Settings
+from insula.storage.database import Database
+from insula.storage.lock import FolderLock
+from insula.storage.sqlite import open_sqlite
+from insula.web.openapi import create_application
+from insula.web.server import serve
+from insula.workflows import endpoints as workflows_endpoints
+from insula.workflows.remove import remove_all
+from insula.workflows.resolve import Resolver
+
+SOCKET = "insula.sock"
+"""In the data folder: where the command line of the same user reaches the server."""
+DELETED = "deleted"
+"""Who asked for a cancel where the deletion of what ran did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insula:
+    """The product, running in this process."""
+
+    settings: Settings
+    asgi: ASGIApp
+    services: RunServices
+    database: Database
+    lock: FolderLock
+    sandbox: SandboxPool
+
+    async def create_app(self, name: str) -> tuple[str, str]:
+        """Make an app; return its id and its first key."""
+        row, key, _ = await create_app(self.database, name)
+        assert key is not None
+        return row.id, key
+
+    async def serve(
+        self,
+        host: str,
+        port: int,
+        ready: Callable[[int], None],
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """Serve HTTP until ``stop`` is set or the task is cancelled."""
+
+        def listening(real_port: int) -> None:
+            address = base_url(host, real_port)
+            self.lock.announce(address)
+            if self.settings.public_url is None:
+                self.services.files.store.urls.base = address
+            ready(real_port)
+
+        socket = self.settings.data_dir / SOCKET
+        await serve(self.asgi, host, port, listening, stop or asyncio.Event(), uds=socket)
+
+
+@asynccontextmanager
+async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
+    """Open the data folder, start everything, go on with the runs that were interrupted.
+
+    Raises:
+        FolderLocked: another process holds the folder.
+        NewerSchema: a later version of the program wrote the database.
+    """
+    folder = settings.data_dir
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        lock = stack.enter_context(FolderLock(folder))
+        database = await open_sqlite(folder / "insula.db", settings.synchronous)
+        stack.push_async_callback(database.close)
+        token = new_id("node")
+        journal = Journal(database, token)
+        stack.push_async_callback(journal.close)
+        sandbox = SandboxPool(maximum=settings.sandbox_max, warm=settings.sandbox_warm)
+        await sandbox.start()
+        stack.push_async_callback(sandbox.close)
+        policy = EgressPolicy(settings.egress_allow)
+        http = HttpClient(policy)
+        stack.push_async_callback(http.close)
+        models = ModelProviders(policy, os.environ)
+        stack.push_async_callback(models.close)
+        blobs = DiskBlobs(folder / "files")
+        files = await FileInputs.open(database, blobs, http, settings)
+        lease = Lease(database, journal, os.uname().nodename, exclusive=True)
+        await lease.take()
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        services = _services(settings, database, journal, sandbox, http, models, files, group)
+        stack.push_async_callback(services.resolver.close)
+        stack.push_async_callback(shut_down, services)
+        authenticator = Authenticator(database)
+        stack.push_async_callback(authenticator.write_last_used)
+        await sweep(services)
+        working = [
+            group.create_task(work)
+            for work in (
+                lease.keep(),
+                authenticator.run(),
+                serve_queue(services),
+                sweep_for_ever(services),
+                reclaim_for_ever(services, database.reclaim),
+                journal.compactor.run(),
+            )
+        ]
+        stack.callback(_cancel, working)
+        asgi = _application(settings, services, authenticator)
+        yield Insula(settings, asgi, services, database, lock, sandbox)
+
+
+def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
+def _services(
+    settings: Settings,
+    database: Database,
+    journal: Journal,
+    sandbox: SandboxPool,
+    http: HttpClient,
+    models: ModelProviders,
+    files: FileInputs,
+    group: asyncio.TaskGroup,
+) -> RunServices:
+    services = RunServices(
+        database=database,
+        journal=journal,
+        resolver=Resolver(database),
+        sandbox=sandbox,
+        http=http,
+        models=models,
+        files=files,
+        live=LiveRuns(settings.runs_max, settings.runs_share),
+        queue=FairQueue(),
+        group=group,
+        token=journal.token,
+        timeouts=Timeouts(
+            code=settings.timeout_code,
+            http_request=settings.timeout_http,
+            model=settings.timeout_model,
+            browser=settings.timeout_browser,
+        ),
+        run_timeout=settings.timeout_run,
+        max_attempts=settings.attempts_max,
+        retention=settings.retention,
+    )
+    services.begin_child = partial(begin_child, services)
+    return services
+
+
+def _application(
+    settings: Settings, services: RunServices, authenticator: Authenticator
+) -> ASGIApp:
+    database, resolver = services.database, services.resolver
+
+    async def stop_workflow(app_id: str, workflow_id: str) -> None:
+        await cancel_workflow(services, workflow_id, DELETED)
+
+    async def stop_app(app_id: str) -> None:
+        await cancel_app(services, app_id, DELETED)
+        await remove_all(database, resolver, [stop_workflow], app_id)
+        await remove_app_files(services.files.store, app_id)
+
+    routers = [
+        runs_endpoints.router(services),
+        catalogue_runs_endpoints.router(services),
+        catalogue_endpoints.router(database),
+        workflows_endpoints.router(database, resolver, [stop_workflow]),
+        files_endpoints.router(services.files),
+        apps_endpoints.router(database, authenticator, [stop_app]),
+    ]
+
+    async def stored() -> str | None:
+        await database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+        return None
+
+    return create_application(routers, authenticator, {"database": stored}, settings)

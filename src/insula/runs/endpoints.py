@@ -1,0 +1,277 @@
+"""The routes of runs: of an app's own workflows, and of all its runs together."""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from insula.runs.cancel import cancel, cancel_many, cancel_workflow
+from insula.runs.change import change_retention, delete_run
+from insula.runs.listing import RunFilter, list_runs, unfinished_ids
+from insula.runs.reading import Look, find, look_live, look_many, look_stored
+from insula.runs.replay import replay
+from insula.runs.requests import (
+    answer,
+    asked_start,
+    instant,
+    is_verbose,
+    resume_answer,
+    retention_row,
+)
+from insula.runs.schemas import CancelRuns, CreateRun, CreateRunStep, ReplayRun, UpdateRetention
+from insula.runs.services import RunServices
+from insula.runs.single_step import run_step, stream_step
+from insula.runs.start import start
+from insula.web.auth import Principal, Reader, Writer
+from insula.web.body import is_form, payload
+from insula.web.openapi import READS, WRITES, request_body
+from insula.web.pagination import Paging, list_answer
+from insula.web.respond import json_answer, null_answer
+from insula.web.sse import EventStream
+from insula.workflows.paths import WORKFLOW
+
+Status = Literal["ALL", "PENDING", "RUNNING", "CANCELLED", "COMPLETED", "SKIPPED", "FAILED"]
+Origin = Literal["ALL", "WORKFLOW", "TRIGGER", "RECORD", "TEST", "ENDPOINT", "WEBHOOK"]
+Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
+Text = Annotated[str | None, Query(max_length=256)]
+
+_MOST_CANCELLED = 10_000
+
+
+def router(services: RunServices) -> APIRouter:
+    """Make the routes of runs but those of the catalogue."""
+    routes = APIRouter(tags=["runs"])
+    add_workflow_runs(routes, services, WORKFLOW + "/runs", own=True)
+    _add_app_runs(routes, services)
+    return routes
+
+
+def add_workflow_runs(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
+    """Add the routes of one workflow's runs: an app's ``own``, or one from the catalogue."""
+    _add_starting(routes, services, base, own=own)
+    _add_reading(routes, services, base, own=own)
+    _add_changing(routes, services, base, own=own)
+
+
+def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
+    @routes.post(
+        base,
+        summary="Run a workflow",
+        responses=WRITES,
+        openapi_extra=request_body(CreateRun, required=False),
+    )
+    async def create_run(
+        principal: Writer, request: Request, workflow_id: str, verbose: Verbose
+    ) -> Response:
+        """Waits for the run's end; with `background` answers at once, with `stream` streams."""
+        body = await payload(request, CreateRun)
+        asked = asked_start(request, body, through_catalogue=not own, text=is_form(request))
+        started = await start(services, principal, workflow_id, asked)
+        return await answer(services, request, principal.app_id, started, body)
+
+    @routes.post(
+        base + "/{run_id}/replay",
+        summary="Replay a run from a step",
+        responses=WRITES,
+        openapi_extra=request_body(ReplayRun),
+    )
+    async def replay_run(
+        principal: Writer, request: Request, workflow_id: str, run_id: str, verbose: Verbose
+    ) -> Response:
+        """A new run of the same version and input; steps before `stepKey` are kept."""
+        body = await payload(request, ReplayRun)
+        source = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
+        asked = asked_start(request, body, through_catalogue=not own)
+        started = await replay(services, principal, source, body.stepKey, asked)
+        return await answer(services, request, principal.app_id, started, body)
+
+
+def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
+    @routes.get(base, summary="List a workflow's runs", responses=READS)
+    async def list_workflow_runs(
+        principal: Reader,
+        request: Request,
+        workflow_id: str,
+        page: Paging,
+        verbose: Verbose,
+        status: Status = "ALL",
+        origin: Origin = "ALL",
+        identifier: Text = None,
+    ) -> Response:
+        """Newest first; only runs of the calling app."""
+        await _check_workflow(services, principal, workflow_id, own=own)
+        wanted = _filter(request, principal, workflow_id, status, origin, identifier, own=own)
+        return await _list(services, principal, wanted, page, verbose=is_verbose(request))
+
+    @routes.get(base + "/{run_id}", summary="Read a run", responses=READS)
+    async def get_run(
+        principal: Reader, request: Request, workflow_id: str, run_id: str, verbose: Verbose
+    ) -> Response:
+        """As it is stored now."""
+        row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
+        look = await look_stored(services, row, principal.app_id)
+        return json_answer(look.encoded(verbose=is_verbose(request)))
+
+    @routes.get(
+        base + "/{run_id}/stream",
+        summary="Stream a run",
+        responses={**READS, 204: {"description": "The run is over and all of it was streamed."}},
+    )
+    async def stream_run(
+        principal: Reader, request: Request, workflow_id: str, run_id: str
+    ) -> Response:
+        """Server-sent events from `Last-Event-ID` or `from`; without, from the run's fold now."""
+        row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
+        return await resume_answer(services, request, row, principal.app_id)
+
+
+def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
+    @routes.post(base + "/{run_id}/cancel", summary="Cancel a run", responses=WRITES)
+    async def cancel_run(
+        principal: Writer, request: Request, workflow_id: str, run_id: str, verbose: Verbose
+    ) -> Response:
+        """Answers when everything has stopped, with the run as it ended."""
+        row, live = await cancel(services, principal, workflow_id, run_id, own_workflow=own)
+        if live is not None:
+            look: Look = await look_live(services, live, principal.app_id)
+        else:
+            look = await look_stored(services, row, principal.app_id)
+        return json_answer(look.encoded(verbose=is_verbose(request)))
+
+    @routes.patch(
+        base + "/{run_id}/retention",
+        summary="Change how long a run's data is kept",
+        responses=WRITES,
+        openapi_extra=request_body(UpdateRetention),
+    )
+    async def patch_retention(
+        principal: Writer, request: Request, workflow_id: str, run_id: str, verbose: Verbose
+    ) -> Response:
+        """Seconds after the run's end, -1 for ever, 0 at once, null for the default."""
+        body = await payload(request, UpdateRetention)
+        row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
+        row = await change_retention(services, row, retention_row(body.retention))
+        look = await look_stored(services, row, principal.app_id)
+        return json_answer(look.encoded(verbose=is_verbose(request)))
+
+    if own:
+
+        @routes.post(base + "/cancel", summary="Cancel a workflow's runs", responses=WRITES)
+        async def cancel_workflow_runs(
+            principal: Writer, workflow_id: str, scope: Literal["callers", "all"] = "all"
+        ) -> Response:
+            """For the owner: cancels the runs of its callers, or all; answers how many."""
+            await services.resolver.check_own(principal.app_id, workflow_id)
+            spared = principal.app_id if scope == "callers" else None
+            count = await cancel_workflow(
+                services, workflow_id, principal.key_id, callers_of=spared
+            )
+            return json_answer({"count": count})
+
+        @routes.delete(base + "/{run_id}", summary="Delete a run's data", responses=WRITES)
+        async def delete_workflow_run(principal: Writer, workflow_id: str, run_id: str) -> Response:
+            """Erases input, output, events and files now; the row with its facts stays."""
+            row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=True)
+            await delete_run(services, row)
+            return null_answer()
+
+
+def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
+    @routes.get("/apps/{app_id}/runs", summary="List all runs of an app", responses=READS)
+    async def list_app_runs(
+        principal: Reader,
+        request: Request,
+        page: Paging,
+        verbose: Verbose,
+        status: Status = "ALL",
+        origin: Origin = "ALL",
+        workflow_id: Text = None,
+        identifier: Text = None,
+        since: Text = None,
+        until: Text = None,
+    ) -> Response:
+        """Newest first, of all workflows, other apps' included that this app ran."""
+        wanted = _filter(request, principal, workflow_id, status, origin, identifier, own=False)
+        return await _list(services, principal, wanted, page, verbose=is_verbose(request))
+
+    @routes.post(
+        "/apps/{app_id}/runs/cancel",
+        summary="Cancel many runs",
+        responses=WRITES,
+        openapi_extra=request_body(CancelRuns, required=False),
+    )
+    async def cancel_runs(principal: Writer, request: Request) -> Response:
+        """Cancels every run of the app that matches and is not final; answers their ids."""
+        body = await payload(request, CancelRuns)
+        wanted = RunFilter(
+            principal.app_id,
+            body.workflow_id,
+            status=_one(body.status),
+            origin=_one(body.origin),
+            identifier=body.identifier,
+            since=instant(body.since, "since"),
+            until=instant(body.until, "until"),
+        )
+        ids = await services.database.read(
+            partial(unfinished_ids, wanted=wanted, limit=_MOST_CANCELLED)
+        )
+        stopped = await cancel_many(services, ids, principal.key_id)
+        return json_answer({"count": len(stopped), "runs": stopped})
+
+    @routes.post(
+        "/apps/{app_id}/runs/step",
+        summary="Run one step by itself",
+        responses=WRITES,
+        openapi_extra=request_body(CreateRunStep),
+    )
+    async def create_run_step(principal: Writer, request: Request) -> Response:
+        """Nothing is stored; the caller's going away cancels it."""
+        body = await payload(request, CreateRunStep)
+        if body.stream:
+            return EventStream(await stream_step(services, principal.app_id, body.step))
+        return json_answer(await run_step(services, request, principal.app_id, body.step))
+
+
+async def _check_workflow(
+    services: RunServices, principal: Principal, workflow_id: str, *, own: bool
+) -> None:
+    """Under ``workflows/`` a list is of an app's own workflow, or a 404."""
+    if own:
+        await services.resolver.check_own(principal.app_id, workflow_id)
+
+
+def _filter(
+    request: Request,
+    principal: Principal,
+    workflow_id: str | None,
+    status: str,
+    origin: str,
+    identifier: str | None,
+    *,
+    own: bool,
+) -> RunFilter:
+    query = request.query_params
+    return RunFilter(
+        principal.app_id,
+        workflow_id,
+        own_workflow=own,
+        status=_one(status),
+        origin=_one(origin),
+        identifier=identifier,
+        since=instant(query.get("since"), "since"),
+        until=instant(query.get("until"), "until"),
+    )
+
+
+def _one(value: str) -> str | None:
+    return None if value == "ALL" else value
+
+
+async def _list(
+    services: RunServices, principal: Principal, wanted: RunFilter, page: Paging, *, verbose: bool
+) -> Response:
+    found = await services.database.read(partial(list_runs, wanted=wanted, page=page))
+    looks = await look_many(services, found.rows, principal.app_id)
+    body = b"[" + b",".join(look.encoded(verbose=verbose) for look in looks) + b"]"
+    return list_answer(body, page, found.count, found.capped, found.next)

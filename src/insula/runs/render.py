@@ -1,0 +1,149 @@
+"""A run in the shape of the contract (``RunSchema``), as its viewer may see it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from insula.engine.document import Document
+from insula.engine.graph import outgoing
+from insula.engine.state import RunState, StepState
+from insula.engine.view import output_view, step_view, usage_view
+from insula.kit import json
+from insula.kit.clock import iso
+from insula.kit.json import Raw
+from insula.runs.rows import RunRow
+
+HIDDEN_ERROR = "A step failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a viewer may see of a run. ``visible`` are the steps shown where not all are."""
+
+    version: Raw | None
+    draft: Raw | None
+    visible: frozenset[str] | None = None
+
+    def sees(self, key: str) -> bool:
+        """Say whether a step is shown."""
+        return self.visible is None or key in self.visible
+
+
+def visible_steps(document: Document) -> frozenset[str]:
+    """Return the steps of a closed workflow that its callers see: those without outgoing edges."""
+    return frozenset(step.key for step in document.steps if not outgoing(step))
+
+
+def run_members(
+    row: RunRow, state: RunState, given: Raw | None, sight: Sight, *, verbose: bool = False
+) -> dict[str, Any]:
+    """Return the members of ``RunSchema``; what is not there and not nullable is left out."""
+    erased = row.erased_at is not None and row.is_final and not state.steps
+    shown: dict[str, Any] = {
+        "id": row.id,
+        "result": state.result,
+        "input": given,
+        "output": {} if erased else run_output(state, sight, verbose=verbose),
+        "status": row.status,
+        "origin": row.origin,
+        "started_at": _time(row.started_at),
+        "ended_at": _time(row.ended_at),
+        "app_id": row.app_id,
+        "workflow_app_id": row.workflow_app_id,
+        "workflow_id": row.workflow_id,
+        "workflow_version_draft": sight.draft,
+        "workflow_version": sight.version,
+        "usage": _usage(row, state, sight),
+        "retention": None if row.retention is None else Raw(row.retention),
+        "retention_due_at": _time(row.retention_due_at),
+        "created_at": iso(row.created_at),
+        "updated_at": iso(row.updated_at),
+    }
+    if row.version is not None:
+        shown["version"] = row.version
+    if row.status == "FAILED" and row.error:
+        shown["error"] = row.error if _failure_is_shown(state, sight) else HIDDEN_ERROR
+        if state.code is not None:
+            shown["error_code"] = state.code
+    for name, value in (("identifier", row.identifier), ("parent_run_id", row.parent_id)):
+        if value is not None:
+            shown[name] = value
+    if verbose and row.cancel_requested_at is not None:
+        shown["cancellation"] = _receipt(row, state, sight)
+    return shown
+
+
+def run_bytes(
+    row: RunRow, state: RunState, given: Raw | None, sight: Sight, *, verbose: bool = False
+) -> bytes:
+    """Encode ``RunSchema``."""
+    return json.encode(run_members(row, state, given, sight, verbose=verbose))
+
+
+def run_output(state: RunState, sight: Sight, *, verbose: bool = False) -> dict[str, Any]:
+    """Return ``output``: every step that began or was skipped, as far as it is shown."""
+    if sight.visible is None:
+        views = output_view(state)
+        return views if verbose else {key: _plain(view) for key, view in views.items()}
+    return {key: shown_step(step, sight) for key, step in state.steps.items() if sight.sees(key)}
+
+
+def shown_step(step: StepState, sight: Sight, *, verbose: bool = False) -> dict[str, Any]:
+    """Return one step; of a closed workflow without logs and calls."""
+    view = step_view(step)
+    if sight.visible is not None:
+        view.pop("logs", None)
+        view.pop("calls", None)
+    return view if verbose else _plain(view)
+
+
+def _plain(view: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only ``verbose`` shows: a model's raw answer."""
+    output = view.get("output")
+    if view["type"] != "model" or output is None or b'"raw":' not in bytes(output):
+        return view
+    value = json.decode(output)
+    for answer in value if isinstance(value, list) else [value]:
+        if isinstance(answer, dict):
+            answer.pop("raw", None)
+    return {**view, "output": value}
+
+
+def _usage(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
+    if sight.visible is not None or not state.steps:
+        return {"total": round(row.credits if row.is_final else state.credits, 9), "steps": {}}
+    return usage_view(state)
+
+
+def _failure_is_shown(state: RunState, sight: Sight) -> bool:
+    if sight.visible is None:
+        return True
+    failed = [step for step in state.steps.values() if step.status == "FAILED"]
+    return all(sight.sees(step.key) for step in failed)
+
+
+def _receipt(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
+    """What was asked when, when everything had stopped, and what was interrupted in what."""
+    receipt: dict[str, Any] = {
+        "requested_by": row.cancel_requested_by,
+        "requested_at": _time(row.cancel_requested_at),
+        "stopped_at": _time(row.ended_at),
+    }
+    shown = [i for i in state.interruptions if not i.path and sight.sees(i.key)]
+    if sight.visible is None:
+        shown = list(state.interruptions)
+    receipt["interrupted"] = [
+        {
+            "key": i.key,
+            **({"runs": list(i.path)} if i.path else {}),
+            "doing": i.doing,
+            "for_ms": i.for_ms,
+            "effect_possible": i.effect_possible,
+        }
+        for i in shown
+    ]
+    hidden = len(state.interruptions) - len(shown)
+    return receipt | ({"interrupted_hidden": hidden} if hidden else {})
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else iso(ms)

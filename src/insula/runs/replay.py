@@ -1,0 +1,163 @@
+"""Replaying: a new run of the same version and input, that keeps what its start does not touch."""
+
+from dataclasses import replace
+from functools import partial
+
+from sqlalchemy import Connection
+
+from insula.engine.document import Document
+from insula.engine.events import (
+    Event,
+    RunStarted,
+    StepEnded,
+    StepSkipped,
+    StepStarted,
+    encode_events,
+)
+from insula.engine.graph import Plan, check_start
+from insula.engine.state import RunState, StepState, fold
+from insula.errors import BadInput, Conflict, FieldError
+from insula.kit import json
+from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
+from insula.kit.json import Raw
+from insula.runs import repository
+from insula.runs.execution import launch, prepare
+from insula.runs.rows import RunRow
+from insula.runs.services import RunServices
+from insula.runs.start import Start, Started, attach, claimed
+from insula.web.auth import Principal
+from insula.workflows.resolve import Runnable
+
+
+async def replay(
+    services: RunServices, principal: Principal, source: RunRow, step_key: str, asked: Start
+) -> Started:
+    """Start a run anew from one of its steps.
+
+    Raises:
+        Conflict: the source is not final, or was erased.
+        BadInput: no run of this version can start from that step.
+        NotFound: through the catalogue, the version is not published any more.
+        TooMany: too many runs are live.
+    """
+    if not source.is_final:
+        raise Conflict("The run has not ended; cancel it or wait, then replay it")
+    given, draft = await services.database.read(partial(repository.data_of, run_id=source.id))
+    if source.erased_at is not None or given is None:
+        raise Conflict("The run's data was erased; start a new run")
+    runnable = await _runnable(services, principal, source, draft, asked)
+    plan = services.plan_of(runnable, source.from_step_key)
+    _check(runnable.document, plan, step_key)
+    services.live.admit(principal.app_id, source.workflow_id, runnable.caller_limit)
+    events, _ = await services.journal.read(source.id)
+    kept = kept_events(plan, fold(events), step_key, now_ms())
+    row = _row(services, source, step_key, asked, len(kept))
+    earlier = await _store(services, principal, row, given, draft, kept, asked)
+    if earlier is not None:
+        return await attach(services, earlier)
+    live = prepare(services, row, runnable, Raw(given), fold(kept))
+    return Started(row, launch(services, live))
+
+
+async def _runnable(
+    services: RunServices, principal: Principal, source: RunRow, draft: bytes | None, asked: Start
+) -> Runnable:
+    if asked.through_catalogue:  # starting needs it published, whatever the source run needed
+        return await services.resolver.resolve(
+            principal.app_id, source.workflow_id, source.version_id, True
+        )
+    return await services.resolver.stored(source.workflow_id, source.version_id, draft)
+
+
+def _check(document: Document, plan: Plan, step_key: str) -> None:
+    check_start(document, step_key, "stepKey")
+    if step_key not in plan.nodes:
+        message = "stepKey names a step that this run never reaches; name another step"
+        raise BadInput(message, [FieldError(("stepKey",), "invalid_step", message)])
+
+
+def kept_events(plan: Plan, source: RunState, step_key: str, now: int) -> list[Event]:
+    """Return the events that a replay begins with: its start, and the steps that it keeps.
+
+    Kept are steps not downstream of ``step_key`` that COMPLETED, were SKIPPED, or FAILED and were
+    continued; they cost nothing again.
+    """
+    redone = plan.downstream(step_key)
+    events: list[Event] = [RunStarted(now)]
+    for step in source.steps.values():
+        node = plan.nodes.get(step.key)
+        if node is None or step.key in redone:
+            continue
+        continued = step.status == "FAILED" and not node.step.throw_on_error
+        if step.status in ("COMPLETED", "SKIPPED") or continued:
+            events += _kept(step)
+    return events
+
+
+def _kept(step: StepState) -> list[Event]:
+    if step.status == "SKIPPED":
+        return [StepSkipped(step.start, step.key, step.type, step.conditional)]
+    begun = StepStarted(step.start, step.key, step.type, looped=step.looped)
+    ended = StepEnded(
+        step.end or step.start,
+        step.key,
+        "FAILED" if step.status == "FAILED" else "COMPLETED",
+        output=step.output,
+        error=step.error,
+        code=step.code,
+        logs=step.all_logs(),
+    )
+    return [begun, ended]
+
+
+def _row(services: RunServices, source: RunRow, step_key: str, asked: Start, seq: int) -> RunRow:
+    now = now_ms()
+    run_id = new_id("run")
+    options = {**asked.options, "replay_step": step_key}
+    return replace(
+        source,
+        id=run_id,
+        root_id=run_id,
+        parent_id=None,
+        parent_key=None,
+        depth=0,
+        status="RUNNING",
+        origin=asked.origin,
+        identifier=asked.identifier,
+        replay_of=source.id,
+        background=asked.background,
+        options=json.encode(options),
+        owner=services.token,
+        seq=seq,
+        error=None,
+        credits=0.0,
+        retention=source.retention if asked.retention is None else asked.retention,
+        retention_due_at=None,
+        cancel_requested_at=None,
+        cancel_requested_by=None,
+        started_at=now,
+        ended_at=None,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+async def _store(
+    services: RunServices,
+    principal: Principal,
+    row: RunRow,
+    given: bytes,
+    draft: bytes | None,
+    kept: list[Event],
+    asked: Start,
+) -> str | None:
+    encoded = encode_events(kept)
+
+    def unit(connection: Connection) -> str | None:
+        earlier = claimed(connection, principal, asked, row.id)
+        if earlier is None:
+            repository.create(connection, row, given, draft, (len(kept), encoded))
+        return earlier
+
+    return await services.database.write(unit)

@@ -1,0 +1,81 @@
+"""How long a run's data stays, and erasing it when it is due."""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, case, select, update
+
+from insula.files.repository import delete_run_files
+from insula.kit import json
+from insula.runs.rows import RunRow
+from insula.storage.tables import run_data, run_events, runs
+
+KEEP = -1
+
+
+def encoded(retention: dict[str, Any] | None) -> bytes | None:
+    """Return what the row holds of a retention, ``None`` for the installation's default."""
+    return None if retention is None else json.encode(retention)
+
+
+def due_at(row: RunRow, status: str, ended_at: int, default: int) -> int | None:
+    """Return when the run's data is due (Unix ms), ``None`` if it is kept for ever.
+
+    ``default`` is the installation's, in seconds; ``preserve_on_failure`` keeps FAILED runs.
+    """
+    chosen = {} if row.retention is None else json.decode(row.retention)
+    if status == "FAILED" and chosen.get("preserve_on_failure"):
+        return None
+    seconds = chosen.get("max_age_in_seconds", default)
+    return None if seconds == KEEP else ended_at + int(seconds) * 1000
+
+
+def stricter(own: bytes | None, parent: bytes | None, default: int) -> bytes | None:
+    """Return the retention of a child: the shorter of its workflow's and its parent's."""
+    if own is None and parent is None:
+        return None
+    both = [{} if given is None else json.decode(given) for given in (own, parent)]
+    seconds = [int(given.get("max_age_in_seconds", default)) for given in both]
+    chosen: dict[str, Any] = {
+        "max_age_in_seconds": min((s for s in seconds if s != KEEP), default=KEEP)
+    }
+    if all(given.get("preserve_on_failure") for given in both):
+        chosen["preserve_on_failure"] = True
+    return json.encode(chosen)
+
+
+class Erased(NamedTuple):
+    """How many runs were erased, and the ids of files whose bytes are to be removed."""
+
+    runs: int
+    files: list[str]
+
+
+def erase_due(connection: Connection, now: int, limit: int) -> Erased:
+    """Erase the data of up to ``limit`` runs that are due."""
+    due = [
+        run_id
+        for (run_id,) in connection.execute(
+            select(runs.c.id)
+            .where(runs.c.erased_at.is_(None), runs.c.retention_due_at <= now)
+            .order_by(runs.c.retention_due_at)
+            .limit(limit)
+        )
+    ]
+    return Erased(len(due), erase(connection, due, now) if due else [])
+
+
+def erase(connection: Connection, run_ids: list[str], now: int) -> list[str]:
+    """Erase the data of ended runs: inputs, outputs, logs, errors, events, files."""
+    connection.execute(run_data.delete().where(run_data.c.run_id.in_(run_ids)))
+    connection.execute(run_events.delete().where(run_events.c.run_id.in_(run_ids)))
+    connection.execute(
+        update(runs)
+        .where(runs.c.id.in_(run_ids))
+        .values(
+            erased_at=now,
+            error=case((runs.c.error.is_(None), None), else_=""),
+            options=b"{}",
+            updated_at=now,
+        )
+    )
+    return delete_run_files(connection, run_ids)

@@ -1,0 +1,69 @@
+"""What the verbs of this folder work with, handed in by the composition root."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from insula.engine.failures import StepFailure
+from insula.engine.graph import Plan, plan
+from insula.engine.ports import ChildRequest, Http, Limits, Models, Sandbox, Timeouts
+from insula.files.resolve import FileInputs
+from insula.jobs.queue import FairQueue
+from insula.journal.journal import Journal
+from insula.runs.children import Begin, Ended
+from insula.runs.live import LiveRun, LiveRuns
+from insula.runs.rows import RunRow
+from insula.storage.database import Database
+from insula.workflows.resolve import Resolver, Runnable
+
+_PLANS = 2_000
+
+
+async def _no_children(parent: RunRow, request: ChildRequest) -> LiveRun | Ended:
+    raise StepFailure("Child runs cannot be started here", "not_available")
+
+
+@dataclass(slots=True)
+class RunServices:
+    """Database, journal, ports and settings of runs, and the runs that are live here."""
+
+    database: Database
+    journal: Journal
+    resolver: Resolver
+    sandbox: Sandbox
+    http: Http
+    models: Models
+    files: FileInputs
+    live: LiveRuns
+    queue: FairQueue
+    group: asyncio.TaskGroup
+    token: str
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    run_timeout: float = 3600.0
+    max_attempts: int = 3
+    max_iterations: int = 10_000
+    max_output: int = 64 * 1024 * 1024
+    retention: int = 30 * 24 * 3600
+    stop_within: float = 5.0
+    """Seconds a cancelled run has to stop."""
+    draining: bool = False
+    begin_child: Begin = _no_children
+    """Starts children; set by the composition root, because it needs these services itself."""
+    _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)
+
+    def plan_of(self, runnable: Runnable, from_step_key: str | None) -> Plan:
+        """Return the plan of a version, or make the plan of a draft.
+
+        Raises:
+            BadInput: no run can start from that step.
+        """
+        if runnable.version_id is None:
+            return plan(runnable.document, from_step_key)
+        key = (runnable.version_id, from_step_key)
+        found = self._plans.get(key)
+        if found is None:
+            found = plan(runnable.document, from_step_key)
+            if len(self._plans) >= _PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = found
+        return found

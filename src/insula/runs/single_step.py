@@ -1,0 +1,153 @@
+"""One step by itself: no workflow, nothing stored, gone with its caller."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.requests import Request
+
+from insula.engine.document import Document, check, fill
+from insula.engine.events import Event, Interruption
+from insula.engine.execute import execute
+from insula.engine.failures import StepFailure
+from insula.engine.graph import plan
+from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Ports
+from insula.engine.state import RunState
+from insula.errors import BadInput, FieldError
+from insula.kit import json
+from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
+from insula.runs.render import Sight, shown_step
+from insula.runs.services import RunServices
+from insula.runs.stream import step_told
+from insula.web.sse import frame, until_disconnected
+
+_EVERYTHING = Sight(None, None)
+
+
+class _Listener:
+    """A recorder that stores nothing and hands events to whoever streams the step."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    def record(self, event: Event) -> None:
+        self.events.put_nowait(event)
+
+    async def stored(self) -> None:
+        return
+
+
+class _NoChildren:
+    async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
+        raise StepFailure("A single step cannot start child runs", "not_available")
+
+    def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
+        return ()
+
+
+def parse(step: dict[str, Any]) -> tuple[Document, str]:
+    """Check a step definition; return it as a document of its own, and its key.
+
+    Raises:
+        BadInput: the definition cannot be used, or is of a type that does not run by itself.
+    """
+    step = {"key": "step", **step}
+    body = fill({"key": "single", "steps": [{**step, "destinations": []}]})
+    document, problems = check(body)
+    if document is None or problems:
+        raise BadInput(
+            "The step cannot be used",
+            [FieldError(("step", *p.path[2:]), p.code, p.message) for p in problems],
+        )
+    only = document.steps[0]
+    if only.type in ("note", "workflow"):
+        message = f"a {only.type} step does not run by itself; send a step of another type"
+        raise BadInput(message, [FieldError(("step", "type"), "invalid_step", message)])
+    return document, only.key
+
+
+def _ports(services: RunServices, app_id: str, recorder: _Listener) -> Ports:
+    return Ports(
+        run_id=new_id("run"),
+        app_id=app_id,
+        recorder=recorder,
+        sandbox=services.sandbox,
+        http=services.http,
+        models=services.models,
+        children=_NoChildren(),
+        clock=now_ms,
+        new_id=new_id,
+        limits=services.limits,
+        timeouts=services.timeouts,
+        max_attempts=services.max_attempts,
+        max_iterations=services.max_iterations,
+        max_output=services.max_output,
+    )
+
+
+async def run_step(
+    services: RunServices, request: Request, app_id: str, step: dict[str, Any]
+) -> bytes:
+    """Run a step to its end and return it (``RunStepSchema``); its caller's going away stops it.
+
+    Raises:
+        BadInput: the definition cannot be used.
+        TooMany: too many runs are live.
+    """
+    document, key = parse(step)
+    services.live.admit(app_id, "", None)
+    state = RunState()
+    work = execute(plan(document, key), state, _ports(services, app_id, _Listener()))
+    running = asyncio.create_task(work)
+    gone = asyncio.create_task(until_disconnected(request.receive))
+    try:
+        await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        running.cancel()
+        await asyncio.wait([running, gone])
+    return json.encode(_shown(state, key))
+
+
+async def stream_step(
+    services: RunServices, app_id: str, step: dict[str, Any]
+) -> AsyncGenerator[bytes, None]:
+    """Check a step and return what streams it: ``step`` RUNNING, ``chunk``s, ``step`` ended.
+
+    Raises:
+        BadInput, TooMany: as ``run_step``, before anything is answered.
+    """
+    document, key = parse(step)
+    services.live.admit(app_id, "", None)
+    return _frames(services, app_id, document, key)
+
+
+async def _frames(
+    services: RunServices, app_id: str, document: Document, key: str
+) -> AsyncGenerator[bytes, None]:
+    listener = _Listener()
+    working, shown = RunState(), RunState()
+
+    async def work() -> None:
+        try:
+            await execute(plan(document, key), working, _ports(services, app_id, listener))
+        finally:
+            listener.events.put_nowait(None)
+
+    task = asyncio.create_task(work())
+    number = 0
+    try:
+        while (event := await listener.events.get()) is not None:
+            shown.apply(event)
+            for name, data in step_told(event, shown, _EVERYTHING):
+                number += 1
+                yield frame(name, json.encode(data), number)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _shown(state: RunState, key: str) -> dict[str, Any]:
+    view = shown_step(state.steps[key], _EVERYTHING)
+    return {name: value for name, value in view.items() if name not in ("calls", "attempts")}
