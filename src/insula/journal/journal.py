@@ -5,7 +5,7 @@ them.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from sqlalchemy import Connection
@@ -71,7 +71,7 @@ class Journal:
         stored = await self._load(run_id)
         return stored.events, stored.seq
 
-    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Heard]:
+    async def follow(self, run_id: str, after: int = 0) -> AsyncGenerator[Heard, None]:
         """Yield ``(number of the last event, events)`` from event ``after`` + 1 on, without gap or
         repeat: first what is stored, then what is stored from then on, to the end of the run.
 
