@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from tests.contract import validate
 from tests.workflows.platform import CODE, Platform
 
-from insula.catalogue.repository import discover
+from insula.catalogue.repository import discover, found_by
+from insula.storage.tables import workflows
 from insula.web.pagination import Page
 
 OTHER = {"type": "code", "key": "sum", "code": "return 3"}
@@ -132,10 +134,16 @@ async def test_the_count_is_of_what_this_app_finds(platform: Platform) -> None:
 
 async def test_the_list_uses_its_index(platform: Platform) -> None:
     """Published workflows among many others are found without looking at the others."""
-    plan = await platform.database.read(
-        lambda c: c.exec_driver_sql(
-            "EXPLAIN QUERY PLAN SELECT id FROM workflows "
-            "WHERE workflows.discoverable AND NOT workflows.deleted ORDER BY id DESC LIMIT 20"
-        ).all()
-    )
-    assert "workflows_discoverable" in str(plan)
+
+    def plan(connection: Connection) -> str:
+        query = found_by(platform.globex.id).order_by(workflows.c.id.desc()).limit(20)
+        dialect = connection.dialect
+        text = query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all()
+        return "\n".join(row.detail for row in rows)
+
+    told = await platform.database.read(plan)
+    assert "USING INDEX workflows_discoverable" in told
+    assert "SEARCH versions USING INDEX versions_by_workflow" in told
+    assert "SCAN versions" not in told
+    assert "TEMP B-TREE" not in told

@@ -4,12 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 from tests.contract import validate
 from tests.workflows.platform import CODE, Platform
 
 from insula.kit.ids import new_id
 from insula.storage import tables
+from insula.workflows.callers import RAN
 from insula.workflows.yaml_text import dump
 
 BODY = ("key", "input", "input_default", "input_options", "steps")
@@ -228,14 +229,14 @@ async def test_a_bad_file_is_refused_in_words(platform: Platform) -> None:
         )
         return answer.status_code, answer.text
 
-    for text, why in [
+    for sent, why in [
         ("a: [", "line"),
         ("- a", "object"),
         (dump({"steps": []}), "name"),
         (dump({"name": "x", "steps": 3}), "steps"),
         ("a: &x 1", "anchors"),
     ]:
-        status, body = await send(text)
+        status, body = await send(sent)
         assert status == 400
         assert why in body
 
@@ -325,3 +326,13 @@ async def test_counters_say_how_many_there_are(platform: Platform) -> None:
         )
     )
     assert answer.headers["pagination-count"] == str(there) == "2"
+
+
+async def test_callers_are_found_by_jumping_along_the_index(platform: Platform) -> None:
+    values = {"workflow": "w", "after": "", "owner": "o", "most": 1}
+    plan = await platform.database.read(
+        lambda c: c.execute(text(f"EXPLAIN QUERY PLAN {RAN}"), values).all()
+    )
+    told = [row.detail for row in plan if " runs" in row.detail]
+    assert len(told) == 2
+    assert all("USING COVERING INDEX runs_by_workflow" in each for each in told)

@@ -93,7 +93,7 @@ async def test_a_draft_with_problems_is_saved_and_not_deployed(platform: Platfor
     answer = await platform.acme.ask("POST", f"/workflows/{made['id']}/versions")
     assert answer.status_code == 400
     error = answer.json()["errors"][0]
-    assert (error["path"], error["validation"]) == (made["problems"][0]["path"], "check")
+    assert error["path"] == made["problems"][0]["path"]
     assert await platform.acme.get(f"/workflows/{made['id']}/versions") == []
 
 

@@ -24,7 +24,8 @@ from insula.workflows.repository import (
 _PUBLISHED = text("workflows.discoverable AND NOT workflows.deleted")
 
 
-def _found_by(app_id: str) -> Select[Any]:
+def found_by(app_id: str) -> Select[Any]:
+    """Select every published workflow that does not block this app, and its public version."""
     blocked = exists().where(
         blocked_callers.c.workflow_id == workflows.c.id, blocked_callers.c.app_id == app_id
     )
@@ -37,7 +38,7 @@ def discover(
     connection: Connection, app_id: str, search: str | None, tags: Sequence[str], page: Page
 ) -> Slice:
     """List what an app finds in the catalogue, newest workflow first."""
-    query, narrowed = narrow(_found_by(app_id), search, tags)
+    query, narrowed = narrow(found_by(app_id), search, tags)
     rows, next_cursor = cut(connection, query, page)
     total, capped = counts.discoverable(connection, app_id), False
     if narrowed:
@@ -48,7 +49,7 @@ def discover(
 
 def find(connection: Connection, app_id: str, workflow_id: str) -> Shown | None:
     """Read one published workflow, as an app finds it."""
-    row = connection.execute(_found_by(app_id).where(workflows.c.id == workflow_id)).one_or_none()
+    row = connection.execute(found_by(app_id).where(workflows.c.id == workflow_id)).one_or_none()
     if row is None or row[-1] is None:
         return None
     return complete(connection, [(Workflow(*row[:-1]), row[-1])], app_id)[0]

@@ -20,7 +20,7 @@ _COUNTED = 1_000
 
 # Distinct callers by jumping along the index (workflow_id, app_id, …): one step a caller, however
 # many runs each has.
-_RAN = text(
+RAN = text(
     """
     WITH RECURSIVE callers(app_id) AS (
         SELECT min(app_id) FROM runs WHERE workflow_id = :workflow AND app_id > :after
@@ -127,7 +127,7 @@ def _callers(
     most: int,
 ) -> list[str]:
     values = {"workflow": workflow_id, "after": after, "owner": owner, "most": most}
-    ran = set(connection.scalars(_RAN, values))
+    ran = set(connection.scalars(RAN, values))
     return sorted(ran | {app_id for app_id in blocked if app_id > after})[:most]
 
 

@@ -90,8 +90,6 @@ def _refuse_problems(workflow: Workflow) -> None:
     problems = decode(workflow.problems)
     if not problems:
         return
-    errors = [
-        FieldError(tuple(each["path"]), each["code"], each["message"], "check") for each in problems
-    ]
+    errors = [FieldError(tuple(each["path"]), each["code"], each["message"]) for each in problems]
     first = errors[0].message
     raise BadInput(f"The draft has problems that must be solved before a deploy: {first}", errors)
