@@ -1,5 +1,6 @@
 """What an app finds of others' workflows: the deployed, published version, and no more."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -130,6 +131,17 @@ async def test_the_count_is_of_what_this_app_finds(platform: Platform) -> None:
     assert (await count("globex"), await count("initech")) == ("1", "1")
     await platform.acme.ask("DELETE", f"/workflows/{two['id']}")
     assert (await count("globex"), await count("initech")) == ("0", "0")
+
+
+async def test_changes_that_overtake_each_other_count_once(platform: Platform) -> None:
+    made = await platform.acme.make()
+    await platform.acme.deploy(made["id"])
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(platform.acme.patch(made["id"], name=f"N{number}"))
+            group.create_task(platform.acme.patch(made["id"], discoverable=True))
+    answer = await platform.globex.ask("GET", "/workflows/discover")
+    assert answer.headers["pagination-count"] == str(len(answer.json())) == "1"
 
 
 async def test_the_list_uses_its_index(platform: Platform) -> None:

@@ -1,10 +1,9 @@
 """Puts a workflow into the catalogue and takes it out; withdraws single versions from it."""
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from insula.errors import Conflict
 from insula.storage.database import Database
-from insula.storage.tables import workflows
 from insula.web.auth import Principal, unknown
 from insula.workflows import counts, facts, repository, version_repository
 from insula.workflows.access import DRAFT, LATEST, Selector
@@ -12,27 +11,25 @@ from insula.workflows.repository import Workflow
 
 
 def change(connection: Connection, workflow: Workflow, discoverable: bool) -> dict[str, object]:
-    """In a unit: publish or unpublish, and return the columns that change.
+    """In the unit that read ``workflow``: publish or unpublish; return the columns that change.
 
     Other apps find the version that is the latest at this moment, and those deployed from now on.
 
     Raises:
         Conflict: nothing is deployed, or the latest version is withdrawn.
     """
-    query = select(workflows).where(repository.own(workflow.app_id, workflow.id))
-    now = connection.execute(query).one_or_none()
-    if now is None or now.discoverable == discoverable:
+    if workflow.discoverable == discoverable:
         return {}
     if not discoverable:
         counts.change_published(connection, workflow.id, -1)
         return {"discoverable": False}
-    if now.latest_version == 0:
+    if workflow.latest_version == 0:
         raise Conflict("Only a deployed workflow can be published: deploy it first")
-    latest = version_repository.find(connection, workflow.id, now.latest_version)
+    latest = version_repository.find(connection, workflow.id, workflow.latest_version)
     if latest is None or latest.withdrawn:
         raise Conflict("The latest version is withdrawn: deploy another before publishing")
     counts.change_published(connection, workflow.id, 1)
-    return {"discoverable": True, "published_from_version": now.latest_version}
+    return {"discoverable": True, "published_from_version": workflow.latest_version}
 
 
 async def withdraw(

@@ -45,9 +45,7 @@ async def update(
         values = await _values(read, fields)
         if await database.write(partial(_store, read=read, fields=fields, values=values)):
             return
-    raise Conflict(
-        "The workflow was changed meanwhile: read it again and repeat the change on what it is now"
-    )
+    raise _overtaken()
 
 
 async def _values(read: Workflow, fields: UpdateWorkflow) -> dict[str, object]:
@@ -69,14 +67,26 @@ def _store(
     fields: UpdateWorkflow,
     values: Mapping[str, object],
 ) -> bool:
+    """Return whether the workflow is still what was read; if not, nothing is touched."""
+    now = repository.find(connection, read.app_id, read.id)
+    if now is None or now.updated_at != read.updated_at:
+        return False
     given = fields.model_fields_set
     changed = dict(values)
     if "open" in given:
         changed["open"] = fields.open
     if "discoverable" in given:
-        changed |= publish.change(connection, read, fields.discoverable)
+        changed |= publish.change(connection, now, fields.discoverable)
     changed["updated_at"] = max(now_ms(), read.updated_at + 1)  # so that it names one state
-    return repository.change(connection, read, changed)
+    if not repository.change(connection, now, changed):
+        raise _overtaken()  # undoes the unit, the counts of the catalogue included
+    return True
+
+
+def _overtaken() -> Conflict:
+    return Conflict(
+        "The workflow was changed meanwhile: read it again and repeat the change on what it is now"
+    )
 
 
 def _milliseconds(text: str) -> int:
