@@ -79,7 +79,7 @@ class Stream(httpcore2.AsyncNetworkStream):
         self.received = 0
         self.on_write: Callable[[], None] | None = None
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the interface
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there, at most ``max_bytes``; empty at the end."""
         try:
             data = await self._loop.sock_recv(self._socket, max_bytes)
@@ -88,7 +88,7 @@ class Stream(httpcore2.AsyncNetworkStream):
         self.received += len(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the interface
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write everything."""
         if not buffer:
             return
@@ -131,7 +131,7 @@ class TlsStream(Stream):
         """Agree on keys and check the certificate. Raises ``ssl.SSLError``, ``OSError``."""
         await self._drive(self._tls.do_handshake)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the interface
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read what is there, at most ``max_bytes``; empty at the end."""
         try:
             data = await self._drive(partial(self._tls.read, max_bytes))
@@ -142,7 +142,7 @@ class TlsStream(Stream):
         self.received += len(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the interface
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write everything, in pieces, so that a large body is not held twice."""
         if self.on_write is not None and buffer:
             self.on_write()
