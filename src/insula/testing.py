@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +29,14 @@ Answer = Callable[[str, Mapping[str, Any]], Any]
 UNDEFINED = object()
 """What a fake script returns for ``undefined``."""
 
+_WORDS = re.compile(r"\S+\s*|\s+")
+
 
 class ScriptedSandbox:
     """Answers each script from a function of its text and its scope, decoded.
 
-    ``pause`` runs before every evaluation, so that a test decides who finishes first.
+    What the function returns may be awaitable; what it raises, the evaluation raises. ``pause``
+    runs before every evaluation, so that a test decides who finishes first.
     """
 
     def __init__(self, answer: Answer, pause: Callable[[], Any] | None = None) -> None:
@@ -49,47 +53,71 @@ class ScriptedSandbox:
         outputs = []
         for script in evaluation.scripts:
             value = self._answer(script, scope)
-            if asyncio.iscoroutine(value):
+            if isinstance(value, Awaitable):
                 value = await value
             outputs.append(None if value is UNDEFINED else json.raw(value))
         return Evaluated(tuple(outputs))
 
 
 class RecordedHttp:
-    """Answers requests from a function and remembers them."""
+    """Answers requests from a function, which may be asynchronous, and remembers them."""
 
-    def __init__(self, answer: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(
+        self, answer: Callable[[HttpRequest], HttpResponse | Awaitable[HttpResponse]]
+    ) -> None:
         self.requests: list[HttpRequest] = []
         self._answer = answer
 
     async def send(self, request: HttpRequest, activity: Activity) -> HttpResponse:
-        """Answer."""
+        """Answer; an effect is possible until then."""
         self.requests.append(request)
-        return self._answer(request)
+        activity.effect_possible = True
+        answer = self._answer(request)
+        response = await answer if isinstance(answer, Awaitable) else answer
+        activity.effect_possible = False
+        return response
+
+
+Reply = ModelReply | Exception | Callable[[ModelRequest], ModelReply | Awaitable[ModelReply]]
 
 
 class ScriptedModels:
-    """Answers rounds in order; an exception among the replies is raised in its place."""
+    """Answers rounds in order; an exception among the replies is raised in its place, a function is
+    asked for the reply."""
 
-    def __init__(self, replies: Sequence[ModelReply | Exception]) -> None:
+    def __init__(self, replies: Sequence[Reply]) -> None:
         self.requests: list[ModelRequest] = []
+        self.closed = 0
+        """How many streams were closed, however they ended."""
         self._replies = list(replies)
 
     async def stream(
         self, request: ModelRequest, activity: Activity
-    ) -> AsyncIterator[ModelDelta | ModelReply]:
+    ) -> AsyncGenerator[ModelDelta | ModelReply, None]:
         """Stream the next reply word by word."""
         self.requests.append(request)
-        reply = self._replies.pop(0)
-        if isinstance(reply, Exception):
-            raise reply
-        for word in reply.text.split():
-            yield ModelDelta(word)
-        yield reply
+        try:
+            reply = await self._next(request)
+            for word in _WORDS.findall(reply.text):
+                yield ModelDelta(word)
+            yield reply
+        finally:
+            self.closed += 1
 
     def identify(self, provider: str, model: str) -> tuple[str, str]:
         """Return what was asked for."""
         return provider, model
+
+    async def _next(self, request: ModelRequest) -> ModelReply:
+        if not self._replies:
+            raise StepFailure("There are no more scripted replies", "provider")
+        reply = self._replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, ModelReply):
+            return reply
+        made = reply(request)
+        return await made if isinstance(made, Awaitable) else made
 
 
 class NoChildren:
@@ -102,6 +130,35 @@ class NoChildren:
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         """Return nothing."""
         return ()
+
+
+class ScriptedChildren:
+    """Answers child runs from a function, which may be asynchronous, and remembers them.
+
+    A child that is cancelled says in its receipt that it was.
+    """
+
+    def __init__(
+        self, answer: Callable[[ChildRequest], ChildOutcome | Awaitable[ChildOutcome]]
+    ) -> None:
+        self.requests: list[ChildRequest] = []
+        self._answer = answer
+        self._receipts: dict[str, tuple[Interruption, ...]] = {}
+
+    async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
+        """Answer."""
+        self.requests.append(request)
+        answer = self._answer(request)
+        try:
+            return await answer if isinstance(answer, Awaitable) else answer
+        except asyncio.CancelledError:
+            told = Interruption("CHILD", "code step", 1, path=(request.run_id,))
+            self._receipts[request.run_id] = (told,)
+            raise
+
+    def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
+        """Return what the child was doing when it was cancelled."""
+        return self._receipts.get(run_id, ())
 
 
 @dataclass(slots=True)

@@ -60,6 +60,7 @@ class StepSkipped(_Event, tag="skip"):
     key: str
     type: str
     conditional: bool = False
+    logs: OptionalRaw = None
 
 
 class StepReset(_Event, tag="reset"):
@@ -84,7 +85,10 @@ class UnitStarted(_Event, tag="unit"):
 
 
 class UnitEnded(_Event, tag="done"):
-    """An attempt at one unit ended; stored with its result, and never repeated."""
+    """An attempt at one unit ended; stored with its result, and never repeated.
+
+    ``again``: it failed, and another attempt follows by the step's ``retry``.
+    """
 
     key: str
     index: int | None = None
@@ -94,6 +98,7 @@ class UnitEnded(_Event, tag="done"):
     error: str | None = None
     logs: OptionalRaw = None
     credits: float = 0.0
+    again: bool = False
 
 
 class Chunk(_Event, tag="chunk"):
@@ -107,7 +112,10 @@ class Chunk(_Event, tag="chunk"):
 
 
 class StepEnded(_Event, tag="end"):
-    """A step reached its final status. Without ``output`` a loop's list stands as it was folded."""
+    """A step reached its final status. Without ``output`` a loop's list stands as it was folded.
+
+    ``code`` of a CANCELLED step is ``timeout`` where the run's deadline stopped it.
+    """
 
     key: str
     status: StepStatus

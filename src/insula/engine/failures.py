@@ -2,6 +2,15 @@
 
 from insula.kit.json import Raw
 
+LONGEST_MESSAGE = 10_000
+
+
+def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """Return a text that can be stored whatever was in it: no half surrogates, and not too long."""
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
 
 class StepFailure(Exception):
     """A step, or one of its units, cannot go on.
@@ -9,7 +18,8 @@ class StepFailure(Exception):
     ``code`` is stable and for programs (``retry.on`` names it): ``script``, ``limit_cpu``,
     ``limit_wall``, ``limit_memory``, ``limit_output``, ``limit_logs``, ``engine_crash``, ``dns``,
     ``refused``, ``tls``, ``timeout``, ``network``, ``egress``, ``provider``, ``rate_limited``,
-    ``child``, ``input``, ``not_available``, ``interrupted``. ``message`` is for people.
+    ``child``, ``input``, ``not_available``, ``interrupted``, ``limit_iterations``, ``internal``.
+    ``message`` is for people.
     """
 
     def __init__(
@@ -20,8 +30,8 @@ class StepFailure(Exception):
         output: Raw | None = None,
         credits: float = 0.0,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = plain(message)
+        super().__init__(self.message)
         self.code = code
         self.logs = logs
         self.output = output

@@ -6,20 +6,27 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from insula.engine.document import AnyStep, BranchStep, Document, ModelStep, NoteStep
+from insula.engine.document import (
+    AnyStep,
+    BranchStep,
+    Document,
+    InputStep,
+    ModelStep,
+    NoteStep,
+)
 from insula.errors import BadInput, FieldError
 
 ORDINARY = ""
 """The group of a step's ordinary destinations."""
-ELSE = "\0else"
-"""The group of a branch's ``else``: no key of a condition can be equal to it."""
+ELSE = "else"
+"""The group of a branch's ``else``."""
 EXTERNAL = "external:"
 """Tools that the caller runs, not a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A destination, and the group that makes it live: a condition's key, ORDINARY or ELSE."""
+    """A destination, and the group that makes it live: ORDINARY, ELSE or a condition's."""
 
     target: str
     group: str = ORDINARY
@@ -73,11 +80,16 @@ def tool_keys(step: AnyStep) -> tuple[str, ...]:
     return tuple(n for n in names if not n.startswith(EXTERNAL))
 
 
+def condition_group(key: str) -> str:
+    """Return the group of a condition's destinations; no key can make it ORDINARY or ELSE."""
+    return f"?{key}"
+
+
 def outgoing(step: AnyStep) -> tuple[Edge, ...]:
     """Return the edges that leave a step, each destination once a group."""
     groups: list[tuple[str, list[str]]] = [(ORDINARY, step.destinations)]
     if isinstance(step, BranchStep):
-        groups += [(key, c.destinations) for key, c in step.conditions.items()]
+        groups += [(condition_group(k), c.destinations) for k, c in step.conditions.items()]
         groups.append((ELSE, step.else_ or []))
     return tuple(Edge(t, group) for group, targets in groups for t in dict.fromkeys(targets))
 
@@ -91,7 +103,7 @@ def plan(document: Document, from_step_key: str | None = None) -> Plan:
     steps = {s.key: s for s in document.steps}
     runnable = {k: s for k, s in steps.items() if not isinstance(s, NoteStep)}
     edges = {k: tuple(e for e in outgoing(s) if e.target in runnable) for k, s in runnable.items()}
-    tools = {t: steps[t] for s in document.steps for t in tool_keys(s) if t in steps}
+    tools = {t: runnable[t] for s in document.steps for t in tool_keys(s) if t in runnable}
     entries = _entries(document, runnable, edges, tools, from_step_key)
     reachable = _reachable(entries, edges)
     places = {s.key: i for i, s in enumerate(document.steps)}
@@ -118,20 +130,27 @@ def check_start(document: Document, key: str, field_name: str) -> None:
     Raises:
         BadInput: it is unknown, a note, or only a tool.
     """
-    steps = {s.key: s for s in document.steps}
-    step = steps.get(key)
-    targets = {e.target for s in document.steps for e in outgoing(s)}
-    tools = {t for s in document.steps for t in tool_keys(s)}
+    step = next((s for s in document.steps if s.key == key), None)
     if step is None:
         reason = "names no step of this version; name one of its steps"
     elif isinstance(step, NoteStep):
         reason = "names a note; notes never run, name another step"
-    elif key in tools and key not in targets and not step.input_connected:
+    elif _serves_only_as_tool(document, step):
         reason = "names a step that only serves as a tool of a model step; name another step"
     else:
         return
     message = f"{field_name} {reason}"
     raise BadInput(message, [FieldError((field_name,), "invalid_step", message)])
+
+
+def _serves_only_as_tool(document: Document, step: AnyStep) -> bool:
+    if step.input_connected or not any(step.key in tool_keys(s) for s in document.steps):
+        return False
+    first = next((s for s in document.steps if isinstance(s, InputStep)), None)
+    sources = [s for s in document.steps if not isinstance(s, NoteStep)]
+    return step is not first and not any(
+        edge.target == step.key for source in sources for edge in outgoing(source)
+    )
 
 
 def _entries(
@@ -144,7 +163,7 @@ def _entries(
     if from_step_key is not None:
         check_start(document, from_step_key, "from_step_key")
         return [from_step_key]
-    first = next((k for k, s in runnable.items() if s.type == "input"), None)
+    first = next((k for k, s in runnable.items() if isinstance(s, InputStep)), None)
     entries = [k for k, s in runnable.items() if k == first or s.input_connected]
     if entries:
         return entries

@@ -6,7 +6,7 @@ Failures of the work itself are ``StepFailure``. Whatever may have an effect out
 ``Activity`` at the moment it does.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ from insula.kit.json import Raw
 Lane = Literal["quickjs", "v8"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Activity:
     """What a step is doing right now, for the receipt of a cancel.
 
@@ -183,7 +183,7 @@ class Models(Protocol):
 
     def stream(
         self, request: ModelRequest, activity: Activity
-    ) -> AsyncIterator[ModelDelta | ModelReply]:
+    ) -> AsyncGenerator[ModelDelta | ModelReply, None]:
         """Yield deltas, then exactly one reply, last. Raises ``StepFailure``."""
         ...
 

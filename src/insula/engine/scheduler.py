@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from insula.engine.graph import ELSE, ORDINARY, Edge, Plan
+from insula.engine.graph import ELSE, ORDINARY, Edge, Plan, condition_group
 from insula.engine.state import RunState, StepState
 from insula.kit import json
 
@@ -52,9 +52,11 @@ def resume(
 ) -> tuple[Frontier, list[Decision]]:
     """Rebuild the frontier of a run from its state; return what is decided but not yet begun.
 
-    Steps that were running when the run was interrupted are among the decisions.
+    Steps that were running when the run was interrupted are among the decisions. A step that began
+    was live, whatever leads to it now: in a replay of a replay, what made it live may be gone.
     """
-    frontier, first = begin(plan, forced)
+    began = {s.key for s in state.steps.values() if s.status != "SKIPPED" or s.conditional}
+    frontier, first = begin(plan, forced | began)
     decisions = deque(first)
     open_decisions: list[Decision] = []
     while decisions:
@@ -77,7 +79,7 @@ def live_groups(step: StepState) -> frozenset[str]:
     if step.type != "branch" or step.status == "FAILED" or step.output is None:
         return frozenset((ORDINARY,))
     held = held_conditions(json.decode(step.output))
-    return frozenset((ORDINARY, *(held or (ELSE,))))
+    return frozenset((ORDINARY, *([condition_group(key) for key in held] or (ELSE,))))
 
 
 def held_conditions(output: Mapping[str, object]) -> list[str]:

@@ -16,7 +16,7 @@ class Scope:
     """The view from one step. ``seen_from`` is the step whose ancestors count.
 
     A tool step sees what the model step that calls it sees, and its ``args``. ``item`` and
-    ``index`` are there in a loop only.
+    ``index`` are there in a loop only: in a looped model step for its tools, too.
     """
 
     plan: Plan
@@ -45,16 +45,20 @@ class Scope:
             return None
         return _ancestor(step)
 
-    def names(self, wanted: Iterable[str]) -> dict[str, Raw]:
-        """Return those of the names that are in scope, with their values."""
-        found = ((name, self.lookup(name)) for name in wanted)
-        return {name: value for name, value in found if value is not None}
+    def names(self, wanted: Iterable[str]) -> tuple[dict[str, Raw], tuple[str, ...]]:
+        """Return those of the names that are in scope with their values, and the absent ones.
 
-    def absent(self, wanted: Iterable[str]) -> tuple[str, ...]:
-        """Return those of the names that are steps of the document but not to be seen here."""
-        return tuple(
-            name for name in wanted if name in self.plan.keys and self.lookup(name) is None
-        )
+        Absent are steps of the document that did not run, or cannot be seen from here.
+        """
+        found: dict[str, Raw] = {}
+        absent: list[str] = []
+        for name in wanted:
+            value = self.lookup(name)
+            if value is not None:
+                found[name] = value
+            elif name in self.plan.keys:
+                absent.append(name)
+        return found, tuple(sorted(absent))
 
     def _sees(self, name: str) -> bool:
         step = self.state.steps[name]
@@ -63,7 +67,13 @@ class Scope:
 
 
 def _ancestor(step: StepState) -> Raw:
-    """Build ``{status, output, error?, logs?}``; an input step's values stand beside these."""
+    """Return ``{status, output, error?, logs?}``; an input step's values stand beside these."""
+    if step.shown is None:
+        step.shown = _shown(step)
+    return step.shown
+
+
+def _shown(step: StepState) -> Raw:
     output = json.NULL if step.output is None else step.output
     parts: dict[str, object] = {"status": step.status}
     if step.error is not None:

@@ -1,5 +1,6 @@
 """The state of a run: the fold of its events. Only ``RunState.apply`` changes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from insula.engine.events import (
@@ -24,12 +25,13 @@ Address = tuple[int | None, int | None, str | None]
 
 @dataclass(slots=True)
 class UnitState:
-    """The attempts at a unit. ``interrupted`` counts those that never ended, ``open`` one that has
-    not ended yet, ``ended`` says that its result stands."""
+    """The attempts at a unit. ``interrupted`` counts those that never ended, ``failed`` those that
+    failed and were tried again; ``open``: one has not ended yet; ``ended``: the result stands."""
 
     started_at: int
     attempts: int = 0
     interrupted: int = 0
+    failed: int = 0
     open: bool = False
     ended: bool = False
     output: Raw | None = None
@@ -79,6 +81,8 @@ class StepState:
     conditional: bool = False
     attempts: int = 1
     """Attempts at the unit that was tried most often."""
+    shown: Raw | None = field(default=None, compare=False)
+    """How later steps see it; kept by the scope once the step has ended."""
 
     def produced(self) -> Raw | None:
         """Return the output; of a step that has not ended, what it has produced so far."""
@@ -94,9 +98,7 @@ class StepState:
 
     def all_logs(self) -> Raw | None:
         """Return the logs of every attempt and iteration as one JSON list."""
-        if len(self.logs) <= 1:
-            return self.logs[0] if self.logs else None
-        return Raw(b"[" + b",".join(bytes(part)[1:-1] for part in self.logs) + b"]")
+        return joined_logs(self.logs)
 
 
 @dataclass(slots=True)
@@ -111,6 +113,8 @@ class RunState:
     result_key: str | None = None
     steps: dict[str, StepState] = field(default_factory=dict)
     interruptions: tuple[Interruption, ...] = ()
+    size: int = 0
+    """Bytes of all outputs and logs, of finished iterations and calls too."""
 
     @property
     def credits(self) -> float:
@@ -162,22 +166,31 @@ class RunState:
             case StepSkipped():
                 step = StepState(event.key, event.type, "SKIPPED", event.at, event.at)
                 step.conditional = event.conditional
+                self._keep_logs(step, event.logs)
                 self.steps[event.key] = step
             case StepReset():
                 self.steps[event.key].partial.clear()
             case StepEnded():
                 self._end_step(self.steps[event.key], event)
 
-    @staticmethod
-    def _end_step(step: StepState, event: StepEnded) -> None:
+    def _keep_logs(self, step: StepState, logs: Raw | None) -> None:
+        if logs is not None:
+            step.logs.append(logs)
+            self.size += size_of(logs)
+
+    def _end_step(self, step: StepState, event: StepEnded) -> None:
         step.status = event.status
         step.end = event.at
-        step.output = step.produced() if event.output is None else event.output
+        # Half an answer is what a cancelled step produced; a failed one must not pass it on.
+        if event.output is not None:
+            self.size += size_of(event.output)
+            step.output = event.output
+        elif step.looped or event.status == "CANCELLED":
+            step.output = step.produced()
         step.error = event.error
         step.code = event.code
         step.credits += event.credits
-        if event.logs is not None:
-            step.logs.append(event.logs)
+        self._keep_logs(step, event.logs)
         for call in step.calls.values():
             if call.end is None:
                 call.end, call.status = event.at, "CANCELLED"
@@ -201,43 +214,70 @@ class RunState:
             if event.call is not None:
                 _start_call(step, event)
             return
-        _end_unit(step, address, event)
+        self._end_unit(step, address, event)
+
+    def _end_unit(self, step: StepState, address: Address, event: UnitEnded) -> None:
+        step.credits += event.credits
+        is_iteration = event.index is not None and event.round is None
+        if event.output is not None and (is_iteration or event.call is not None):
+            self.size += size_of(event.output)
+        if event.call is None:
+            self._keep_logs(step, event.logs)
+        else:
+            _end_call(step, event)
+            self.size += size_of(event.logs)
+        if is_iteration and event.error is None:
+            # The iteration is over: its units have served their purpose.
+            step.items.append(event.output or json.NULL)
+            step.partial.clear()
+            step.answering = None
+            for done in [a for a in step.units if a[0] == event.index]:
+                del step.units[done]
+            return
+        unit = step.units.setdefault(address, UnitState(event.at, attempts=1))
+        unit.open = False
+        unit.failed += event.again
+        # A call that failed for good is a result, too: the model is told.
+        unit.ended = event.error is None or (event.call is not None and not event.again)
+        unit.output, unit.error, unit.credits = event.output, event.error, event.credits
 
 
 def _start_call(step: StepState, event: UnitStarted) -> None:
     assert event.call is not None
-    step.calls[(event.index, event.round, event.call)] = CallState(
-        id=event.call,
-        key=event.tool or "",
-        type=event.tool_type or "",
-        index=event.index,
-        start=event.at,
-    )
+    address = (event.index, event.round, event.call)
+    call = step.calls.get(address)
+    if call is None:
+        step.calls[address] = CallState(
+            id=event.call,
+            key=event.tool or "",
+            type=event.tool_type or "",
+            index=event.index,
+            start=event.at,
+        )
+    else:
+        call.status, call.end, call.error = "RUNNING", None, None
 
 
-def _end_unit(step: StepState, address: Address, event: UnitEnded) -> None:
-    index, round_number, call_id = address
-    step.credits += event.credits
-    if call_id is not None:
-        call = step.calls[(index, round_number, call_id)]
-        call.end = event.at
-        call.status = "FAILED" if event.error is not None else "COMPLETED"
-        call.output, call.error, call.logs = event.output, event.error, event.logs
-        call.credits = event.credits
-    elif event.logs is not None:
-        step.logs.append(event.logs)
-    if index is not None and round_number is None and event.error is None:
-        # The iteration is over: its units have served their purpose.
-        step.items.append(event.output or json.NULL)
-        step.partial.clear()
-        step.answering = None
-        for done in [a for a in step.units if a[0] == index]:
-            del step.units[done]
-        return
-    unit = step.units.setdefault(address, UnitState(event.at, attempts=1))
-    unit.open = False
-    unit.ended = event.error is None or call_id is not None  # a failed call is a result, too
-    unit.output, unit.error, unit.credits = event.output, event.error, event.credits
+def _end_call(step: StepState, event: UnitEnded) -> None:
+    assert event.call is not None
+    call = step.calls[(event.index, event.round, event.call)]
+    call.end = event.at
+    call.status = "FAILED" if event.error is not None else "COMPLETED"
+    call.output, call.error = event.output, event.error
+    call.logs = joined_logs([part for part in (call.logs, event.logs) if part is not None])
+    call.credits += event.credits
+
+
+def joined_logs(parts: Sequence[Raw]) -> Raw | None:
+    """Join lists of log entries into one; ``None`` where there are no lists."""
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    return Raw(b"[" + b",".join(inner for part in parts if (inner := bytes(part)[1:-1])) + b"]")
+
+
+def size_of(value: Raw | None) -> int:
+    """Return the bytes of JSON text, 0 for none."""
+    return 0 if value is None else len(memoryview(value))
 
 
 def output_is_object(output: Raw) -> bool:

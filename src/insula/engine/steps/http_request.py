@@ -1,5 +1,6 @@
 """*http_request*: one request; any answer completes the step, no answer fails it."""
 
+import codecs
 from collections.abc import Sequence
 
 from insula.engine.context import Result, StepContext
@@ -16,9 +17,7 @@ Headers = tuple[tuple[str, str], ...]
 
 async def run(context: StepContext) -> Result:
     """Fill the settings in, send, and return ``{ok, status, headers, body}``."""
-    request = await _request(context)
-    context.activity.doing = f"{request.method} request"
-    response = await context.fetch(request)
+    response = await context.fetch(await _request(context))
     return Result(json.raw(answer(response)))
 
 
@@ -122,11 +121,12 @@ def _joined(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _parsed(response: HttpResponse) -> object:
     kind = next((v for n, v in response.headers if n.lower() == "content-type"), "")
     if "json" in kind.lower() and response.body:
+        body = response.body.removeprefix(codecs.BOM_UTF8).strip()
         try:
-            json.decode(response.body)
+            json.decode(body)
         except json.InvalidJson:
-            return response.body.decode("utf-8", "replace")
-        return Raw(response.body.strip())
+            return body.decode("utf-8", "replace")
+        return Raw(body)
     return response.body.decode(_charset(kind), "replace")
 
 

@@ -5,14 +5,16 @@ the conversation as it was stored.
 """
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from insula.engine.context import Result, StepContext, attempt
+from insula.engine.attempts import attempt
+from insula.engine.context import Result, StepContext
 from insula.engine.document import ModelStep
 from insula.engine.events import Chunk, StepReset
 from insula.engine.failures import StepFailure
-from insula.engine.ports import Activity, ModelDelta, ModelReply, ModelRequest
+from insula.engine.ports import ModelDelta, ModelReply, ModelRequest
 from insula.engine.steps.model_messages import Filled, fill_provider
 from insula.engine.steps.model_tools import Toolbox, run_calls
 from insula.kit import json
@@ -35,25 +37,41 @@ async def run(context: StepContext) -> Result:
     """Hold the conversation; return ``{provider, model, message, tool_calls?, …}``.
 
     Raises:
-        StepFailure: the provider failed, or after ``max_iterations`` the model still asks for tools.
+        StepFailure: the provider failed, or the model still asks for tools after its last round.
     """
     step = context.step
     assert isinstance(step, ModelStep)
     filled = await fill_provider(context, step.provider)
     toolbox = Toolbox.of(context, step.provider)
+    bill = _Bill()
+    try:
+        output = await _converse(context, filled, toolbox, bill)
+    except StepFailure as failure:
+        failure.credits += bill.price
+        raise
+    return Result(output, credits=bill.price)
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What a conversation cost that is journaled by nothing else: inside a tool call, all of it."""
+
+    price: float = 0.0
+
+
+async def _converse(context: StepContext, filled: Filled, toolbox: Toolbox, bill: _Bill) -> Raw:
     messages = list(filled.messages)
-    credits = 0.0
     for number in range(filled.max_iterations):
-        request = _request(context, filled, toolbox, messages)
-        answer, price = await _round(context, number, request)
-        credits += price
-        inner = [call for call in answer.tool_calls if not toolbox.is_external(call["name"])]
-        outer = [call for call in answer.tool_calls if toolbox.is_external(call["name"])]
-        results = await run_calls(context, toolbox, number, inner)
+        request = _request(context, filled, toolbox, messages, number)
+        answer, cost = await _round(context, number, request)
+        bill.price += cost
+        inner, outer = toolbox.divide(answer.tool_calls)
+        if inner and not outer and number + 1 == filled.max_iterations:
+            break  # nobody would hear of what they answer
+        results, cost = await run_calls(context, toolbox, number, inner)
+        bill.price += cost
         if outer or not inner:
-            # A round that is journaled carries its own price; here it would count twice.
-            price = credits if context.nested else 0.0
-            return Result(_output(context, filled, answer, outer, results), credits=price)
+            return _output(context, filled, answer, outer, results)
         messages.append({"role": "assistant", "content": answer.text, "tools": inner})
         messages.append({"role": "tool", "content": results})
     raise StepFailure(
@@ -63,8 +81,14 @@ async def run(context: StepContext) -> Result:
 
 
 def _request(
-    context: StepContext, filled: Filled, toolbox: Toolbox, messages: list[Mapping[str, Any]]
+    context: StepContext,
+    filled: Filled,
+    toolbox: Toolbox,
+    messages: list[Mapping[str, Any]],
+    number: int,
 ) -> ModelRequest:
+    # A model that must call a tool in every round could never answer.
+    mode = "auto" if filled.tools_mode == "required" and number else filled.tools_mode
     return ModelRequest(
         app_id=context.ports.app_id,
         provider=filled.provider,
@@ -75,47 +99,50 @@ def _request(
         max_tokens=filled.max_tokens,
         tools=toolbox.definitions,
         tools_parallel=filled.tools_parallel,
-        tools_mode=filled.tools_mode,
+        tools_mode=mode,
         timeout=context.timeout(context.ports.timeouts.model),
         options=filled.options,
     )
 
 
 async def _round(context: StepContext, number: int, request: ModelRequest) -> tuple[Round, float]:
-    index = context.address[0]
-    if context.nested:
-        result = await _ask(context, request)
-    else:
+    """Ask, or return what is stored of this round; and what nobody else journals of its cost."""
+    index, round_number, call = context.address
+    if call is None:
         inner = context.at((index, number, None))
-        seconds = request.timeout
-        result = await attempt(inner, lambda: _ask(inner, request), timeout=seconds)
+    else:  # the address names its effects only: the round is part of the call
+        inner = context.at((index, round_number, f"{call}/{number}"))
+    result = await attempt(
+        inner, lambda: _ask(inner, request), timeout=request.timeout, journal=call is None
+    )
     stored = json.decode(result.output)
-    return Round(**{**stored, "tool_calls": tuple(stored["tool_calls"])}), result.credits
+    cost = 0.0 if call is None else result.credits
+    return Round(**{**stored, "tool_calls": tuple(stored["tool_calls"])}), cost
 
 
 async def _ask(context: StepContext, request: ModelRequest) -> Result:
     """Ask once and stream the answer; the stored form of the round is the result's output."""
-    provider, model = context.ports.models.identify(request.provider, request.model)
-    part = Activity(f"model {provider}/{model}", context.ports.clock())
-    context.activity.parts.append(part)
+    models = context.ports.models
+    provider, model = models.identify(request.provider, request.model)
+    part = context.begin_effect(f"model {provider}/{model}")
     keyed = replace(request, idempotency_key=context.effect_key())
     await context.ports.recorder.stored()
+    context.crew.check()
     reply: ModelReply | None = None
-    stream = context.ports.models.stream(keyed, part)
-    async for piece in stream:
-        if isinstance(piece, ModelReply):
-            reply = piece
-        else:
-            _tell(context, piece, provider, model)
-    context.activity.parts.remove(part)
+    async with aclosing(models.stream(keyed, part)) as stream:
+        async for piece in stream:
+            if isinstance(piece, ModelReply):
+                reply = piece
+            else:
+                _tell(context, piece, provider, model)
+    context.end_effect(part)
     if reply is None:
         raise StepFailure(f"{provider} ended its answer without an end", "provider")
-    _check_json(request, reply)
-    return Result(json.raw(_stored(reply)), credits=reply.credits)
+    return _checked(request, reply)
 
 
 def _tell(context: StepContext, delta: ModelDelta, provider: str, model: str) -> None:
-    if context.nested:
+    if context.tool is not None:
         return
     now = context.ports.clock()
     if delta.restart:
@@ -125,15 +152,21 @@ def _tell(context: StepContext, delta: ModelDelta, provider: str, model: str) ->
         context.emit(Chunk(now, context.key, provider, model, delta.text, index=index))
 
 
-def _check_json(request: ModelRequest, reply: ModelReply) -> None:
-    if request.response_format != "json" or reply.tool_calls or reply.refusal:
-        return
+def _checked(request: ModelRequest, reply: ModelReply) -> Result:
+    """Return the round as it is stored.
+
+    Raises:
+        StepFailure: ``provider``, what it answered is not JSON where it should be.
+    """
     try:
-        json.decode(reply.text)
+        if request.response_format == "json" and not reply.tool_calls and reply.refusal is None:
+            json.decode(reply.text)
+        return Result(json.raw(_stored(reply)), credits=reply.credits)
     except json.InvalidJson as error:
         raise StepFailure(
-            f"response_format is json, but {reply.provider} did not answer with JSON: {error}",
+            f"{reply.provider} did not answer with JSON (response_format): {error}",
             "provider",
+            credits=reply.credits,
         ) from error
 
 
@@ -156,7 +189,8 @@ def _output(
     outer: list[Mapping[str, Any]],
     results: list[Mapping[str, Any]],
 ) -> Raw:
-    as_json = filled.response_format == "json" and not outer and answer.refusal is None
+    as_json = filled.response_format == "json" and not answer.tool_calls
+    as_json = as_json and answer.refusal is None
     output: dict[str, Any] = {
         "provider": answer.provider,
         "model": answer.model,
@@ -168,7 +202,7 @@ def _output(
         output["tool_results"] = [{k: r[k] for k in ("id", "name", "output")} for r in results]
     if answer.refusal is not None:
         output["refusal"] = answer.refusal
-    if context.address[0] is not None:
+    if context.address[0] is not None and context.tool is None:
         output["index"] = context.address[0]
     if answer.raw is not None:
         output["raw"] = dict(answer.raw)

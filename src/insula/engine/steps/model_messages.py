@@ -53,8 +53,16 @@ async def fill_provider(context: StepContext, provider: ModelProvider) -> Filled
         tools_parallel=provider.tools_parallel is not False,
         tools_mode=provider.tools_mode or "auto",
         max_iterations=max(1, min(int(asked), _HIGHEST_ITERATIONS)),
-        options=dict(provider.model_extra or {}),
+        options=_options(provider),
     )
+
+
+def _options(provider: ModelProvider) -> dict[str, Any]:
+    """Return what stands in the settings besides: ``features``, and what only a provider knows."""
+    options = dict(provider.model_extra or {})
+    if provider.features is not None:
+        options["features"] = provider.features.model_dump(exclude_unset=True)
+    return options
 
 
 def _take(renderer: Renderer, provider: ModelProvider) -> Slot | list[dict[str, Any]]:
@@ -70,13 +78,17 @@ def _take_part(renderer: Renderer, part: dict[str, Any]) -> dict[str, Any]:
         return {"literal": {k: v for k, v in part.items() if k != "disable_variables"}}
     taken: dict[str, Any] = {}
     for key, value in part.items():
-        if key in ("role", "type", "id", "name", "disable_variables"):
+        if key == "disable_variables":
+            continue
+        if key in ("role", "type", "id", "name"):
             taken[key] = {"literal": value}
         elif key in ("content", "tools") and isinstance(value, list):
             taken[key] = {"parts": [_take_part(renderer, inner) for inner in value]}
         else:
             _refuse_files(value)
-            taken[key] = {"tree": renderer.tree(value)}
+            is_url = key == "url" and isinstance(value, str) and not value.startswith("data:")
+            slot = renderer.text(value, "url") if is_url else renderer.tree(value)
+            taken[key] = {"tree": slot}
     return {"members": taken}
 
 

@@ -2,17 +2,25 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from insula.engine.context import Result, StepContext, attempt
-from insula.engine.document import ModelProvider
-from insula.engine.events import UnitEnded
-from insula.engine.failures import StepFailure
+from insula.engine.attempts import (
+    attempt,
+    end_failed,
+    end_unit,
+    seconds,
+    stored_result,
+    stored_unit,
+)
+from insula.engine.context import Result, StepContext
+from insula.engine.document import AnyStep, ModelProvider, ModelStep, ModelTool
+from insula.engine.failures import StepFailure, plain
 from insula.engine.graph import EXTERNAL
 from insula.engine.inputs import json_schema
-from insula.engine.ports import Activity, Fenced, ToolDefinition
+from insula.engine.ports import Fenced, ToolDefinition
+from insula.engine.state import Address
 from insula.kit import json
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -24,40 +32,60 @@ class Toolbox:
     """The tools of one model step; names are as the model knows them."""
 
     definitions: tuple[ToolDefinition, ...]
+    steps: frozenset[str]
     external: frozenset[str]
 
     @staticmethod
     def of(context: StepContext, provider: ModelProvider) -> "Toolbox":
         """Read the step's ``tools``: step keys, ``external:NAME``, or objects that say more."""
-        definitions, external = [], set()
+        definitions: dict[str, ToolDefinition] = {}
+        external: set[str] = set()
         for tool in provider.tools or []:
-            named = tool if isinstance(tool, str) else tool.name
-            name = named.removeprefix(EXTERNAL)
-            if named.startswith(EXTERNAL):
+            told = ModelTool(name=tool) if isinstance(tool, str) else tool
+            name = told.name.removeprefix(EXTERNAL)
+            if told.name.startswith(EXTERNAL):
                 external.add(name)
-            step = context.scope.plan.tools.get(name)
-            about = "" if isinstance(tool, str) else tool.description or ""
-            described = about or str(
-                (step.model_extra or {}).get("description", "") if step else ""
-            )
-            definition = None if isinstance(tool, str) else tool.input
-            schema = _ANYTHING if definition is None else json_schema(definition)
-            definitions.append(ToolDefinition(name, described or f"Runs {name}", schema))
-        return Toolbox(tuple(definitions), frozenset(external))
+            definitions.setdefault(name, _definition(name, told, context.scope.plan.tools))
+        steps = frozenset(definitions) - external
+        return Toolbox(tuple(definitions.values()), steps, frozenset(external))
 
-    def is_external(self, name: str) -> bool:
-        """Say whether the caller runs this tool, not a step."""
-        return name in self.external
+    def divide(
+        self, calls: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """Divide calls into those that steps answer and those that the caller answers."""
+        inner = [call for call in calls if call["name"] not in self.external]
+        outer = [call for call in calls if call["name"] in self.external]
+        return inner, outer
+
+
+def _definition(name: str, tool: ModelTool, steps: Mapping[str, AnyStep]) -> ToolDefinition:
+    step = None if tool.name.startswith(EXTERNAL) else steps.get(name)
+    said = (step.model_extra or {}).get("description") if step is not None else None
+    described = tool.description or (said if isinstance(said, str) else "") or f"Runs {name}"
+    schema = _ANYTHING if tool.input is None else json_schema(tool.input)
+    return ToolDefinition(name, described, schema)
 
 
 async def run_calls(
     context: StepContext, toolbox: Toolbox, number: int, calls: list[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """Run the calls of a round, at once if the step allows; return their results for the model."""
-    provider = getattr(context.step, "provider", None)
+) -> tuple[list[Mapping[str, Any]], float]:
+    """Run the calls of a round, at once if the step allows.
+
+    Returns their results for the model, and what those cost that are not journaled by themselves.
+    """
+    step = context.step
+    assert isinstance(step, ModelStep)
     named = _named(number, calls)
-    if provider is not None and provider.tools_parallel is False:
-        return [await _call(context, toolbox, number, i, call) for i, call in named]
+    if len(named) < 2 or step.provider.tools_parallel is False:
+        answers = [await _call(context, toolbox, number, i, call) for i, call in named]
+    else:
+        answers = await _together(context, toolbox, number, named)
+    return [answer for answer, _ in answers], sum(price for _, price in answers)
+
+
+async def _together(
+    context: StepContext, toolbox: Toolbox, number: int, named: list[tuple[str, Mapping[str, Any]]]
+) -> list[tuple[Mapping[str, Any], float]]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -74,7 +102,8 @@ def _named(number: int, calls: list[Mapping[str, Any]]) -> list[tuple[str, Mappi
     named = []
     for place, call in enumerate(calls):
         given = str(call["id"])
-        ours = given if _PLAIN_ID.fullmatch(given) and given not in seen else f"{number}.{place}"
+        # No id that is taken as it is can hold the sign that ours begin with.
+        ours = given if _PLAIN_ID.fullmatch(given) and given not in seen else f"#{number}.{place}"
         seen.add(ours)
         named.append((ours, call))
     return named
@@ -82,77 +111,95 @@ def _named(number: int, calls: list[Mapping[str, Any]]) -> list[tuple[str, Mappi
 
 async def _call(
     context: StepContext, toolbox: Toolbox, number: int, call_id: str, call: Mapping[str, Any]
-) -> Mapping[str, Any]:
+) -> tuple[Mapping[str, Any], float]:
     """Run one call; its failure is an answer to the model, not the step's."""
+    price = 0.0
     try:
-        output: Any = (await _journaled(context, toolbox, number, call_id, call)).output
+        tool = _tool_context(context, toolbox, number, call_id, call)
+        result = await _run(context, tool)
+        output, price = json.decode(result.output), result.credits
     except StepFailure as failure:
-        output = {"error": failure.message}
-    return {"type": "tool_result", "id": call["id"], "name": call["name"], "output": output}
-
-
-async def _journaled(
-    context: StepContext, toolbox: Toolbox, number: int, call_id: str, call: Mapping[str, Any]
-) -> Result:
-    tool = _tool_context(context, number, call_id, call)
-    if context.nested and tool.step.type != "workflow":  # a child's id must be journaled always
-        return await _run_tool(tool)
-    unit = context.scope.state.steps[context.key].units.get(tool.address)
-    if unit is not None and unit.ended:
-        return await attempt(tool, lambda: _run_tool(tool), timeout=None)
-    logs, error, output, price = None, None, None, 0.0
-    try:
-        result = await _attempted(tool)
-        context.activity.parts.remove(tool.activity)
-        output, logs, price = result.output, result.logs, result.credits
-        return result
-    except StepFailure as failure:
-        error, logs = failure.message, failure.logs
-        raise
-    finally:
-        if output is not None or error is not None:  # neither: the call was cancelled
-            now = context.ports.clock()
-            index = context.address[0]
-            _, _, address = tool.address
-            told = UnitEnded(
-                now, context.key, index, number, address, output, error, logs, credits=price
-            )
-            context.emit(told)
-
-
-async def _attempted(tool: StepContext) -> Result:
-    if tool.step.type == "workflow":  # it journals its attempts itself, with its child's id
-        return await _run_tool(tool)
-    seconds = tool.step.timeout
-    return await attempt(tool, lambda: _run_tool(tool), timeout=seconds, ends=False)
+        context.crew.check()  # a call that is being stopped does not fail
+        output, price = {"error": failure.message}, failure.credits
+    answer = {"type": "tool_result", "id": call["id"], "name": call["name"], "output": output}
+    return answer, price
 
 
 def _tool_context(
-    context: StepContext, number: int, call_id: str, call: Mapping[str, Any]
+    context: StepContext, toolbox: Toolbox, number: int, call_id: str, call: Mapping[str, Any]
 ) -> StepContext:
     name = str(call["name"])
-    step = context.scope.plan.tools.get(name)
+    step = context.scope.plan.tools.get(name) if name in toolbox.steps else None
     if step is None:
-        raise StepFailure(f"There is no tool {name!r}", "input")
+        raise StepFailure(f"There is no tool {plain(name, 200)!r}", "input")
     if not isinstance(call["input"], dict):
         raise StepFailure(f"The arguments of {name} must be an object", "input")
-    args = json.raw(call["input"])
-    outer = context.address[2]
-    address = (context.address[0], number, call_id if outer is None else f"{outer}/{call_id}")
-    activity = Activity(f"tool {name}", context.ports.clock())
-    context.activity.parts.append(activity)
+    index, outer_round, outer = context.address
+    address: Address = (index, number, call_id)
+    if outer is not None:
+        address = (index, outer_round, f"{outer}/{number}/{call_id}")
     return replace(
         context,
         step=step,
-        scope=replace(context.scope, args=args, index=None, item=None),
+        scope=replace(context.scope, args=json.raw(call["input"])),
         address=address,
-        activity=activity,
-        started={"tool": name, "tool_type": step.type},
-        nested=True,
+        activity=context.begin_effect(f"tool {name}"),
+        tool=name,
         requests=0,
+        told=[],
     )
 
 
-async def _run_tool(tool: StepContext) -> Result:
+async def _run(context: StepContext, tool: StepContext) -> Result:
+    """Run a call; what its result costs is what is not journaled with it."""
+    is_child = tool.step.type == "workflow"  # a child's id must be known whatever dies
+    try:
+        if context.tool is not None and not is_child:
+            result = await _as_part(context, tool)
+        elif (unit := stored_unit(tool)) is not None and unit.ended:
+            result = stored_result(unit)
+        else:
+            result = await _as_unit(tool)
+    except StepFailure:
+        context.crew.check()  # of what is being stopped, the receipt still has to tell
+        context.end_effect(tool.activity)
+        raise
+    context.end_effect(tool.activity)
+    return result
+
+
+async def _as_part(context: StepContext, tool: StepContext) -> Result:
+    """Run a call inside of another one: it is a part of that one."""
+    try:
+        result = await _attempted(tool, journal=False)
+    except StepFailure as failure:
+        context.told += [logs] if (logs := tool.all_logs(failure.logs)) is not None else []
+        raise
+    context.told += [logs] if (logs := tool.all_logs(result.logs)) is not None else []
+    return result
+
+
+async def _as_unit(tool: StepContext) -> Result:
+    """Run a call as a unit of its own in the journal, an entry of the step's ``calls``."""
+    try:
+        if tool.step.type == "workflow":
+            result = await tool.kinds["workflow"](tool)  # journals its attempts with their children
+        else:
+            result = await _attempted(tool, journal=True)
+        end_unit(tool, result)
+    except StepFailure as failure:
+        tool.crew.check()
+        end_failed(tool, failure, again=False)
+        raise StepFailure(failure.message, failure.code) from failure
+    return replace(result, credits=0.0)
+
+
+async def _attempted(tool: StepContext, *, journal: bool) -> Result:
     kind = tool.kinds[tool.step.type]
-    return await kind(tool)
+    return await attempt(
+        tool,
+        lambda: kind(tool),
+        timeout=seconds(tool.step, tool.ports.timeouts),
+        ends=False,
+        journal=journal,
+    )

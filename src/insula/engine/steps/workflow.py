@@ -1,8 +1,10 @@
 """*workflow*: a child run, executed inside its parent's task."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from insula.engine.context import Result, StepContext, attempt
+from insula.engine.attempts import attempt, seconds, stored_unit
+from insula.engine.context import Result, StepContext
 from insula.engine.document import WorkflowStep
 from insula.engine.failures import StepFailure
 from insula.engine.ports import ChildRequest
@@ -14,40 +16,59 @@ async def run(context: StepContext) -> Result:
     """Run the child to its end; a child that did not complete fails the step.
 
     A child whose id is journaled already is gone on with, under the same id: its own journal knows
-    what it has done, so an interruption of its parent is no new attempt.
+    what it has done, so an interruption of its parent is no new attempt. A retry is a new child.
     """
-    known = _stored_child(context)
-    if known is not None:
-        return await _child(context, known)
-    run_id = context.ports.new_id("run")
+    unit = stored_unit(context)
+    known = unit.child if unit is not None and unit.open else None
+    child = known
+
+    def new_child() -> str:
+        nonlocal child
+        child = context.ports.new_id("run")
+        return child
+
+    async def work() -> Result:
+        assert child is not None
+        return await _child(context, child)
+
     return await attempt(
         context,
-        lambda: _child(context, run_id),
-        timeout=context.step.timeout,
+        work,
+        timeout=seconds(context.step, context.ports.timeouts),
+        begun=known is not None,
         ends=False,
-        child=run_id,
+        child=new_child,
     )
 
 
-def _stored_child(context: StepContext) -> str | None:
-    step = context.scope.state.steps.get(context.key)
-    unit = None if step is None else step.units.get(context.address)
-    return unit.child if unit is not None and unit.open else None
-
-
 async def _child(context: StepContext, run_id: str) -> Result:
-    step = context.step
-    assert isinstance(step, WorkflowStep)
-    given = await child_input(context, step.input)
-    version = "latest" if step.workflow_version_id is None else step.workflow_version_id
-    request = ChildRequest(run_id, context.key, step.workflow_id, version, step.step_key, given)
-    context.activity.doing = f"child run {run_id}"
+    request = await _request(context, run_id)
+    part = context.begin_effect(f"child run {run_id}")
     await context.ports.recorder.stored()
-    outcome = await context.ports.children.run(request, context.activity)
+    context.crew.check()
+    outcome = await context.ports.children.run(request, part)
+    context.end_effect(part)
     if outcome.status in ("COMPLETED", "SKIPPED"):
         return Result(outcome.output, credits=outcome.credits)
     what = outcome.error or f"The child run was {outcome.status.lower()}"
     raise StepFailure(what, "child", output=outcome.output, credits=outcome.credits)
+
+
+async def _request(context: StepContext, run_id: str) -> ChildRequest:
+    step = context.step
+    assert isinstance(step, WorkflowStep)
+    version = "latest" if step.workflow_version_id is None else step.workflow_version_id
+    names = (step.workflow_id, version if isinstance(version, str) else None, step.step_key)
+    workflow_id, named, step_key = await _filled(context, names)
+    given = await child_input(context, step.input)
+    return ChildRequest(run_id, context.key, workflow_id, named or version, step_key, given)
+
+
+async def _filled(context: StepContext, names: Sequence[str | None]) -> list[str | None]:
+    renderer = context.renderer()
+    slots = [None if name is None else renderer.text(name) for name in names]
+    await renderer.evaluate()
+    return [None if slot is None else renderer.filled_text(slot).strip() for slot in slots]
 
 
 async def child_input(context: StepContext, given: Any) -> Raw:

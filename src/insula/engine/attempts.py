@@ -1,0 +1,214 @@
+"""Trying a unit until it has a result: timeout, retry, and what an interruption leaves behind.
+
+Every attempt is journaled with its start and its end; a unit whose result stands is never tried
+again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from insula.engine.context import Result, StepContext
+from insula.engine.document import AnyStep, Retry
+from insula.engine.events import StepReset, UnitEnded, UnitStarted
+from insula.engine.failures import StepFailure
+from insula.engine.ports import Timeouts
+from insula.engine.state import UnitState
+from insula.kit.json import NULL, Raw
+
+Work = Callable[[], Awaitable[Result]]
+
+_NEVER_RETRIED = frozenset(
+    ("limit_output", "limit_logs", "limit_iterations", "egress", "input", "not_available")
+)
+_LONGEST_BACKOFF = 300.0
+
+
+async def attempt(
+    context: StepContext,
+    work: Work,
+    *,
+    timeout: float | None,
+    begun: bool = False,
+    ends: bool = True,
+    journal: bool = True,
+    child: Callable[[], str] | None = None,
+) -> Result:
+    """Try a unit until it has a result, and journal every attempt.
+
+    ``begun``: its first start is stored already. ``ends``: store its result here, not with what it
+    is a part of. Without ``journal`` nothing is stored, it is part of a greater unit. ``child``
+    makes the id of the run that an attempt starts.
+
+    Raises:
+        StepFailure: it failed, more often than ``retry`` allows, or was interrupted too often.
+    """
+    unit = stored_unit(context) if journal else None
+    if unit is not None and unit.ended:
+        return stored_result(unit)
+    if unit is not None and unit.open and not begun:
+        _check_interrupted(context, unit)
+    number, failures = (0, 0) if unit is None else (unit.attempts, unit.failed)
+    spent = 0.0  # by failed attempts that are not journaled
+    while True:
+        if not begun and journal:
+            number += 1
+            _start(context, number, None if child is None else child())
+        begun = False
+        context.begin_attempt()
+        try:
+            result = await bounded(work, timeout)
+        except StepFailure as failure:
+            context.crew.check()  # nothing is tried again in a run that is stopping
+            failures += 1
+            if not is_retried(context.step, failure, failures):
+                failure.credits += spent
+                raise
+            if journal:
+                end_failed(context, failure, again=True)
+            else:
+                spent += failure.credits
+            await _back_off(context, failures)
+            continue
+        if ends and journal:
+            end_unit(context, result)
+        return replace(result, credits=result.credits + spent) if spent else result
+
+
+def stored_unit(context: StepContext) -> UnitState | None:
+    """Return what the journal knows of this unit."""
+    step = context.scope.state.steps.get(context.key)
+    return None if step is None else step.units.get(context.address)
+
+
+def stored_result(unit: UnitState) -> Result:
+    """Return the result of a unit that has ended; what it cost is told already.
+
+    Raises:
+        StepFailure: it failed for good.
+    """
+    if unit.error is not None:
+        raise StepFailure(unit.error)
+    return Result(unit.output or NULL)
+
+
+def end_unit(context: StepContext, result: Result) -> None:
+    """Journal a unit's result."""
+    _end(context, output=result.output, logs=result.logs, price=result.credits)
+
+
+def end_failed(context: StepContext, failure: StepFailure, *, again: bool) -> None:
+    """Journal that an attempt failed."""
+    error, price = failure.message, failure.credits
+    try:
+        _end(context, error=error, logs=failure.logs, price=price, again=again)
+    except StepFailure:  # its logs are too large
+        _end(context, error=error, price=price, again=again)
+
+
+async def bounded(work: Work, timeout: float | None) -> Result:
+    """Await the work, for so many seconds.
+
+    Raises:
+        StepFailure: ``timeout``, or what the work raises.
+    """
+    if timeout is None:
+        return await work()
+    try:
+        async with asyncio.timeout(timeout) as clock:
+            return await work()
+    except TimeoutError as error:
+        if not clock.expired():  # a port's own, which should have been a failure
+            raise
+        raise StepFailure(f"No result within {timeout:g} s (timeout)", "timeout") from error
+
+
+def seconds(step: AnyStep, defaults: Timeouts) -> float | None:
+    """Return how long one attempt may take. The sandbox keeps the time of code itself; a model's
+    rounds each have their own."""
+    match step.type:
+        case "http_request":
+            return defaults.http_request if step.timeout is None else step.timeout
+        case "browser":
+            return defaults.browser if step.timeout is None else step.timeout
+        case "code" | "model":
+            return None
+    return step.timeout
+
+
+def is_retried(step: AnyStep, failure: StepFailure, failures: int) -> bool:
+    """Say whether there is another attempt after so many failed ones."""
+    retry = step.retry
+    if retry is None or failures > retry.max or failure.code in _NEVER_RETRIED:
+        return False
+    return retry.on is None or failure.code in retry.on
+
+
+def delay(retry: Retry, failures: int) -> float:
+    """Return the seconds before the next attempt: doubled each time, five minutes at most."""
+    return min(retry.backoff * 2.0 ** min(failures - 1, 20), _LONGEST_BACKOFF)
+
+
+def _check_interrupted(context: StepContext, unit: UnitState) -> None:
+    times = unit.interrupted + 1
+    if context.step.on_interrupt == "fail":
+        raise StepFailure(
+            "The process died while this step ran, and its on_interrupt is fail: "
+            "whether it had an effect is not known",
+            "interrupted",
+        )
+    if times >= context.ports.max_attempts:
+        raise StepFailure(f"Interrupted {times} times; it is not tried again", "interrupted")
+
+
+def _start(context: StepContext, number: int, child: str | None) -> None:
+    index, round_number, call = context.address
+    if call is None and context.scope.state.steps[context.key].partial:
+        context.emit(StepReset(context.ports.clock(), context.key))
+    context.emit(
+        UnitStarted(
+            context.ports.clock(),
+            context.key,
+            number,
+            index=index,
+            round=round_number,
+            call=call,
+            child=child,
+            tool=context.tool,
+            tool_type=None if context.tool is None else context.step.type,
+        )
+    )
+
+
+def _end(
+    context: StepContext,
+    output: Raw | None = None,
+    error: str | None = None,
+    logs: Raw | None = None,
+    price: float = 0.0,
+    *,
+    again: bool = False,
+) -> None:
+    index, round_number, call = context.address
+    context.emit(
+        UnitEnded(
+            context.ports.clock(),
+            context.key,
+            index=index,
+            round=round_number,
+            call=call,
+            output=output,
+            error=error,
+            logs=context.all_logs(logs),
+            credits=price,
+            again=again,
+        )
+    )
+
+
+async def _back_off(context: StepContext, failures: int) -> None:
+    assert context.step.retry is not None
+    context.activity.parts.clear()
+    context.activity.doing, doing = "waiting to try again", context.activity.doing
+    await asyncio.sleep(delay(context.step.retry, failures))
+    context.activity.doing = doing  # not in a finally: a receipt still has to tell
