@@ -17,10 +17,12 @@ RUN = {
         "wait": {"key": "wait", "type": "code", "status": "CANCELLED", "start": 1, "end": 9}
     },
     "cancellation": {
+        "requested_at": "2026-01-31T12:00:00.996Z",
+        "stopped_at": "2026-01-31T12:00:01.000Z",
         "interrupted": [
             {"key": "wait", "doing": "running code", "for_ms": 812, "effect_possible": False},
             {"key": "call", "doing": "waiting", "for_ms": 3, "effect_possible": True},
-        ]
+        ],
     },
 }
 
@@ -54,6 +56,7 @@ def test_cancel_tells_what_was_interrupted(server: FakeServer, invoke: Invoke) -
     outcome = invoke("runs", "cancel", "work_1", "run_1", "--discover")
     assert outcome.code == ExitCode.OK
     assert outcome.out == "run_1  CANCELLED\n"
+    assert "Everything had stopped after 4 ms; the answer took" in outcome.err
     assert "  wait: running code for 812 ms\n" in outcome.err
     assert "  call: waiting for 3 ms; its effect may have happened" in outcome.err
     assert server.asked[0].query == {"verbose": ["all"]}

@@ -120,7 +120,9 @@ def describe(step: StepProgress) -> str:
         return printable(step.error.splitlines()[0]) if step.error.strip() else ""
     if step.text:
         return printable("…" + " ".join(step.text.split())[-_TAIL:])
-    return f"{step.calls} tool calls" if step.calls else ""
+    if not step.calls:
+        return ""
+    return "1 tool call" if step.calls == 1 else f"{step.calls} tool calls"
 
 
 class LiveProgress:

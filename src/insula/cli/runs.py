@@ -1,6 +1,7 @@
 """``insula runs``: list, show, follow, cancel and replay runs."""
 
 import time
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -170,15 +171,18 @@ async def _cancel(target: Target, path: str, as_json: bool) -> None:
         say(f"The run had already ended: {status}.")
         return
     show(f"{run['id']}  CANCELLED")
-    say(f"Everything had stopped when the answer came, {took:.0f} ms after it was asked for.")
-    for line in interruptions(run.get("cancellation")):
+    for line in told_of(run.get("cancellation"), took):
         say(line)
 
 
-def interruptions(receipt: Any) -> list[str]:
-    """Return a line for each step that a cancel interrupted."""
-    entries = receipt.get("interrupted") if isinstance(receipt, dict) else None
-    lines = []
+def told_of(receipt: Any, took: float) -> list[str]:
+    """Say in lines what a receipt holds: how long everything took to stop, and what it was doing."""
+    receipt = receipt if isinstance(receipt, dict) else {}
+    lines = [f"Everything had stopped when the answer came, {took:.0f} ms after it was asked for."]
+    stopped = _milliseconds_between(receipt.get("requested_at"), receipt.get("stopped_at"))
+    if stopped is not None:
+        lines[0] = f"Everything had stopped after {stopped} ms; the answer took {took:.0f} ms."
+    entries = receipt.get("interrupted")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict):
             effect = "; its effect may have happened" if entry.get("effect_possible") else ""
@@ -186,6 +190,15 @@ def interruptions(receipt: Any) -> list[str]:
             after = f" for {duration(int(spent))}" if isinstance(spent, int | float) else ""
             lines.append(f"  {entry.get('key')}: {entry.get('doing')}{after}{effect}")
     return lines
+
+
+def _milliseconds_between(start: Any, end: Any) -> int | None:
+    try:
+        return round(
+            (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
+        )
+    except (TypeError, ValueError):
+        return None
 
 
 @commands.command("replay")
