@@ -176,7 +176,7 @@ async def _cancel(target: Target, path: str, as_json: bool) -> None:
 
 
 def told_of(receipt: Any, took: float) -> list[str]:
-    """Say in lines what a receipt holds: how long everything took to stop, and what it was doing."""
+    """Say in lines what a receipt holds: how long it took to stop, and what was interrupted."""
     receipt = receipt if isinstance(receipt, dict) else {}
     lines = [f"Everything had stopped when the answer came, {took:.0f} ms after it was asked for."]
     stopped = _milliseconds_between(receipt.get("requested_at"), receipt.get("stopped_at"))
