@@ -1,8 +1,6 @@
 """Reading beside the writer: a few threads, each with a connection that cannot write."""
 
 import asyncio
-import sqlite3
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,32 +15,22 @@ T = TypeVar("T")
 
 QUERIES_WAITING_MAX = 1_000
 DEADLINE = 30.0
+_OPERATIONS_BETWEEN_QUESTIONS = 20_000
 
 
 class _Reading:
-    """One query, which may be interrupted from another thread while it runs and never after."""
+    """One query, which another thread may ask to stop.
+
+    SQLite asks every so often whether to go on. ``sqlite3_interrupt`` would not do: between two
+    statements it is lost.
+    """
 
     def __init__(self, query: Callable[[Connection], Any]) -> None:
         self.query = query
-        self._lock = threading.Lock()
-        self._raw: sqlite3.Connection | None = None
-        self._interrupted = False
+        self.interrupted = False
 
-    def begin(self, raw: sqlite3.Connection) -> None:
-        with self._lock:
-            if self._interrupted:
-                raise sqlite3.OperationalError("interrupted")
-            self._raw = raw
-
-    def end(self) -> None:
-        with self._lock:
-            self._raw = None
-
-    def interrupt(self) -> None:
-        with self._lock:
-            self._interrupted = True
-            if self._raw is not None:
-                self._raw.interrupt()
+    def stops(self) -> bool:
+        return self.interrupted
 
 
 class Readers:
@@ -86,13 +74,13 @@ class Readers:
             ) from None
         finally:
             self._running.discard(reading)
-            reading.interrupt()
+            reading.interrupted = True
 
     async def close(self) -> None:
         """Interrupt what runs, end the threads, close the connections."""
         self._closed = True
         for reading in list(self._running):
-            reading.interrupt()
+            reading.interrupted = True
         # Interrupted queries end at once, so this does not hold up the loop.
         self._executor.shutdown(wait=True, cancel_futures=True)
         for connection in self._idle:
@@ -104,7 +92,7 @@ class Readers:
         connection = self._idle.pop() if self._idle else self._engine.connect()
         raw = driver(connection)
         try:
-            reading.begin(raw)
+            raw.set_progress_handler(reading.stops, _OPERATIONS_BETWEEN_QUESTIONS)
             raw.execute("BEGIN")
             return reading.query(connection)
         except Exception as error:
@@ -113,7 +101,7 @@ class Readers:
                 raise unavailable from error
             raise
         finally:
-            reading.end()
+            raw.set_progress_handler(None, 0)
             if connection.in_transaction():
                 connection.rollback()
             if raw.in_transaction:

@@ -142,8 +142,8 @@ runs = Table(
     Column("ended_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    # Most runs complete, and most come from the API: only the others are worth an index of their own,
-    # which a run that completes then never touches.
+    # Most runs complete, and most come from the API: only the others are worth an index of their
+    # own, which a run that completes then never touches.
     Index("runs_by_app", "app_id", "id"),
     Index("runs_by_workflow", "workflow_id", "app_id", "id"),
     Index("runs_by_app_status", "app_id", "status", "id", **_where("status IN " + _UNUSUAL)),

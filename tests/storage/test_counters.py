@@ -1,0 +1,109 @@
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, delete
+
+from insula.storage import counters, tables
+from insula.storage.sqlite import SqliteDatabase
+
+
+def bump(app: str, workflow: str, status: str, origin: str = "ENDPOINT", delta: int = 1):
+    return lambda connection: counters.bump(connection, app, workflow, status, origin, delta)
+
+
+async def test_counts_by_any_part_of_the_key(database: SqliteDatabase) -> None:
+    for unit in (
+        bump("a", "w", "RUNNING", delta=3),
+        bump("a", "w", "FAILED", "TEST"),
+        bump("a", "v", "RUNNING"),
+        bump("b", "w", "RUNNING"),
+    ):
+        await database.write(unit)
+
+    def query(connection: Connection) -> list[int]:
+        return [
+            counters.count(connection, "a"),
+            counters.count(connection, "a", "w"),
+            counters.count(connection, "a", status="RUNNING"),
+            counters.count(connection, "a", "w", "FAILED", "TEST"),
+            counters.count(connection, "a", status=["RUNNING", "FAILED"], origin=["TEST"]),
+            counters.count(connection, "a", status=[]),
+            counters.count(connection, "nobody"),
+        ]
+
+    assert await database.read(query) == [5, 4, 4, 1, 1, 0, 0]
+
+
+async def test_the_bumps_of_a_unit_that_fails_vanish_with_it(database: SqliteDatabase) -> None:
+    def bad(connection: Connection) -> None:
+        counters.bump(connection, "a", "w", "RUNNING", "ENDPOINT", 100)
+        raise LookupError
+
+    futures = [database.submit(bad if n % 3 == 1 else bump("a", "w", "RUNNING")) for n in range(9)]
+    await asyncio.gather(*futures, return_exceptions=True)
+    assert await database.read(lambda connection: counters.count(connection, "a")) == 6
+    with pytest.raises(LookupError):
+        await database.write(bad)
+    await database.write(bump("a", "w", "RUNNING"))
+    assert await database.read(lambda connection: counters.count(connection, "a")) == 7
+
+
+async def test_a_group_writes_each_counter_once(database: SqliteDatabase) -> None:
+    statements: list[str] = []
+
+    def listen(connection: Connection) -> None:
+        counters.driver(connection).set_trace_callback(statements.append)
+
+    await asyncio.gather(
+        database.submit(listen), *[database.submit(bump("a", "w", "RUNNING")) for _ in range(50)]
+    )
+    written = [text for text in statements if "INTO counters" in text]
+    assert 1 <= len(written) <= 2
+
+
+async def test_more_counters_than_fit_one_statement(database: SqliteDatabase) -> None:
+    def unit(connection: Connection) -> None:
+        for number in range(1_201):
+            counters.bump(connection, "a", f"{number}", "RUNNING", "ENDPOINT", 1)
+
+    await database.write(unit)
+    assert await database.read(lambda connection: counters.count(connection, "a")) == 1_201
+
+
+statuses = st.sampled_from(["PENDING", "RUNNING", "COMPLETED"])
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    changes=st.lists(
+        st.tuples(st.sampled_from("ab"), statuses, st.integers(-3, 3), st.booleans()), max_size=20
+    )
+)
+async def test_counters_are_the_sum_of_what_was_stored(
+    database: SqliteDatabase, changes: list[tuple[str, str, int, bool]]
+) -> None:
+    await database.write(lambda connection: connection.execute(delete(tables.counters)).rowcount)
+
+    def unit(app: str, status: str, delta: int, ok: bool):
+        def run(connection: Connection) -> None:
+            counters.bump(connection, app, "w", status, "ENDPOINT", delta)
+            if not ok:
+                raise LookupError
+
+        return run
+
+    futures = [database.submit(unit(*change)) for change in changes]
+    await asyncio.gather(*futures, return_exceptions=True)
+    expected: Counter[tuple[str, str]] = Counter()
+    for app, status, delta, ok in changes:
+        expected[app, status] += delta if ok else 0
+    for (app, status), number in expected.items():
+        found = await database.read(
+            lambda connection, app=app, status=status: counters.count(connection, app, "w", status)
+        )
+        assert found == number
