@@ -140,7 +140,7 @@ async def test_too_much_base64(store: FileStore) -> None:
         "\ud800",
         "http://",
         "http://x\n/",
-        new_id("upl"),
+        "upl_1ChLYyPiLL9rMQ8En34vwD",
     ],
 )
 async def test_what_is_no_file(store: FileStore, value: object) -> None:
