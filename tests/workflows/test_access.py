@@ -29,7 +29,9 @@ def facts(**changes: object) -> Facts:
     return Facts(**values)  # type: ignore[arg-type]  # the tests below choose fitting values
 
 
-@pytest.mark.parametrize("given", ["latest", "draft", 1, 999_999_999, "workv_1ChLYyPiLL9rMQ8En34vwD"])
+@pytest.mark.parametrize(
+    "given", ["latest", "draft", 1, 999_999_999, "workv_1ChLYyPiLL9rMQ8En34vwD"]
+)
 def test_a_version_is_a_number_an_id_or_a_word(given: object) -> None:
     assert access.parse_selector(given) == given
 
