@@ -40,14 +40,17 @@ from insula.runs.dispatch import (
     sweep_for_ever,
 )
 from insula.runs.live import LiveRuns
+from insula.runs.repository import create_many
 from insula.runs.services import RunServices
 from insula.settings import Settings
 from insula.storage.database import Database
+from insula.storage.gather import Gathering
 from insula.storage.lock import FolderLock
 from insula.storage.sqlite import open_sqlite
 from insula.web.openapi import create_application
 from insula.web.server import serve
 from insula.workflows import endpoints as workflows_endpoints
+from insula.workflows.paths import DISCOVER, WORKFLOW
 from insula.workflows.remove import remove_all
 from insula.workflows.resolve import Resolver
 
@@ -173,6 +176,7 @@ def _services(
         queue=FairQueue(),
         group=group,
         token=journal.token,
+        creating=Gathering(database, create_many),
         timeouts=Timeouts(
             code=settings.timeout_code,
             http_request=settings.timeout_http,
@@ -213,4 +217,8 @@ def _application(
         await database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
         return None
 
-    return create_application(routers, authenticator, {"database": stored}, settings)
+    fast = [
+        *runs_endpoints.plain_routes(services, WORKFLOW + "/runs", own=True),
+        *runs_endpoints.plain_routes(services, DISCOVER + "/{workflow_id}/runs", own=False),
+    ]
+    return create_application(routers, authenticator, {"database": stored}, settings, routes=fast)

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def now_ms() -> int:
@@ -12,4 +13,10 @@ def now_ms() -> int:
 def iso(ms: int) -> str:
     """Format Unix milliseconds as ``2026-01-31T12:00:00.000Z``."""
     seconds, millis = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+    return f"{_to_the_second(seconds)}.{millis:03d}Z"
+
+
+@lru_cache(256)
+def _to_the_second(seconds: int) -> str:
+    """Most times of an answer lie within a few seconds, and formatting is slow."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -1,17 +1,19 @@
 """The SQL of runs. Units and queries are plain functions of a connection."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
+from insula.storage.sqlite_connection import driver
 from insula.storage.tables import run_data, run_events, runs
 
 assert tuple(column.name for column in runs.columns) == COLUMNS
 
-_INSERT_RUN = insert(runs)
-_INSERT_DATA = insert(run_data)
+_ROWS_A_STATEMENT = 64
 _BY_ID = select(runs).where(runs.c.id == bindparam("run_id"))
 _DATA = select(run_data.c.input, run_data.c.draft).where(run_data.c.run_id == bindparam("run_id"))
 _REQUEST_CANCEL = (
@@ -32,6 +34,36 @@ _CLAIM = (
 )
 
 
+class NewRun(NamedTuple):
+    """A run to insert: its row, its input, and the body if it is a draft's."""
+
+    row: RunRow
+    input: bytes
+    draft: bytes | None
+
+
+def create_many(connection: Connection, made: Sequence[NewRun]) -> list[None]:
+    """Insert runs with a handful of statements, however many there are."""
+    raw = driver(connection)
+    for start in range(0, len(made), _ROWS_A_STATEMENT):
+        some = made[start : start + _ROWS_A_STATEMENT]
+        rows = [value for new in some for value in new.row.values()]
+        raw.execute(_insert_text("runs", COLUMNS, len(some)), rows)
+        data = [value for new in some for value in (new.row.id, new.input, new.draft)]
+        raw.execute(_insert_text("run_data", ("run_id", "input", "draft"), len(some)), data)
+    for row, _, _ in made:
+        if not row.hidden:
+            counters.bump(connection, row.app_id, row.workflow_id, row.status, row.origin, 1)
+    return [None] * len(made)
+
+
+@lru_cache(256)
+def _insert_text(table: str, columns: tuple[str, ...], rows: int) -> str:
+    places = f"({', '.join('?' * len(columns))})"
+    values = ", ".join([places] * rows)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"  # noqa: S608  # constants
+
+
 def create(
     connection: Connection,
     row: RunRow,
@@ -40,11 +72,9 @@ def create(
     events: tuple[int, bytes] | None = None,
 ) -> None:
     """Insert a run with its input, its draft body, and the events it starts out with."""
-    connection.execute(_INSERT_RUN, dict(zip(COLUMNS, row.values(), strict=True)))
-    connection.execute(_INSERT_DATA, {"run_id": row.id, "input": given, "draft": draft})
+    create_many(connection, [NewRun(row, given, draft)])
     if events is not None:
         add_events(connection, row.id, *events)
-    counters.bump(connection, row.app_id, row.workflow_id, row.status, row.origin, 1)
 
 
 def add_events(connection: Connection, run_id: str, seq: int, events: bytes) -> None:

@@ -33,8 +33,20 @@ DISCONNECTED = "disconnect"
 
 
 def is_verbose(request: Request) -> bool:
-    """Say whether ``verbose`` asks for everything."""
-    return "all" in request.query_params.getlist("verbose")
+    """Say whether ``verbose`` asks for everything.
+
+    Raises:
+        BadInput: it asks for something else.
+    """
+    if not request.scope["query_string"]:
+        return False
+    asked = request.query_params.getlist("verbose")
+    if any(word != "all" for word in asked):
+        message = "must be `all`, or left out"
+        raise BadInput(
+            f"verbose {message}", [FieldError(("verbose",), "verbose", message, "query")]
+        )
+    return bool(asked)
 
 
 def retention_row(given: int | Retention | None) -> bytes | None:
@@ -74,16 +86,18 @@ async def answer(
     viewer: str,
     started: Started,
     body: CreateRun | ReplayRun,
+    *,
+    verbose: bool,
 ) -> Response:
     """Answer a started run: as a stream, at once, or when it has ended."""
     if body.stream:
         return await stream_answer(services, started, viewer, body.on_disconnect == "cancel")
     if body.background:
         look = await _look_begun(services, started, viewer)
-        return json_answer(look.encoded(verbose=is_verbose(request)))
+        return json_answer(look.encoded(verbose=verbose))
     await _wait(services, request, started, cancel=body.on_disconnect == "cancel")
     look = await _look_ended(services, started, viewer)
-    return json_answer(look.encoded(verbose=is_verbose(request)))
+    return json_answer(look.encoded(verbose=verbose))
 
 
 async def _look_begun(services: RunServices, started: Started, viewer: str) -> Look:

@@ -1,7 +1,8 @@
 """A run's row, and what stands beside it: the row shape of this concept."""
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from insula.kit import json
@@ -52,7 +53,7 @@ class RunRow:
 
     def values(self) -> tuple[Any, ...]:
         """Return the fields in the order of the columns."""
-        return astuple(self)
+        return _VALUES(self)
 
     def option(self, name: str) -> Any:
         """Return one of the options the run was created with, ``None`` if it was not given."""
@@ -60,6 +61,7 @@ class RunRow:
 
 
 COLUMNS = tuple(field.name for field in fields(RunRow))
+_VALUES: Callable[[RunRow], tuple[Any, ...]] = attrgetter(*COLUMNS)
 
 
 def run_row(row: Sequence[Any]) -> RunRow:

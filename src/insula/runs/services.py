@@ -11,8 +11,10 @@ from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
 from insula.runs.children import Begin, Ended
 from insula.runs.live import LiveRun, LiveRuns
+from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.storage.database import Database
+from insula.storage.gather import Gathering
 from insula.workflows.resolve import Resolver, Runnable
 
 _PLANS = 2_000
@@ -37,6 +39,8 @@ class RunServices:
     queue: FairQueue
     group: asyncio.TaskGroup
     token: str
+    creating: Gathering[NewRun, None]
+    """Inserts runs, those that arrive together with the same statements."""
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     run_timeout: float = 3600.0

@@ -83,7 +83,11 @@ async def start(
     if waits:
         services.queue.offer(row.app_id, row.id)
         return Started(row, None)
-    return Started(row, launch(services, prepare(services, row, runnable, given)))
+    live = launch(services, prepare(services, row, runnable, given))
+    if not await services.resolver.admits(workflow_id):
+        # Deleted since it was resolved: whoever deletes it has not seen this run.
+        live.stop("cancel")
+    return Started(row, live)
 
 
 def _row(
@@ -186,12 +190,15 @@ async def _store(
 ) -> str | None:
     """Store the run in one unit with its idempotency record; return an earlier run's id if any."""
     draft = runnable.body if runnable.version_id is None else None
-    given_bytes = bytes(given)
+    new = repository.NewRun(row, bytes(given), draft)
+    if asked.idempotency is None:
+        await services.creating.write(new)
+        return None
 
     def unit(connection: Connection) -> str | None:
         earlier = claimed(connection, principal, asked, row.id)
         if earlier is None:
-            repository.create(connection, row, given_bytes, draft)
+            repository.create_many(connection, [new])
         return earlier
 
     return await services.database.write(unit)

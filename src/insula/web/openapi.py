@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from insula import __version__
 from insula.kit.json import encode
@@ -19,6 +19,7 @@ from insula.web import errors, forms, health, pagination
 from insula.web.auth import Authenticate
 from insula.web.cors import Cors
 from insula.web.edge import Edge
+from insula.web.fast import Fast
 from insula.web.rate_limit import RateLimit
 from insula.web.respond import json_answer
 
@@ -93,9 +94,9 @@ def create_application(
     settings: Settings,
     *,
     registry: CollectorRegistry | None = None,
-    routes: Sequence[BaseRoute] = (),
+    routes: Sequence[Route] = (),
 ) -> FastAPI:
-    """Build the application: routers, plain routes (before them), health, errors, middleware."""
+    """Build the application: routers, health, errors, middleware; ``routes`` are tried first."""
     registry = registry if registry is not None else CollectorRegistry()
     app = FastAPI(
         title="Insula",
@@ -108,12 +109,13 @@ def create_application(
     app.state.authenticate = authenticate
     app.state.settings = settings
     app.state.registry = registry
-    app.router.routes.extend(routes)
     app.router.routes.extend(health.routes(checks, registry))
     app.router.routes.append(Route("/openapi.json", _serve_document(app), methods=["GET"]))
     for router in routers:
         app.include_router(router)
     errors.install(app)
+    if routes:
+        app.add_middleware(Fast, routes=routes)
     _add_middleware(app, settings, registry)
     return app
 

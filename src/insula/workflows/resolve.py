@@ -164,6 +164,16 @@ class Resolver:
             raise unknown()
         return _runnable(known.facts, None, None, draft, await _parse(draft))
 
+    async def admits(self, workflow_id: str) -> bool:
+        """Say whether runs may still begin: it is neither deleted nor being deleted.
+
+        Asked once a run is stored; a deletion that has not seen the run has said so by then.
+        """
+        if workflow_id in self._closing:
+            return False
+        facts = await self.facts(workflow_id)
+        return facts is not None and not facts.deleted
+
     async def check_own(self, app_id: str, workflow_id: str) -> None:
         """Check that this is the app's own workflow.
 

@@ -1,0 +1,1 @@
+"""What the product claims about speed and size, as programs that print it."""
