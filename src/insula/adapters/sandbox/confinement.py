@@ -24,7 +24,7 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 # what an engine maps as writable before any script, beyond what the process has after its fork
-_ENGINE_DATA = {"quickjs": 16 * MIB, "v8": 640 * MIB}
+_ENGINE_DATA = {"quickjs": 16 * MIB, "v8": 560 * MIB}
 
 libc = ctypes.CDLL(None, use_errno=True)
 

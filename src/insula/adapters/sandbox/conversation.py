@@ -75,19 +75,7 @@ class Conversation:
 
     def _begin(self) -> None:
         evaluation, limits = self._evaluation, self._evaluation.limits
-        data = frame(
-            Kind.RUN,
-            Run(
-                evaluation.scripts,
-                tuple(evaluation.scope),
-                [bytes(text) for text in evaluation.scope.values()],
-                evaluation.absent,
-                evaluation.waits,
-                limits.memory,
-                limits.output,
-                limits.logs,
-            ),
-        )
+        data = _encode(evaluation)
         now = self._loop.time()
         self._deadline = now + limits.wall
         self._cpu_at_start = self._worker.cpu_seconds()
@@ -268,3 +256,26 @@ class Conversation:
         if result.retire:
             self._worker.kill()
         return Evaluated(checked, logs)
+
+
+def _encode(evaluation: Evaluation) -> bytes:
+    limits = evaluation.limits
+    texts = [bytes(text) for text in evaluation.scope.values()]
+    if sum(map(len, texts)) > limits.memory:
+        raise verdicts.memory(limits)
+    run = Run(
+        evaluation.scripts,
+        tuple(evaluation.scope),
+        texts,
+        evaluation.absent,
+        evaluation.waits,
+        limits.memory,
+        limits.output,
+        limits.logs,
+    )
+    try:
+        return frame(Kind.RUN, run)
+    except UnicodeError:
+        raise StepFailure(
+            "The script holds half a character (a lone surrogate).", "script"
+        ) from None

@@ -22,6 +22,9 @@ class EngineError(Exception):
 class Engine(Protocol):
     """One JavaScript engine in a worker."""
 
+    background: bool
+    """Whether it may settle promises by itself, some time later."""
+
     def preload(self) -> None:
         """Load libraries, in the zygote, without starting a thread."""
         ...
@@ -50,8 +53,12 @@ class Engine(Protocol):
         """
         ...
 
-    def drain(self) -> bool:
-        """Run what promises have queued. ``True`` if more may come without any answer."""
+    def drain(self) -> None:
+        """Run what promises have queued.
+
+        Raises:
+            EngineError: as ``call``.
+        """
         ...
 
 

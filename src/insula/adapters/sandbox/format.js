@@ -10,7 +10,7 @@ const known = [
 const symbols = {
   __proto__: null, USD: "$", EUR: "€", GBP: "£", JPY: "¥", CNY: "CN¥", INR: "₹", KRW: "₩", BRL: "R$", CAD: "CA$",
   AUD: "A$", NZD: "NZ$", MXN: "MX$", HKD: "HK$", ILS: "₪", VND: "₫", TWD: "NT$", PHP: "₱", XAF: "FCFA",
-  XOF: "F CFA", XPF: "CFPF", XCD: "EC$",
+  XOF: "F\u202fCFA", XPF: "CFPF", XCD: "EC$",
 };
 const digitsOf = {
   __proto__: null, JPY: 0, KRW: 0, VND: 0, CLP: 0, ISK: 0, PYG: 0, UGX: 0, RWF: 0, XAF: 0, XOF: 0, XPF: 0, KMF: 0,
@@ -112,7 +112,11 @@ const currencyMark = (options) => {
   if (!/^[A-Z]{3}$/.test(code)) throw new WrongRange("Invalid currency code : " + Text(options.currency));
   const display = options.currencyDisplay ?? "symbol";
   if (display === "code") return [code, code + "\u00a0"];
-  const symbol = display === "narrowSymbol" ? (symbols[code] ?? code).replace(/^[A-Z]{2}(?=[$¥])/, "") : symbols[code] ?? code;
+  let symbol = symbols[code] ?? code;
+  if (display === "narrowSymbol") {
+    if (symbol === code) throw new WrongRange("util.formatCurrency: the narrow symbol of " + code + " needs Intl; name Intl in the script to have it");
+    if (code !== "BRL") symbol = symbol.replace(/^[A-Z]+(?=[$¥])/, "");
+  }
   return [code, /[A-Z]$/.test(symbol) ? symbol + "\u00a0" : symbol];
 };
 const check = (options) => {

@@ -178,10 +178,9 @@ class SandboxPool:
         try:
             return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled() and granted.exception() is None:
+            self._shares.withdraw(ticket)
+            if not granted.cancelled() and granted.exception() is None:
                 self._release(granted.result(), evaluation)
-            elif ticket in self._shares.tickets():
-                self._shares.withdraw(ticket)
             raise
 
     def _assign(self, worker: Worker, app_id: str, condition: bool) -> None:
@@ -204,10 +203,11 @@ class SandboxPool:
     def _dispatch(self) -> None:
         """Give idle workers to whoever is next, then see whether more are needed."""
         while (ticket := self._shares.next(self._idle.fits)) is not None:
-            worker = self._idle.take(ticket.lane, ticket.app_id)
-            if worker is None:
-                break
             self._shares.withdraw(ticket)
+            if ticket.granted.done():  # cancelled a moment ago
+                continue
+            worker = self._idle.take(ticket.lane, ticket.app_id)
+            assert worker is not None, "it fits"
             self._assign(worker, ticket.app_id, ticket.condition)
             ticket.granted.set_result(worker)
         self._grow()

@@ -107,8 +107,11 @@ class Worker:
         """End the process. It is dead when ``death`` is done, about a millisecond later."""
         if not self.killed and not self.gone:
             self.killed = True
-            with contextlib.suppress(ProcessLookupError):  # it is dead, its pidfd is yet to be read
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+            self._signal()
+
+    def _signal(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it is dead, its pidfd is yet to be read
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def cpu_seconds(self) -> float:
         """Return the processor time that the process has used, all its threads together."""
@@ -148,7 +151,7 @@ class Worker:
             data = b""
         if not data:
             self._loop.remove_reader(self._socket)
-            self.kill()
+            self._signal()  # it is dying; should it only have hung up, it shall
             return
         self._incoming += data
         self._cut()

@@ -34,6 +34,8 @@ define(G, b, {
 class QuickJs:
     """An ``Engine`` on quickjs-ng."""
 
+    background = False
+
     def __init__(self) -> None:
         self._prelude = source("prelude.js")
         self._context: Any = None
@@ -67,14 +69,13 @@ class QuickJs:
         except (_quickjs.JSException, MemoryError, TypeError, UnicodeError) as error:
             raise EngineError(_reason(error)) from None
 
-    def drain(self) -> bool:
+    def drain(self) -> None:
         """Run pending jobs until there are none; a job that throws is a promise's affair."""
         try:
             while self._context.execute_pending_job():
                 pass
         except (_quickjs.JSException, MemoryError) as error:
             raise EngineError(_reason(error)) from None
-        return False
 
 
 def _reason(error: BaseException) -> str:

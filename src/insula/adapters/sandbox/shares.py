@@ -21,6 +21,7 @@ class Ticket:
     condition: bool
     granted: asyncio.Future[Worker]
     order: int = 0
+    queued: bool = False
 
 
 @dataclass(slots=True)
@@ -72,12 +73,16 @@ class Shares:
     def wait(self, ticket: Ticket) -> None:
         """Put a ticket at the end of its app's line."""
         ticket.order = next(self._order)
+        ticket.queued = True
         line = self._lines.setdefault(ticket.app_id, _Line())
         (line.conditions if ticket.condition else line.ordinary).append(ticket)
         self.waiting += 1
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Take a ticket out of its line, because it was granted or its evaluation cancelled."""
+        """Take a ticket out of its line: granted, refused or cancelled, whatever came first."""
+        if not ticket.queued:
+            return
+        ticket.queued = False
         line = self._lines[ticket.app_id]
         tickets = line.conditions if ticket.condition else line.ordinary
         tickets.remove(ticket)

@@ -7,7 +7,6 @@ threads; here one callback hands each result to the worker's only thread.
 import ctypes
 import json
 import queue
-import time
 from importlib import resources
 
 from insula.adapters.sandbox.engines import OUT_OF_MEMORY, EngineError, Given, source
@@ -30,7 +29,6 @@ _PRELUDE = """(function () {
 const parse = JSON.parse, entry = %s;
 return (packed) => { const p = parse(packed); return entry(p[0], p[1], p[2], p[3], p[4]); };
 })()"""
-_IDLE_SECONDS = 0.001
 
 
 class _Union(ctypes.Union):
@@ -60,12 +58,15 @@ _SIGNATURES = {
         [ctypes.c_uint64, _Handle, _Handle, _Handle, ctypes.c_uint64],
         ctypes.c_uint64,
     ),
+    "mr_hard_memory_limit_reached": ([ctypes.c_uint64], ctypes.c_bool),
     "mr_set_hard_memory_limit": ([ctypes.c_uint64, ctypes.c_size_t], None),
 }
 
 
 class V8:
     """An ``Engine`` on V8; each context is an isolate of its own, with one thread."""
+
+    background = True  # WebAssembly compiles beside the script
 
     def __init__(self) -> None:
         package = resources.files("py_mini_racer")
@@ -114,10 +115,8 @@ class V8:
         )
         return self._take(self._results.get())
 
-    def drain(self) -> bool:
-        """Microtasks have run by now. What V8 does in the background (WebAssembly) may come yet."""
-        time.sleep(_IDLE_SECONDS)
-        return True
+    def drain(self) -> None:
+        """Nothing to do: microtasks have run when a call returns."""
 
     def _text(self, text: str) -> "ctypes._Pointer[_Value]":
         data = text.encode()
@@ -149,6 +148,8 @@ class V8:
         self._free(handle)
         if kind >= _ERROR:
             assert isinstance(result, bytes)
-            text = OUT_OF_MEMORY if kind == _OUT_OF_MEMORY else result.decode("utf-8", "replace")
-            raise EngineError(text[:2000])
+            # a call that was broken off for memory answers with an error that says nothing
+            if kind == _OUT_OF_MEMORY or self._library.mr_hard_memory_limit_reached(self._context):
+                raise EngineError(OUT_OF_MEMORY)
+            raise EngineError(result.decode("utf-8", "replace")[:2000])
         return result

@@ -16,10 +16,11 @@ C.pending = () => {
   const result = C.value;
   C.value = undefined;
   const fail = (error) => { C.failure = error; state = 2; };
-  const settled = new Later((resolve) => resolve(result));
-  apply(then, settled, [
+  const handlers = [
     (item) => { try { value = finish(item); state = 0; } catch (error) { fail(error); } }, fail,
-  ]);
+  ];
+  try { apply(then, result, handlers); }
+  catch { apply(then, new Later((resolve) => resolve(result)), handlers); } // only like a promise
 };
 C.settle = () => state === 0 ? value : state;
 C.requests = () => {

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import time
 from functools import cache
 
 from insula.adapters.sandbox import frames
@@ -32,6 +33,8 @@ _ABSENT = (
     "C.define(C.G, a, {__proto__: null, value: undefined, writable: true, configurable: true});"
 )
 _FRAME = re.compile(r"at (?:(?P<name>\S+) \()?.*?(?:<input>|script):(?P<line>\d+)")
+_PATIENCE = (0.001,) * 10 + (0.01,) * 19 + (0.1,) * 18
+"""Seconds between looks at a promise that only the engine itself can still settle: 2 in all."""
 _LONE = re.compile(rb"(?<!\\)((?:\\\\)*)\\ud[89a-f][0-9a-f]{2}")
 """A lone surrogate as ``JSON.stringify`` writes it; pairs it writes as characters."""
 _SCRIPT_HEADER = 2
@@ -146,9 +149,10 @@ class _Evaluation:
             self._prepare_waiting()
         engine.call("C.pending()")
         asked = 0
-        patience = 2000
+        patience = _PATIENCE if engine.background else ()
+        pauses = iter(patience)
         while True:
-            more = engine.drain()
+            engine.drain()
             result = engine.call("return C.settle()")
             if result != _PENDING:
                 return result
@@ -158,10 +162,12 @@ class _Evaluation:
                 self._channel.write(frame(Kind.REQUESTS, requests))
             if asked:
                 asked -= self._take_answers()
+                pauses = iter(patience)
                 continue
-            patience -= 1
-            if not more or patience == 0:
+            pause = next(pauses, None)
+            if pause is None:
                 raise _Stopped("script", "it waits for a promise that nothing will settle", "Error")
+            time.sleep(pause)
 
     def _take_answers(self) -> int:
         try:
