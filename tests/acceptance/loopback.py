@@ -93,7 +93,7 @@ class Loopback:
                 # The next request does not come before the answer: what ends this wait meanwhile
                 # is the client's going.
                 await asyncio.wait({next_head, playing}, return_when=asyncio.FIRST_COMPLETED)
-                if not playing.done():
+                if not playing.done() or isinstance(playing.exception(), ConnectionError):
                     playing.cancel()
                     self._note(self.abandoned, arrival)
                     return
