@@ -41,7 +41,8 @@ class Journal:
         self._logs: dict[str, RunLog] = {}
         self._heard: dict[str, list[Subscription]] = {}
         self._dirty: list[RunLog] = []
-        self._retries: set[asyncio.TimerHandle] = set()
+        self._retries: dict[asyncio.TimerHandle, Callable[[], None]] = {}
+        self._closed = False
 
     def open(self, run_id: str, seq: int = 0, counted: Counted | None = None) -> RunLog:
         """Open the log of a run that this process owns; ``seq`` is the row's.
@@ -116,15 +117,17 @@ class Journal:
             raise Fenced("the lease of this process has run out")
 
     async def close(self) -> None:
-        """Store what was recorded, then stop telling."""
+        """Store what was recorded, then stop telling. What fails now is not tried again."""
+        self._closed = True
+        for retry, again in list(self._retries.items()):
+            retry.cancel()
+            again()
+        self._retries.clear()
         with contextlib.suppress(TimeoutError):  # then the database is stuck, and says so itself
             async with asyncio.timeout(_CLOSING_MAX):
                 for log in list(self._logs.values()):
                     with contextlib.suppress(Fenced, InsulaError):  # whoever recorded hears it
                         await log.stored()
-        for retry in self._retries:
-            retry.cancel()
-        self._retries.clear()
         for run_id in list(self._heard):
             self._stop_telling(run_id, "closed")
 
@@ -136,15 +139,18 @@ class Journal:
             asyncio.get_running_loop().call_soon(self._send)
         self._dirty.append(log)
 
-    def later(self, delay: float, again: Callable[[], None]) -> None:
-        """Try again after a delay in seconds."""
+    def later(self, delay: float, again: Callable[[], None]) -> bool:
+        """Try again after a delay in seconds; False: the journal is being closed, it is over."""
+        if self._closed:
+            return False
 
         def fire() -> None:
-            self._retries.discard(handle)
+            del self._retries[handle]
             again()
 
         handle = asyncio.get_running_loop().call_later(delay, fire)
-        self._retries.add(handle)
+        self._retries[handle] = again
+        return True
 
     def told(self, log: RunLog, pending: Pending) -> None:
         """Tell those who listen; it is stored."""

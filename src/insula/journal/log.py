@@ -30,8 +30,8 @@ class Owner(Protocol):
     def schedule(self, log: "RunLog") -> None:
         """Call ``log.send`` when the tasks that are ready now have had their turn."""
 
-    def later(self, delay: float, again: Callable[[], None]) -> None:
-        """Try again after a delay in seconds."""
+    def later(self, delay: float, again: Callable[[], None]) -> bool:
+        """Try again after a delay in seconds; False: the journal is being closed, it is over."""
 
     def told(self, log: "RunLog", pending: Pending) -> None:
         """Tell those who listen; it is stored."""
@@ -177,8 +177,7 @@ class RunLog:
     def _appended(self, stored: bool | None, error: BaseException | None) -> None:
         if self._flight is None:  # dropped in the meantime
             return
-        if isinstance(error, Unavailable):
-            self._retry(self._submit)
+        if self._retries(error, self._submit):
             return
         if error is not None or not stored:
             self.drop(error)
@@ -186,7 +185,10 @@ class RunLog:
         (batch, pending), self._flight = self._flight, None
         if self._kept is not None:
             self._kept_size += pending.size
-            self._kept = self._kept + pending.parts if self._kept_size <= KEPT_MAX else None
+            if self._kept_size <= KEPT_MAX:
+                self._kept += pending.parts
+            else:
+                self._kept = None
         self._tell(batch, pending)
         self.send()
 
@@ -222,8 +224,7 @@ class RunLog:
             self._owner.ending.submit(ending, told)
 
         def told(ended: bool | None, error: BaseException | None) -> None:
-            if isinstance(error, Unavailable):
-                self._retry(again)
+            if self._retries(error, again):
                 return
             if error is not None:
                 self._withdraw_end()
@@ -252,9 +253,12 @@ class RunLog:
             self._pending.withdraw_last()
             self._schedule()
 
-    def _retry(self, again: Callable[[], None]) -> None:
-        self._owner.later(self._delay, again)
+    def _retries(self, error: BaseException | None, again: Callable[[], None]) -> bool:
+        """Say whether it will be tried again, because nothing can be stored just now."""
+        if not isinstance(error, Unavailable) or not self._owner.later(self._delay, again):
+            return False
         self._delay = min(self._delay * 2, _RETRY_MAX)
+        return True
 
     def _tell(self, batch: Batch, pending: Pending) -> None:
         self.seq = batch.last

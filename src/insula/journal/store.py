@@ -20,6 +20,7 @@ from insula.storage.tables import runs
 _ROWS_A_STATEMENT = 64
 _WORTH_COMPRESSING = 512
 _COLUMNS = frozenset(runs.c.keys())
+_NO_COLUMNS: tuple[str, ...] = ()
 
 
 class Counted(NamedTuple):
@@ -29,6 +30,10 @@ class Counted(NamedTuple):
     workflow_id: str
     status: str
     origin: str
+
+
+class SomeFenced(Exception):
+    """Some of several runs are fenced: undo all, and store each alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,52 +65,58 @@ class Ending:
 
 
 def append(connection: Connection, token: str, batches: Sequence[Batch]) -> list[bool]:
-    """Append batches of different runs; say for each whether it was stored, or fenced."""
+    """Append batches of different runs; say for each whether it was stored, or fenced.
+
+    Raises:
+        SomeFenced: some of several were, and everything is to be undone.
+    """
     stored: list[bool] = []
     for start in range(0, len(batches), _ROWS_A_STATEMENT):
         some = batches[start : start + _ROWS_A_STATEMENT]
         rows = [(one.run_id, one.previous, one.last, one.at) for one in some]
-        accepted = _advance(connection, token, _ADVANCE, rows, some, ended=False)
-        _insert_rows(connection, [one for one, kept in zip(some, accepted, strict=True) if kept])
-        stored += accepted
+        ours = _advance(connection, token, _NO_COLUMNS, rows)
+        if ours:
+            _insert_rows(connection, some)
+        stored += [ours] * len(some)
     return stored
 
 
 def end(connection: Connection, token: str, endings: Sequence[Ending]) -> list[bool]:
-    """End runs; say for each whether this process did, or was fenced."""
-    accepted: dict[str, bool] = {}
-    same = sorted(endings, key=_names)
-    for names, group in groupby(same, _names):
-        some = list(group)
-        for start in range(0, len(some), _ROWS_A_STATEMENT):
-            accepted |= _end_alike(
-                connection, token, names, some[start : start + _ROWS_A_STATEMENT]
-            )
-    return [accepted[ending.batch.run_id] for ending in endings]
+    """End runs; say for each whether this process did, or was fenced.
+
+    Raises:
+        SomeFenced: some of several were, and everything is to be undone.
+    """
+    ended: dict[str, bool] = {}
+    for names, group in groupby(sorted(endings, key=_names), _names):
+        alike = list(group)
+        for start in range(0, len(alike), _ROWS_A_STATEMENT):
+            some = alike[start : start + _ROWS_A_STATEMENT]
+            ours = _end_alike(connection, token, names, some)
+            ended |= {ending.batch.run_id: ours for ending in some}
+    return [ended[ending.batch.run_id] for ending in endings]
 
 
 def _end_alike(
     connection: Connection, token: str, names: tuple[str, ...], endings: Sequence[Ending]
-) -> dict[str, bool]:
+) -> bool:
     """End runs whose rows get the same columns."""
     counted = [ending.counted or _find_counted(connection, ending) for ending in endings]
-    batches = [ending.batch for ending in endings]
-    rows = [
-        (one.run_id, one.previous, one.last, one.at, *(ending.columns[name] for name in names))
-        for one, ending in zip(batches, endings, strict=True)
-    ]
-    accepted = _advance(connection, token, names, rows, batches, ended=True)
-    ours = [
-        (ending, old) for ending, old, kept in zip(endings, counted, accepted, strict=True) if kept
-    ]
-    _replace_journals(connection, [ending for ending, _ in ours])
-    for ending, old in ours:
+    rows = []
+    for ending in endings:
+        one = ending.batch
+        final = (ending.columns[name] for name in names)
+        rows.append((one.run_id, one.previous, one.last, one.at, *final))
+    if not _advance(connection, token, names, rows):
+        return False
+    _replace_journals(connection, endings)
+    for ending, old in zip(endings, counted, strict=True):
         if old is not None:
             bump(connection, old.app_id, old.workflow_id, old.status, old.origin, -1)
             bump(connection, old.app_id, old.workflow_id, ending.status, old.origin, 1)
         if ending.finish is not None:
             ending.finish(connection)
-    return {batch.run_id: kept for batch, kept in zip(batches, accepted, strict=True)}
+    return True
 
 
 def _advance(
@@ -113,21 +124,20 @@ def _advance(
     token: str,
     names: tuple[str, ...],
     rows: Sequence[tuple[object, ...]],
-    batches: Sequence[Batch],
-    ended: bool,
-) -> list[bool]:
-    """Write the rows of runs where the fence admits it; say where it did."""
+) -> bool:
+    """Write the rows of runs if the fence admits all; of a single one say whether it does.
+
+    The number of rows written says whether it does, which is as good as always. To ask for which
+    ones would cost every group, so where it did not for some, each is stored again alone.
+    """
     cursor = driver(connection).execute(
         _advance_text(names, len(rows)), [value for row in rows for value in row] + [token]
     )
     if cursor.rowcount == len(rows):
-        return [True] * len(rows)
-    # Somebody is fenced. Whoever was not now stands at its last event, and nobody else can: a
-    # run's owner has one batch under way, and before it the run stood further back.
-    text = _standing_text(len(rows), ended)
-    found = driver(connection).execute(text, [one.run_id for one in batches] + [token]).fetchall()
-    standing = dict(found)
-    return [standing.get(one.run_id) == one.last for one in batches]
+        return True
+    if len(rows) == 1:
+        return False
+    raise SomeFenced
 
 
 def _insert_rows(connection: Connection, batches: Sequence[Batch]) -> None:
@@ -172,9 +182,6 @@ def _names(ending: Ending) -> tuple[str, ...]:
     return tuple(ending.columns)
 
 
-_ADVANCE: tuple[str, ...] = ()
-
-
 @lru_cache(1024)
 def _advance_text(names: tuple[str, ...], rows: int) -> str:
     unknown = set(names) - _COLUMNS
@@ -188,15 +195,6 @@ def _advance_text(names: tuple[str, ...], rows: int) -> str:
         f" FROM (VALUES {_values(rows, 4 + len(names))}) AS v"
         " WHERE runs.id = v.column1 AND runs.owner = ? AND runs.seq = v.column2"
         " AND runs.ended_at IS NULL"
-    )
-
-
-@lru_cache(256)
-def _standing_text(rows: int, ended: bool) -> str:
-    state = "NOT NULL" if ended else "NULL"
-    return (
-        f"SELECT id, seq FROM runs WHERE id IN {_values(1, rows)}"  # noqa: S608  # placeholders alone
-        f" AND owner = ? AND ended_at IS {state}"
     )
 
 

@@ -1,0 +1,50 @@
+from functools import partial
+
+from tests.journal.rows import create, done, over, started, wire
+
+from insula.journal.journal import Journal
+from insula.journal.read import load
+from insula.storage.sqlite import SqliteDatabase
+from insula.storage.sqlite_connection import driver
+
+
+async def test_rows_while_it_runs_and_one_row_after_its_end(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a"))
+    for event in (started(), done("a"), done("b")):
+        log.record(event)
+        await log.stored()
+    running = await database.read(partial(load, run_id="run_a"))
+    assert (wire(running.events), running.seq, running.ended) == (
+        wire([started(), done("a"), done("b")]),
+        3,
+        False,
+    )
+    await log.end(over())
+    ended = await database.read(partial(load, run_id="run_a"))
+    assert (wire(ended.events[:3]), ended.seq, ended.ended) == (wire(running.events), 4, True)
+
+
+async def test_output_comes_back_as_the_text_it_was(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a"))
+    text = b'{"b":  1.50, "a": [null, "\\u00e9"]}'
+    log.record(done("a", output=text))
+    await log.stored()
+    events, _ = await journal.read("run_a")
+    assert bytes(events[0].output) == text  # type: ignore[union-attr, arg-type]  # a step's end
+
+
+async def test_rows_are_read_where_there_is_no_data_row(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a"))
+    log.record(started())
+    await log.stored()
+    await database.write(
+        lambda connection: driver(connection).execute("DELETE FROM run_data").rowcount
+    )
+    assert (await journal.read("run_a"))[1] == 1
+    assert wire((await journal.read("run_a"))[0]) == wire([started()])
