@@ -5,23 +5,36 @@ cancel from outside that comes in the meantime. Here only the outside cancels wh
 """
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
 
 class Crew:
-    """Tasks that are all stopped when one fails or asks for it, or when who waits is cancelled.
+    """Tasks that are all stopped when one fails or asks for it, or when the owner is cancelled.
 
-    ``stopping``: nothing new may begin. ``cancelled``: a cancel came from outside. ``errors`` are
-    what tasks raised.
+    The owner is the task that makes the crew. ``errors`` are what tasks raised.
     """
 
     def __init__(self) -> None:
-        self.stopping = False
-        self.cancelled = False
         self.errors: list[BaseException] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._cancelled = False
+        self._owner = asyncio.current_task()
+        self._cancels = 0 if self._owner is None else self._owner.cancelling()
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a cancel came from outside, even if it has not reached the owner yet."""
+        owner = self._owner
+        return self._cancelled or (owner is not None and owner.cancelling() > self._cancels)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing new may begin."""
+        return self._stopped or self.cancelled
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run the work as a task of the crew; once it is stopping, not at all."""
@@ -34,9 +47,9 @@ class Crew:
 
     def stop(self) -> None:
         """Cancel every task but the one that asks; once, for a second would disturb the first."""
-        if self.stopping:
+        if self._stopped:
             return
-        self.stopping = True
+        self._stopped = True
         asking = asyncio.current_task()
         for task in self._tasks:
             if task is not asking:
@@ -58,14 +71,18 @@ class Crew:
             try:
                 await self._waiter
             except asyncio.CancelledError:
-                self.cancelled = True
+                self._cancelled = True
                 self.stop()
+        if self.cancelled and not self._cancelled:
+            # It has been asked for and not come out: here it does, not in what the owner does next.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
             # One that is cancelled by itself was so by the event loop's end: the others follow.
-            self.cancelled = self.cancelled or not self.stopping
+            self._cancelled = self._cancelled or not self._stopped
             self.stop()
         elif (error := task.exception()) is not None:
             self.errors.append(error)

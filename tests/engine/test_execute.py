@@ -1,0 +1,502 @@
+"""Runs from start to end: order, failure, cancel, deadline, shutdown, resumption, results."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from insula.engine.events import Event, RunStarted, StepEnded, StepStarted
+from insula.engine.execute import end_at_rest
+from insula.engine.failures import StepFailure
+from insula.engine.ports import Evaluated, Evaluation, Fenced
+from insula.engine.state import RunState, fold
+from insula.kit.json import Raw
+from insula.testing import UNDEFINED, ListRecorder, RecordedHttp, ScriptedSandbox, fake_ports
+from tests.engine.stage import Gates, Stage, branch, code, folded, play, settled, step
+
+BROKE = StepFailure("it broke", "script")
+
+
+async def test_steps_run_in_order_and_the_last_code_decides() -> None:
+    run = await play(code("A", "B"), code("B", "C"), code("C"), table={"code_C()": {"result": 7}})
+    assert run.ended.status == "COMPLETED"
+    assert run.scripts == ["code_A()", "code_B()", "code_C()"]
+    assert run.result == 7
+    assert [type(event).__name__ for event in run.events] == [
+        "RunStarted", *["StepStarted", "StepEnded"] * 3, "RunEnded",
+    ]  # fmt: skip
+
+
+async def test_independent_steps_run_at_the_same_time() -> None:
+    gates = Gates()
+    stage = Stage(code("A", "J"), code("B", "J"), code("J"), pause=gates).begin()
+    await settled()
+    assert len(gates.waiting) == 2
+    gates.let(1)
+    gates.let()
+    await settled()
+    gates.let()
+    assert (await stage.end()).statuses == dict.fromkeys("ABJ", "COMPLETED")
+
+
+async def test_a_workflow_of_nothing_completes_with_nothing() -> None:
+    run = await play(step("note", "N", note="hm"))
+    assert (run.ended.status, run.result, run.statuses) == ("COMPLETED", None, {})
+
+
+async def test_what_nothing_leads_to_has_no_entry() -> None:
+    run = await play(step("input", "IN", "A", input={}), code("A"), code("LOST"))
+    assert set(run.statuses) == {"IN", "A"}
+
+
+async def test_the_run_may_start_in_the_middle() -> None:
+    run = await play(code("A", "B"), code("B", "C"), code("C"), start="B")
+    assert run.scripts == ["code_B()", "code_C()"]
+
+
+class TestConditional:
+    async def test_a_step_that_its_conditional_skips_does_not_stop_the_next(self) -> None:
+        run = await play(code("A", "B", conditional="no"), code("B"), table={"no": 0})
+        assert run.statuses == {"A": "SKIPPED", "B": "COMPLETED"}
+        assert run.state.steps["A"].start == run.state.steps["A"].end
+
+    @pytest.mark.parametrize("value", [None, False, 0, "", UNDEFINED])
+    async def test_what_is_false(self, value: object) -> None:
+        run = await play(code("A", conditional="ask"), table={"ask": value})
+        assert run.ended.status == "SKIPPED"
+        assert run.result is None
+
+    @pytest.mark.parametrize("value", [True, 1, "0", [], {}])
+    async def test_what_is_true(self, value: object) -> None:
+        run = await play(code("A", conditional="ask"), table={"ask": value})
+        assert run.statuses == {"A": "COMPLETED"}
+
+    async def test_one_that_fails_fails_the_step(self) -> None:
+        run = await play(code("A", conditional="ask"), table={"ask": BROKE})
+        assert (run.ended.status, run.ended.error, run.ended.code) == (
+            "FAILED",
+            "it broke",
+            "script",
+        )
+        assert run.statuses == {"A": "FAILED"}
+
+    async def test_it_is_asked_with_reserved_places_and_without_waiting(self) -> None:
+        run = await play(code("A", conditional="ask"))
+        asked, ran = run.ports.sandbox.evaluations  # type: ignore[attr-defined]  # the fake's
+        assert (asked.condition, asked.waits, ran.condition, ran.waits) == (
+            True,
+            False,
+            False,
+            True,
+        )
+
+    async def test_a_blank_one_is_none(self) -> None:
+        assert (await play(code("A", conditional="  "))).scripts == ["code_A()"]
+
+    async def test_what_it_logs_is_among_the_logs(self) -> None:
+        class Logging(ScriptedSandbox):
+            async def evaluate(self, evaluation: Evaluation, activity: Any) -> Evaluated:
+                done = await super().evaluate(evaluation, activity)
+                return Evaluated(done.outputs, Raw(b'["%s"]' % evaluation.scripts[0].encode()))
+
+        steps = [code("A", conditional="yes"), code("B", conditional="no")]
+        run = await play(*steps, sandbox=Logging(lambda script, _: script != "no"))
+        assert run.state.steps["A"].all_logs() == Raw(b'["yes","code_A()"]')
+        assert run.state.steps["B"].all_logs() == Raw(b'["no"]')
+
+
+class TestBranch:
+    async def test_conditions_open_their_ways(self) -> None:
+        steps = [branch("X", {"a": ["A"], "b": ["B"], "c": ["C"]}, "O", otherwise=("E",)),
+                 *(code(k) for k in "ABCOE")]  # fmt: skip
+        run = await play(*steps, table={"a": True, "b": 0, "c": "yes"})
+        assert run.outputs["X"] == {"a": True, "b": False, "c": True}
+        assert run.statuses == {"X": "COMPLETED", "A": "COMPLETED", "B": "SKIPPED",
+                                "C": "COMPLETED", "O": "COMPLETED", "E": "SKIPPED"}  # fmt: skip
+
+    async def test_one_that_fails_and_goes_on_opens_the_ordinary_way_only(self) -> None:
+        steps = [{**branch("X", {"a": ["A"]}, "O", otherwise=("E",)), "throw_on_error": False},
+                 *(code(k) for k in "AOE")]  # fmt: skip
+        run = await play(*steps, table={"a": BROKE})
+        assert run.statuses == {"X": "FAILED", "A": "SKIPPED", "O": "COMPLETED", "E": "SKIPPED"}
+        assert run.ended.status == "COMPLETED"
+
+    async def test_ways_that_join_again_run_once(self) -> None:
+        steps = [branch("X", {"a": ["A"], "b": ["B"]}), code("A", "J"), code("B", "J"), code("J")]
+        run = await play(*steps, table={"a": True, "b": False})
+        assert run.statuses["J"] == "COMPLETED"
+        assert run.scripts.count("code_J()") == 1
+
+
+class TestFailure:
+    async def test_it_stops_what_runs_and_ends_the_run(self) -> None:
+        gates = Gates()
+        steps = [code("A", "B"), code("B"), code("SLOW", "NEVER"), code("NEVER")]
+        stage = Stage(*steps, pause=gates, table={"code_A()": BROKE}).begin()
+        await settled()
+        gates.let()
+        run = await stage.end()
+        assert (run.ended.status, run.ended.error, run.ended.code, run.result) == (
+            "FAILED", "it broke", "script", None,
+        )  # fmt: skip
+        assert run.statuses == {"A": "FAILED", "SLOW": "CANCELLED"}
+        assert [told.key for told in run.ended.interruptions] == ["SLOW"]
+        assert stage.task is not None
+        assert stage.task.cancelling() == 0
+
+    async def test_the_first_that_was_journaled_counts(self) -> None:
+        gates = Gates()
+        table = {"code_A()": StepFailure("A broke"), "code_B()": StepFailure("B broke")}
+        stage = Stage(code("A"), code("B"), pause=gates, table=table).begin()
+        await settled()
+        gates.let(1)
+        gates.let()  # both at once: B was let go first
+        run = await stage.end()
+        assert run.ended.error == "B broke"
+        assert run.statuses == {"A": "CANCELLED", "B": "FAILED"}
+
+    async def test_one_that_is_not_thrown_goes_on(self) -> None:
+        seen: dict[str, Any] = {}
+        steps = [code("A", "B", throw_on_error=False), {**code("B"), "code": "look(A)"}]
+        table = {"code_A()": BROKE, "look(A)": lambda scope: seen.update(scope)}
+        run = await play(*steps, table=table)
+        assert run.ended.status == "COMPLETED"
+        assert run.statuses == {"A": "FAILED", "B": "COMPLETED"}
+        assert seen["A"] == {"status": "FAILED", "error": "it broke", "output": None}
+
+    async def test_a_defect_of_ours_is_a_failed_step(self, caplog: Any) -> None:
+        run = await play(code("A"), code("B"), table={"code_A()": KeyError("ours")})
+        assert (run.ended.status, run.ended.code) == ("FAILED", "internal")
+        assert "ours" not in (run.ended.error or "")
+        assert "broke" in caplog.text
+
+    async def test_a_cancel_that_nobody_asked_for_is_a_failed_step(self) -> None:
+        run = await play(code("A"), table={"code_A()": _raise_cancelled})
+        assert (run.ended.status, run.ended.code) == ("FAILED", "internal")
+
+    async def test_a_defect_outside_of_a_step_ends_the_run_too(self, caplog: Any) -> None:
+        def no_more(event: Event) -> None:
+            if isinstance(event, StepEnded) and event.status != "CANCELLED":
+                raise RuntimeError("the recorder is broken")
+
+        recorder = ListRecorder(after=no_more)
+        run = await play(code("A"), recorder=recorder)
+        assert run.ended.status == "FAILED"
+        assert run.ended.code == "internal"
+        assert run.statuses == {"A": "CANCELLED"}
+
+    async def test_a_message_that_cannot_be_stored_is_mended(self) -> None:
+        run = await play(code("A"), table={"code_A()": StepFailure("\ud800" + "x" * 20_000)})
+        assert run.ended.error is not None
+        assert run.ended.error.startswith("?x")
+        assert len(run.ended.error) == 10_000
+        folded(run.events)
+
+    async def test_resumed_after_it_nothing_begins(self) -> None:
+        events: list[Event] = [
+            StepStarted(1, "A", "code", attempt=1),
+            StepStarted(1, "SLOW", "code", attempt=1),
+            StepEnded(2, "A", "FAILED", error="it broke", code="script"),
+        ]
+        run = await play(code("A", "B"), code("B"), code("SLOW"), state=fold(events))
+        assert (run.ended.status, run.ended.error) == ("FAILED", "it broke")
+        assert run.statuses == {"A": "FAILED", "SLOW": "CANCELLED"}
+        assert run.ended.interruptions[0].effect_possible
+        assert run.scripts == []
+
+
+def _raise_cancelled(scope: Any) -> None:
+    raise asyncio.CancelledError
+
+
+def _at_once(stage: Stage, event: Event) -> None:
+    if isinstance(event, RunStarted):
+        stage.cancel()
+
+
+class TestCancel:
+    async def test_what_has_begun_is_cancelled_and_what_has_not_has_no_entry(self) -> None:
+        gates = Gates()
+        steps = [code("A", "B", "C"), code("B", "D"), code("C"), code("D")]
+        stage = Stage(*steps, pause=gates).begin()
+        await settled()
+        gates.let()
+        await settled()
+        stage.cancel()
+        run = await stage.end()
+        assert run.ended.status == "CANCELLED"
+        assert run.statuses == {"A": "COMPLETED", "B": "CANCELLED", "C": "CANCELLED"}
+        assert all(s.end is not None for s in run.state.steps.values())
+        assert {told.key for told in run.ended.interruptions} == {"B", "C"}
+        assert "evaluating" in run.ended.interruptions[0].doing
+        assert run.ended.error is None
+        assert run.ports.activities == {}
+        assert folded(run.events) == run.state
+
+    async def test_before_the_first_step_nothing_has_an_entry(self) -> None:
+        recorder = ListRecorder(after=lambda event: _at_once(stage, event))
+        stage = Stage(code("A"), recorder=recorder).begin()
+        run = await stage.end()
+        assert (run.ended.status, run.statuses) == ("CANCELLED", {})
+
+    async def test_while_a_conditional_is_asked_the_step_has_not_begun(self) -> None:
+        gates = Gates()
+        stage = Stage(code("A", conditional="ask"), pause=gates).begin()
+        await settled()
+        stage.cancel()
+        run = await stage.end()
+        assert (run.statuses, run.ended.interruptions) == ({}, ())
+
+    async def test_a_resumed_step_that_did_not_get_to_run_is_cancelled(self) -> None:
+        state = fold([StepStarted(1, "A", "code", attempt=1)])
+        recorder = ListRecorder(after=lambda event: _at_once(stage, event))
+        stage = Stage(code("A"), state=state, recorder=recorder).begin()
+        run = await stage.end()
+        assert run.statuses == {"A": "CANCELLED"}
+        assert len(run.ended.interruptions) == 1
+
+    @pytest.mark.parametrize("answer", [1, StepFailure("killed", "engine_crash")])
+    async def test_a_port_that_swallows_it_changes_nothing(self, answer: Any) -> None:
+        gate = asyncio.get_running_loop().create_future()
+
+        class Deaf:
+            evaluations = 0
+
+            async def evaluate(self, evaluation: Evaluation, activity: Any) -> Evaluated:
+                self.evaluations += 1
+                try:
+                    await gate
+                except asyncio.CancelledError:
+                    if isinstance(answer, Exception):
+                        raise answer from None
+                return Evaluated((Raw(b"1"),))
+
+        sandbox = Deaf()
+        steps = [code("A", "B", loop="more", throw_on_error=False), code("B")]
+        stage = Stage(*steps, sandbox=sandbox).begin()
+        await settled()
+        stage.cancel()
+        run = await stage.end()
+        assert run.ended.status == "CANCELLED"
+        assert run.statuses == {"A": "CANCELLED"}
+        assert sandbox.evaluations == 1
+
+    async def test_of_a_run_that_is_failing_the_failure_stands(self) -> None:
+        gates, cleaning = Gates(), asyncio.get_running_loop().create_future()
+
+        async def slow_to_stop() -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await cleaning
+
+        table = {"code_A()": BROKE, "code_B()": lambda scope: slow_to_stop()}
+        stage = Stage(code("A"), code("B"), pause=gates, table=table).begin()
+        await settled()
+        gates.let(1)
+        await settled()
+        gates.let()
+        await settled()
+        stage.cancel()
+        await settled()
+        cleaning.set_result(None)
+        run = await stage.end()
+        assert (run.ended.status, run.ended.error) == ("FAILED", "it broke")
+        assert stage.task is not None
+        assert stage.task.cancelling() == 1
+
+    async def test_the_receipt_says_what_for_how_long_and_whether_it_may_have_happened(
+        self,
+    ) -> None:
+        now = 1_000
+        gate = asyncio.get_running_loop().create_future()
+        steps = [step("http_request", "H", url="https://user:pw@example.com/a?key=1#x")]
+        http = RecordedHttp(lambda request: gate)
+        stage = Stage(*steps, http=http, clock=lambda: now).begin()
+        await settled()
+        now = 5_000
+        stage.cancel()
+        (told,) = (await stage.end()).ended.interruptions
+        assert told.doing == "http_request step: GET https://example.com/a"
+        assert told.for_ms == 4_000
+        assert told.effect_possible
+
+    async def test_an_interrupted_stop_is_gone_on_with(self) -> None:
+        events: list[Event] = [
+            StepStarted(1, "A", "code", attempt=1),
+            StepStarted(1, "B", "code", attempt=1),
+            StepEnded(2, "A", "CANCELLED"),
+        ]
+        run = await play(code("A", "C"), code("B"), code("C"), state=fold(events))
+        assert run.ended.status == "CANCELLED"
+        assert run.statuses == {"A": "CANCELLED", "B": "CANCELLED"}
+        assert run.scripts == []
+
+    async def test_at_rest(self) -> None:
+        state = fold([StepStarted(1, "A", "code", attempt=1), StepStarted(1, "M", "model")])
+        ports = fake_ports(ScriptedSandbox(lambda *_: None))
+        ended = end_at_rest(state, ports)
+        assert (ended.status, state.status) == ("CANCELLED", "CANCELLED")
+        assert {s.status for s in state.steps.values()} == {"CANCELLED"}
+        assert [(i.key, i.effect_possible) for i in ended.interruptions] == [
+            ("A", True), ("M", False),
+        ]  # fmt: skip
+        assert end_at_rest(RunState(), ports).interruptions == ()
+
+
+class TestDeadline:
+    async def test_it_fails_the_run(self) -> None:
+        gates = Gates()
+        stage = Stage(code("A"), pause=gates).begin()
+        await settled()
+        stage.cancel("deadline")
+        run = await stage.end()
+        assert (run.ended.status, run.ended.code) == ("FAILED", "timeout")
+        assert "timeout" in (run.ended.error or "")
+        assert run.statuses == {"A": "CANCELLED"}
+
+    async def test_it_still_does_after_a_crash(self) -> None:
+        gates = Gates()
+        stage = Stage(code("A", "C"), code("B"), code("C"), pause=gates).begin()
+        await settled()
+        stage.cancel("deadline")
+        events = (await stage.end()).events
+        for length in range(3, len(events)):  # up to all but the run's end
+            cancelled = any(isinstance(e, StepEnded) for e in events[:length])
+            if cancelled:
+                run = await play(
+                    code("A", "C"), code("B"), code("C"), state=folded(events[:length])
+                )
+                assert (run.ended.status, run.ended.code) == ("FAILED", "timeout")
+
+
+class TestShutdown:
+    async def test_it_records_nothing(self) -> None:
+        gates = Gates()
+        stage = Stage(code("A"), code("B", conditional="ask"), pause=gates).begin()
+        await settled()
+        before = list(stage.recorder.events)
+        stage.cancel("shutdown")
+        with pytest.raises(asyncio.CancelledError):
+            await stage.end()
+        assert stage.recorder.events == before
+        assert stage.state.steps["A"].end is None
+
+    async def test_nor_of_a_step_that_fails_because_of_it(self) -> None:
+        gate = asyncio.get_running_loop().create_future()
+
+        async def turned_into_a_failure() -> None:
+            try:
+                await gate
+            except asyncio.CancelledError:
+                raise StepFailure("the worker was killed", "engine_crash") from None
+
+        table = {"code_A()": lambda scope: turned_into_a_failure()}
+        stage = Stage(code("A"), table=table).begin()
+        await settled()
+        stage.cancel("shutdown")
+        with pytest.raises(asyncio.CancelledError):
+            await stage.end()
+        assert stage.state.steps["A"].end is None
+
+
+class TestFenced:
+    async def test_a_run_that_was_lost_writes_nothing_more(self) -> None:
+        class Lost(ListRecorder):
+            async def stored(self) -> None:
+                raise Fenced
+
+        gates = Gates()
+        recorder = Lost()
+        steps = [code("A"), step("http_request", "H", conditional="ask", url="http://x/")]
+        stage = Stage(*steps, pause=gates, recorder=recorder).begin()
+        await settled()
+        gates.let(1)
+        with pytest.raises(Fenced):
+            await stage.end()
+        kinds = [(type(e).__name__, getattr(e, "key", "")) for e in recorder.events]
+        assert kinds == [("RunStarted", ""), ("StepStarted", "A"), ("StepStarted", "H")]
+
+
+class TestResult:
+    async def test_the_last_completed_code_step_decides(self) -> None:
+        steps = [code("A", "B"), code("B", "H", throw_on_error=False),
+                 step("http_request", "H", url="http://x/")]  # fmt: skip
+        run = await play(*steps, table={"code_A()": "a", "code_B()": BROKE})
+        assert run.result == "a"
+
+    async def test_else_the_last_completed_step_of_another_kind(self) -> None:
+        steps = [step("input", "IN", "H", input={}), step("http_request", "H", "X", url="http://x/"),
+                 branch("X", {}, "I"), step("input", "I", input={})]  # fmt: skip
+        run = await play(*steps)
+        assert run.ended.result_key == "H"
+        assert run.result["status"] == 200
+
+    async def test_inputs_and_branches_are_no_result(self) -> None:
+        run = await play(step("input", "IN", "X", input={}), branch("X", {}))
+        assert (run.ended.status, run.result) == ("COMPLETED", None)
+
+    async def test_the_list_of_a_loop_is_a_result(self) -> None:
+        items = iter([1, 2])
+        run = await play(code("A", loop="more"), table={"more": lambda _: next(items, None)})
+        assert run.result == ["code_A()", "code_A()"]
+
+    async def test_equally_far_steps_count_by_their_place(self) -> None:
+        run = await play(code("IN", "B", "A"), code("A"), code("B"))
+        assert run.result == "code_B()"
+
+    async def test_a_run_of_skipped_steps_is_skipped(self) -> None:
+        steps = [code("A", "B", conditional="no"), code("B", conditional="no")]
+        run = await play(*steps, table={"no": False})
+        assert (run.ended.status, run.result) == ("SKIPPED", None)
+
+
+class TestReplay:
+    async def test_the_start_runs_whatever_led_to_it(self) -> None:
+        steps = [branch("X", {"no": ["A"]}), code("A", "B"), code("B")]
+        first = await play(*steps, table={"no": False})
+        assert first.statuses == {"X": "COMPLETED", "A": "SKIPPED", "B": "SKIPPED"}
+        kept = fold([e for e in first.events if getattr(e, "key", "X") == "X"][:-1])
+        run = await play(*steps, state=kept, forced=frozenset("A"))
+        assert run.statuses == {"X": "COMPLETED", "A": "COMPLETED", "B": "COMPLETED"}
+        assert run.scripts == ["code_A()", "code_B()"]
+
+
+class TestOutputLimit:
+    async def test_a_step_over_it_fails(self) -> None:
+        steps = [code("A", "B"), code("B")]
+        run = await play(*steps, max_output=30, table={"code_A()": "x" * 20, "code_B()": "y" * 20})
+        assert run.statuses == {"A": "COMPLETED", "B": "FAILED"}
+        assert (run.ended.code, run.state.steps["B"].output) == ("limit_output", None)
+        assert "INSULA_RUN_OUTPUT_MAX" in (run.ended.error or "")
+
+    async def test_it_counts_iterations_and_is_the_same_after_a_crash(self) -> None:
+        loop = code("A", loop="more(index)", throw_on_error=False)
+        table = {"more(index)": lambda scope: scope["index"] < 9, "code_A()": "x" * 8}
+        run = await play(loop, max_output=35, table=table)
+        assert run.statuses == {"A": "FAILED"}
+        assert run.outputs["A"] == ["x" * 8] * 3
+        for length in range(len(run.events)):
+            again = await play(loop, max_output=35, table=table, state=folded(run.events[:length]))
+            assert (again.statuses, again.outputs) == (run.statuses, run.outputs)
+
+
+class TestSize:
+    async def test_five_thousand_steps_in_a_chain_and_in_a_fan(self) -> None:
+        keys = [f"S{i}" for i in range(5_000)]
+        chain = [code(key, *keys[i + 1 : i + 2]) for i, key in enumerate(keys)]
+        groups = {f"c{i}": keys[i * 1000 : i * 1000 + 1000] for i in range(5)}
+        fan = [branch("HUB", groups), *(code(key, "END") for key in keys), code("END")]
+        begun = time.process_time()
+        for steps in (chain, fan):
+            run = await play(*steps)
+            assert run.ended.status == "COMPLETED"
+            assert set(run.statuses.values()) == {"COMPLETED"}
+        assert time.process_time() - begun < 10
+
+    async def test_five_thousand_steps_are_skipped_without_recursion(self) -> None:
+        keys = [f"S{i}" for i in range(5_000)]
+        chain = [code(key, *keys[i + 1 : i + 2]) for i, key in enumerate(keys)]
+        run = await play(branch("X", {"no": ["S0"]}), *chain, table={"no": False})
+        assert run.statuses["S4999"] == "SKIPPED"
