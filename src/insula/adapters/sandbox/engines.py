@@ -37,8 +37,11 @@ class Engine(Protocol):
         """Bound the context's memory, in bytes."""
         ...
 
-    def define(self, name: str, text: bytes) -> None:
-        """Make a JSON text's value a global of this name, in place of any former one."""
+    def define(self, name: str, text: bytes, pristine: bool) -> None:
+        """Make a JSON text's value a global of this name, in place of any former one.
+
+        ``pristine`` says that no script has run in this context yet.
+        """
         ...
 
     def call(
@@ -63,8 +66,13 @@ class Engine(Protocol):
 
 
 def source(name: str) -> str:
-    """Return a JavaScript file of this folder."""
-    return (resources.files(__package__) / name).read_text("utf-8")
+    """Return a JavaScript file of this folder, without comment lines and indentation.
+
+    The files have no text that spans lines. What is compiled for each evaluation should be short.
+    """
+    text = (resources.files(__package__) / name).read_text("utf-8")
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 def open_engine(lane: Lane) -> Engine:

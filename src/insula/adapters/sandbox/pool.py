@@ -20,6 +20,7 @@ _START_SECONDS = 30.0
 _SWEEP_SECONDS = 5.0
 _SERVES = 20_000
 """Evaluations after which a worker is replaced, against slow growth."""
+_LANES: tuple[Lane, ...] = ("quickjs", "v8")
 _FAILED_STARTS = 3
 _RETRY_SECONDS = 1.0
 
@@ -98,6 +99,7 @@ class SandboxPool:
         self._failed_starts: dict[Lane, int] = {"quickjs": 0, "v8": 0}
         self._missing: dict[str, str] = {}
         self._killed = 0
+        self._v8_used = float("-inf")
         self._first: asyncio.Future[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -186,6 +188,8 @@ class SandboxPool:
     def _assign(self, worker: Worker, app_id: str, condition: bool) -> None:
         fresh = worker.app_id is None
         worker.app_id = app_id
+        if worker.lane == "v8":
+            self._v8_used = asyncio.get_running_loop().time()
         self._shares.enter(app_id, condition)
         if fresh:
             self._grow()
@@ -216,16 +220,23 @@ class SandboxPool:
         """Ask for the workers that those who wait need, and for the ready ones."""
         if not self._running or self._retry is not None:
             return
-        for lane in ("quickjs", "v8"):
+        for lane in _LANES:
             needed = self._shares.wanted(lane) - self._asked(lane)
             for _ in range(needed):
                 if not (self._room() or self._evict()):
                     return
                 self._fork(lane)
-        for _ in range(self._warm - self._idle.unused("quickjs") - self._asked("quickjs")):
-            if not self._room():
-                return
-            self._fork("quickjs")
+        for lane in _LANES:
+            warm = self._warm if lane == "quickjs" else self._warm_v8()
+            for _ in range(warm - self._idle.unused(lane) - self._asked(lane)):
+                if not self._room():
+                    return
+                self._fork(lane)
+
+    def _warm_v8(self) -> int:
+        """One, while V8 is in use; a worker of it is large."""
+        now = asyncio.get_running_loop().time()
+        return int(now - self._v8_used < self._idle_seconds)
 
     def _asked(self, lane: Lane) -> int:
         return self._forkers[lane].asked if lane in self._forkers else 0

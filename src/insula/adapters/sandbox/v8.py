@@ -98,7 +98,7 @@ class V8:
         """Set the heap's limit. Array buffers lie outside the heap: RLIMIT_DATA bounds them."""
         self._library.mr_set_hard_memory_limit(self._context, memory)
 
-    def define(self, name: str, text: bytes) -> None:
+    def define(self, name: str, text: bytes, pristine: bool) -> None:
         """Define a global."""
         self.call(_DEFINE, text.decode(), name)
 

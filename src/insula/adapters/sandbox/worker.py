@@ -100,7 +100,7 @@ class _Evaluation:
         room = run.output
         for self._index, script in enumerate(run.scripts):
             for name, text in zip(run.names, run.texts, strict=True):
-                self._engine.define(name, text)
+                self._engine.define(name, text, self._index == 0)
             output = self._value(script)
             _refuse_lone(output)
             room -= len(output or b"")
