@@ -33,6 +33,7 @@ from insula.runs import endpoints as runs_endpoints
 from insula.runs.cancel import cancel_app, cancel_workflow
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
+    erase_for_ever,
     reclaim_for_ever,
     serve_queue,
     shut_down,
@@ -140,6 +141,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 authenticator.run(),
                 serve_queue(services),
                 sweep_for_ever(services),
+                erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
                 journal.compactor.run(),
             )

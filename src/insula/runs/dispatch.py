@@ -46,7 +46,7 @@ async def begin(services: RunServices, run_id: str) -> None:
 
 
 async def sweep_for_ever(services: RunServices) -> None:
-    """Once a second: find runs without a living owner, offer what waits, erase what is due."""
+    """Once a second: find runs without a living owner, offer what waits."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
@@ -64,8 +64,17 @@ async def sweep(services: RunServices) -> None:
     waiting = await services.database.read(partial(repository.pending, limit=_OFFERED))
     for app_id, run_id in waiting:
         services.queue.offer(app_id, run_id)
-    await erase_due(services)
-    await services.database.write(idempotency.sweep)
+
+
+async def erase_for_ever(services: RunServices) -> None:
+    """Once a second, erase what is due; beside the sweep, which must not wait for it."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await erase_due(services)
+            await services.database.write(idempotency.sweep)
+        except InsulaError as error:
+            _log.warning("erase.failed", reason=error.message)
 
 
 async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitable[None]]) -> None:
