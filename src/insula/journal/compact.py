@@ -13,8 +13,9 @@ from insula.errors import InsulaError
 from insula.storage.database import Database
 from insula.storage.sqlite_connection import driver
 
-JOURNAL_MAX = 8 * 1024 * 1024
-"""Bytes of events; a longer journal stays in its rows, for one row of it would hold the writer."""
+# A longer journal stays in its rows: writing it as one would hold the writer for too long.
+JOURNAL_MAX = 2 * 1024 * 1024
+COMPRESSED_MAX = 512 * 1024
 _BYTES_A_STEP = 512 * 1024
 _LEFT_MAX = 1_000
 _RETRY = 1.0
@@ -86,7 +87,8 @@ def _squeeze(connection: Connection, run_id: str) -> tuple[bytes, list[int]] | N
         pieces.append(squeezer.compress(between + events[1:-1]))
         between = b","
     pieces += (squeezer.compress(b"]"), squeezer.flush())
-    return b"".join(pieces), _steps(sizes)
+    journal = b"".join(pieces)
+    return (journal, _steps(sizes)) if len(journal) <= COMPRESSED_MAX else None
 
 
 def _steps(sizes: list[tuple[int, int]]) -> list[int]:
