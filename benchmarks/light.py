@@ -28,7 +28,7 @@ def chain(length: int) -> dict[str, Any]:
 
 
 async def measure(seconds: float, warm_up: float = 2.0) -> dict[str, Any]:
-    """Return the figures of light runs, alone and at 32 callers, and of a route that does nothing."""
+    """Return the figures of light runs, alone and at 32 callers, and of a trivial route."""
     with tempfile.TemporaryDirectory() as name:
         async with serving(Path(name)) as server:
             return await _measure(server, seconds, warm_up)

@@ -5,6 +5,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -68,7 +69,8 @@ def _memory(pids: list[int]) -> float:
     return total / 1024
 
 
-async def _measure(lanes: list[Lane]) -> dict[str, dict[str, float]]:
+async def measure(lanes: Sequence[Lane] = ("quickjs", "v8")) -> dict[str, dict[str, float]]:
+    """Return rates a second and milliseconds, by lane and callers."""
     rows: dict[str, dict[str, float]] = {}
     began = time.perf_counter()
     pool = SandboxPool(maximum=4, warm=2)
@@ -95,7 +97,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--lane", choices=["quickjs", "v8"], action="append")
     given = parser.parse_args()
-    rows = uvloop.run(_measure(given.lane or ["quickjs", "v8"]))
+    rows = uvloop.run(measure(given.lane or ["quickjs", "v8"]))
     if given.json:
         print(json.dumps(rows))
         return

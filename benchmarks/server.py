@@ -104,7 +104,7 @@ async def serving(folder: Path, **settings: str) -> AsyncIterator[Server]:
         *(sys.executable, "-m", "insula", "serve", "--data", str(folder), "--port", "0"),
         env=environment,
         start_new_session=True,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL if "QUIET" in os.environ else None,
     )
     try:
         async with asyncio.timeout(_STARTING):
