@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 
 class FairQueue:
-    """Items wait per owner; owners take turns. It holds ``maximum`` items and refuses more.
+    """Items wait per owner; owners take turns. It holds ``maximum`` items, ``share`` of them of one
+    owner, and refuses more.
 
     A refused item is not lost: it has its row, and whoever sweeps the rows offers it again.
     """
 
-    def __init__(self, maximum: int = 10_000) -> None:
+    def __init__(self, maximum: int = 10_000, share: float = 0.1) -> None:
         self._maximum = maximum
+        self._owner_maximum = max(1, int(maximum * share))
         self._waiting: OrderedDict[str, deque[str]] = OrderedDict()
         self._known: set[str] = set()
         self._arrived = asyncio.Event()
@@ -24,12 +26,17 @@ class FairQueue:
         """Take an item in; ``False`` if there is no room. An item that waits already is kept."""
         if item in self._known:
             return True
-        if len(self._known) >= self._maximum:
+        mine = self._waiting.get(owner, ())
+        if len(self._known) >= self._maximum or len(mine) >= self._owner_maximum:
             return False
         self._known.add(item)
         self._waiting.setdefault(owner, deque()).append(item)
         self._arrived.set()
         return True
+
+    def has(self, owner: str) -> bool:
+        """Say whether anything of this owner waits."""
+        return owner in self._waiting
 
     def wake(self) -> None:
         """Let ``arrived`` return: there may be room now for what waits."""

@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError, Unavailable
 from insula.kit.clock import now_ms
 from insula.runs import recovery, repository
 from insula.runs.live import LiveRun
@@ -67,7 +67,9 @@ async def stop(services: RunServices, row: RunRow) -> tuple[RunRow, LiveRun | No
     """
     live = services.live.get(row.id)
     if live is None and not row.is_final:
-        live = await _without_task(services, row)
+        # It waits in the queue, or its owner is gone: taken over with its cancel requested it
+        # starts nothing, and its end is written.
+        live = await asyncio.shield(recovery.take_over(services, row.id))
     if live is None:
         return await _stored(services, row.id), None
     if live.row.cancel_requested_at is None:
@@ -78,14 +80,6 @@ async def stop(services: RunServices, row: RunRow) -> tuple[RunRow, LiveRun | No
     if live.fenced:
         return await _stored(services, row.id), None
     return live.row, live
-
-
-async def _without_task(services: RunServices, row: RunRow) -> LiveRun | None:
-    """Stop a run that no task executes: it waits in the queue, or its owner is gone."""
-    # Taken over with its cancel requested it starts nothing: its end is written. If somebody else
-    # was faster, it is live now.
-    await recovery.recover(services, [row.id])
-    return services.live.get(row.id)
 
 
 async def _stopped(services: RunServices, live: LiveRun) -> None:
@@ -117,12 +111,13 @@ async def cancel_many(services: RunServices, run_ids: Sequence[str], by: str) ->
 
     async def one(run_id: str) -> str | None:
         async with gate:
-            row = await services.database.write(partial(_request, run_id=run_id, by=by))
-            if row is None:
-                return None
             try:
+                row = await services.database.write(partial(_request, run_id=run_id, by=by))
+                if row is None:
+                    return None
                 await stop(services, row)
-            except Unavailable:
+            except InsulaError as error:
+                _log.warning("cancel.not_done", run_id=run_id, reason=error.message)
                 return None
             return run_id
 
@@ -157,7 +152,8 @@ async def _cancel_found(
     services: RunServices, query: Callable[[Connection], list[str]], by: str
 ) -> int:
     total = 0
-    while ids := await services.database.read(query):
+    # Asked of the writer: what was submitted before, and may be stored any moment, is seen.
+    while ids := await services.database.write(query):
         stopped = await cancel_many(services, ids, by)
         total += len(stopped)
         if not stopped:

@@ -1,30 +1,33 @@
 """Starting a child run, or going on with one that its parent's journal knows."""
 
+import asyncio
 from functools import partial
 
 from sqlalchemy import Connection
 
 from insula.engine.failures import StepFailure
-from insula.engine.ports import ChildRequest
+from insula.engine.ports import ChildRequest, Fenced, Stop
 from insula.engine.state import fold
 from insula.kit import json
 from insula.kit.clock import now_ms
-from insula.kit.json import Raw
 from insula.runs import repository, retention
-from insula.runs.children import MAX_DEPTH, MAX_TREE, Ended
-from insula.runs.execution import launch, prepare
+from insula.runs.children import MAX_DEPTH, MAX_TREE, Ended, stop_child
+from insula.runs.creation import create
+from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
-from insula.runs.recovery import resume_claimed
+from insula.runs.recovery import take_over
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
-from insula.runs.start import checked_input
+from insula.runs.start import check_seen, checked_input
 from insula.workflows.resolve import Runnable
 
 
 async def begin_child(
-    services: RunServices, parent: RunRow, request: ChildRequest
+    services: RunServices, parent: RunRow, request: ChildRequest, stop: Stop
 ) -> LiveRun | Ended:
     """Return the child of a *workflow* step, executing here, or as it had ended.
+
+    Cancelled, it comes out when there is no child, or when it has ended.
 
     Raises:
         StepFailure: the tree is too deep or too large, or the step names no workflow.
@@ -32,7 +35,7 @@ async def begin_child(
     """
     stored = await services.database.read(partial(repository.find, run_id=request.run_id))
     if stored is not None:
-        return await _go_on(services, stored)
+        return await _go_on(services, stored, stop)
     if not request.workflow_id:
         raise StepFailure("The step names no workflow; set workflow_id", "input")
     if parent.depth + 1 >= MAX_DEPTH:
@@ -40,31 +43,56 @@ async def begin_child(
     runnable = await services.resolver.resolve_child(
         parent.workflow_app_id, request.workflow_id, request.version
     )
+    if request.step_key is not None:
+        check_seen(runnable, parent.workflow_app_id, request.step_key)
     row = await _child_row(services, parent, request, runnable)
     plan = services.plan_of(runnable, row.from_step_key)
     given = await checked_input(
         services, row.app_id, row.id, runnable.document, plan, json.decode(request.input)
     )
-    await _create(services, row, given, runnable)
-    return launch(services, prepare(services, row, runnable, given))
+    return await _create(services, prepare(services, row, runnable, given), stop)
 
 
-async def _go_on(services: RunServices, stored: RunRow) -> LiveRun | Ended:
-    if stored.is_final:
-        events, _ = await services.journal.read(stored.id)
-        return Ended(stored, fold(events))
-    claimed = await services.database.write(
-        partial(
-            repository.claim,
-            run_id=stored.id,
-            from_owner=stored.owner,
-            token=services.token,
-            now=now_ms(),
-        )
-    )
-    if claimed is None:
-        raise StepFailure("The child run is another process's now", "interrupted")
-    return await resume_claimed(services, claimed)
+async def _create(services: RunServices, live: LiveRun, stop: Stop) -> LiveRun:
+    draft = live.runnable.body if live.row.version_id is None else None
+    new = repository.NewRun(live.row, bytes(live.input), draft)
+    try:
+        await create(services, live, new, partial(_check_tree, root_id=live.row.root_id))
+    except asyncio.CancelledError:
+        await stop_child(live, stop)
+        raise
+    return live
+
+
+def _check_tree(connection: Connection, root_id: str) -> None:
+    if repository.tree_size(connection, root_id) + 1 >= MAX_TREE:
+        raise StepFailure(f"The run and its children are {MAX_TREE}, the limit", "limit_tree")
+
+
+async def _go_on(services: RunServices, stored: RunRow, stop: Stop) -> LiveRun | Ended:
+    """Go on with a child that is stored; what is begun of that is not left half done."""
+    going = asyncio.ensure_future(_resumed(services, stored.id))
+    try:
+        return await asyncio.shield(going)
+    except asyncio.CancelledError:
+        await asyncio.wait([going])
+        child = going.result()
+        if isinstance(child, LiveRun):
+            await stop_child(child, stop)
+        raise
+
+
+async def _resumed(services: RunServices, run_id: str) -> LiveRun | Ended:
+    live = await take_over(services, run_id)
+    if live is not None:
+        return live
+    row = await services.database.read(partial(repository.find, run_id=run_id))
+    if row is None or not row.is_final:
+        raise Fenced(run_id)
+    _, draft = await services.database.read(partial(repository.data_of, run_id=run_id))
+    runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
+    events, _ = await services.journal.read(run_id)
+    return Ended(row, fold(events), runnable)
 
 
 async def _child_row(
@@ -107,14 +135,3 @@ async def _child_row(
         created_at=now,
         updated_at=now,
     )
-
-
-async def _create(services: RunServices, row: RunRow, given: Raw, runnable: Runnable) -> None:
-    draft = runnable.body if runnable.version_id is None else None
-
-    def unit(connection: Connection) -> None:
-        if repository.tree_size(connection, row.root_id) >= MAX_TREE:
-            raise StepFailure(f"The run has {MAX_TREE} child runs, the limit", "limit_tree")
-        repository.create(connection, row, bytes(given), draft)
-
-    await services.database.write(unit)

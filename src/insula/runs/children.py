@@ -6,34 +6,38 @@ it and is handed in as ``Carry``, so that runs may hold children and children be
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
 
 from insula.engine.events import FinalStatus, Interruption
 from insula.engine.failures import StepFailure
-from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Stop
+from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Fenced, Stop
 from insula.engine.state import RunState
-from insula.engine.view import output_view, usage_view
 from insula.errors import InsulaError
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.runs.live import LiveRun
+from insula.runs.render import Sight, closed_to, run_output, shown_error, usage_of
 from insula.runs.rows import RunRow
+from insula.workflows.resolve import Runnable
 
 MAX_DEPTH = 16
 MAX_TREE = 1_000
 
-Begin = Callable[[RunRow, ChildRequest], Awaitable["LiveRun | Ended"]]
-"""Starts a child of a run, goes on with one that is stored, or finds that it has ended."""
+Begin = Callable[[RunRow, ChildRequest, Stop], Awaitable["LiveRun | Ended"]]
+"""Starts a child of a run, goes on with one that is stored, or finds that it has ended. Cancelled,
+it comes out when there is no child, or when the child has ended."""
 
 
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A child that had ended before its parent was interrupted, as it is stored."""
 
-    def __init__(self, row: RunRow, state: RunState) -> None:
-        self.row = row
-        self.state = state
+    row: RunRow
+    state: RunState
+    runnable: Runnable
 
 
 class ChildRuns:
@@ -48,16 +52,20 @@ class ChildRuns:
     async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
         """Run a child to its stored end; cancelled, it comes out when the child has ended."""
         try:
-            child = await self._begin(self._parent, request)
+            child = await self._begin(self._parent, request, self._stop)
         except InsulaError as error:
             raise StepFailure(error.message, "child") from error
         if isinstance(child, LiveRun):
             activity.doing = f"child run {child.row.id}"
             await self._follow(child)
             if child.fenced:
-                raise StepFailure("The child run went to another process", "interrupted")
+                raise Fenced(child.row.id)
+        # What the step holds is what the parent's app may see: it is a caller of the child's.
+        sight = Sight(None, None, closed_to(child.runnable, self._parent.workflow_app_id))
+        words = child.row.error and shown_error(child.row.error, child.state, sight)
+        output = json.raw(_output(child, sight, words))
         status = cast(FinalStatus, child.row.status)
-        return ChildOutcome(status, json.raw(_output(child)), child.row.error, child.row.credits)
+        return ChildOutcome(status, output, words, child.row.credits)
 
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         """Return what a child's receipt says, with the child's id before each path."""
@@ -67,20 +75,38 @@ class ChildRuns:
         try:
             await asyncio.shield(child.finished)
         except asyncio.CancelledError:
-            child.stop("shutdown" if self._stop.kind == "shutdown" else "cancel")
-            while not child.finished.done():
-                try:
-                    await asyncio.shield(child.finished)
-                except asyncio.CancelledError:
-                    continue  # asked again: the child is stopping already
-            self._receipts[child.row.id] = tuple(
-                msgspec.structs.replace(i, path=(child.row.id, *i.path))
-                for i in child.state.interruptions
-            )
+            await stop_child(child, self._stop)
+            self._receipts[child.row.id] = told_above(child)
             raise
 
 
-def _output(child: "LiveRun | Ended") -> dict[str, Any]:
+async def stop_child(child: LiveRun, stop: Stop) -> None:
+    """Stop a child for the reason for which its parent stops, and wait for its end."""
+    child.stop("shutdown" if stop.kind == "shutdown" else "cancel")
+    while not child.finished.done():
+        try:
+            await asyncio.shield(child.finished)
+        except asyncio.CancelledError:
+            continue  # asked again: the child is stopping already
+
+
+def told_above(child: LiveRun) -> tuple[Interruption, ...]:
+    """Return what a child's steps were doing, as the app whose runs these are may see it.
+
+    Hidden ones lose their words and their names; how many they are stays.
+    """
+    row = child.row
+    visible = frozenset[str]() if row.hidden else closed_to(child.runnable, row.app_id)
+    told = []
+    for one in child.state.interruptions:
+        if visible is None or (one.key in visible and not one.path):
+            told.append(msgspec.structs.replace(one, path=(row.id, *one.path)))
+        else:
+            told.append(msgspec.structs.replace(one, key="", doing="", path=()))
+    return tuple(told)
+
+
+def _output(child: LiveRun | Ended, sight: Sight, error: str | None) -> dict[str, Any]:
     """The *workflow* step's output (``StepWorkflowOutputSchema``)."""
     row, state = child.row, child.state
     return {
@@ -90,9 +116,9 @@ def _output(child: "LiveRun | Ended") -> dict[str, Any]:
         "workflow_app_id": row.workflow_app_id,
         "status": row.status,
         "origin": row.origin,
-        "error": row.error,
-        "usage": usage_view(state),
+        "error": error,
+        "usage": usage_of(row, state, sight),
         "result": state.result,
-        "output": output_view(state),
+        "output": run_output(state, sight),
         "date": iso(row.created_at),
     }

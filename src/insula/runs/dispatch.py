@@ -11,7 +11,6 @@ import structlog
 from insula.errors import InsulaError
 from insula.kit.clock import now_ms
 from insula.runs import recovery, repository, retention
-from insula.runs.recovery import resume_claimed
 from insula.runs.services import RunServices
 from insula.web import idempotency
 
@@ -35,14 +34,30 @@ async def serve_queue(services: RunServices) -> None:
                 await begin(services, run_id)
             except InsulaError as error:
                 _log.warning("queue.not_begun", run_id=run_id, reason=error.message)
+            except Exception:  # one run's defect must not hold up the others
+                _log.exception("queue.broke", run_id=run_id)
 
 
 async def begin(services: RunServices, run_id: str) -> None:
-    """Begin a queued run, unless it was cancelled or begun meanwhile."""
-    unit = partial(repository.begin_pending, run_id=run_id, token=services.token, now=now_ms())
-    row = await services.database.write(unit)
-    if row is not None:
-        await resume_claimed(services, row)
+    """Begin a queued run; leave it where its workflow's owner allows the caller no more now.
+
+    One whose cancel was requested is ended.
+    """
+    row = await services.database.read(partial(repository.find, run_id=run_id))
+    if row is None or row.status != "PENDING":
+        return
+    if row.cancel_requested_at is not None:
+        await recovery.take_over(services, run_id)
+        return
+    facts = await services.resolver.facts(row.workflow_id)
+    limit = None if facts is None or row.app_id == facts.app_id else facts.caller_limit
+    if not services.live.allows_caller(row.app_id, row.workflow_id, limit):
+        return  # the sweeper offers it again
+    async with services.live.alone(run_id):
+        unit = partial(repository.begin_pending, run_id=run_id, token=services.token, now=now_ms())
+        begun = await services.database.write(unit)
+        if begun is not None:
+            await recovery.resume(services, begun)
 
 
 async def sweep_for_ever(services: RunServices) -> None:
@@ -53,6 +68,8 @@ async def sweep_for_ever(services: RunServices) -> None:
             await sweep(services)
         except InsulaError as error:
             _log.warning("sweep.failed", reason=error.message)
+        except Exception:  # it comes round again; a server without sweeper would be worse
+            _log.exception("sweep.broke")
 
 
 async def sweep(services: RunServices) -> None:
@@ -60,10 +77,31 @@ async def sweep(services: RunServices) -> None:
     if services.draining:
         return
     lost = await services.database.read(services.journal.orphans)
-    await recovery.recover(services, lost)
-    waiting = await services.database.read(partial(repository.pending, limit=_OFFERED))
+    await recovery.recover(services, [*lost, *await _forgotten(services)])
+    await _offer(services)
+    services.swept_at = asyncio.get_running_loop().time()
+
+
+async def _forgotten(services: RunServices) -> list[str]:
+    """Return the runs that stand under this process and that it has not executed for two sweeps."""
+    owned = await services.database.read(partial(repository.owned_by, token=services.token))
+    idle = {
+        run_id
+        for run_id in owned
+        if services.live.get(run_id) is None and not services.live.is_taken(run_id)
+    }
+    forgotten = idle & services.idle_before
+    services.idle_before = idle
+    return sorted(forgotten)
+
+
+async def _offer(services: RunServices) -> None:
+    """Offer the next of the runs that wait: each sweep goes on where the last one stopped."""
+    query = partial(repository.pending, after=services.offered_to, limit=_OFFERED)
+    waiting = await services.database.read(query)
     for app_id, run_id in waiting:
         services.queue.offer(app_id, run_id)
+    services.offered_to = waiting[-1][1] if len(waiting) == _OFFERED else ""
 
 
 async def erase_for_ever(services: RunServices) -> None:
@@ -73,8 +111,8 @@ async def erase_for_ever(services: RunServices) -> None:
         try:
             await erase_due(services)
             await services.database.write(idempotency.sweep)
-        except InsulaError as error:
-            _log.warning("erase.failed", reason=error.message)
+        except (InsulaError, OSError) as error:
+            _log.warning("erase.failed", reason=str(error))
 
 
 async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitable[None]]) -> None:
@@ -83,8 +121,8 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
         try:
             await services.files.sweep()
             await reclaim()
-        except InsulaError as error:
-            _log.warning("reclaim.failed", reason=error.message)
+        except (InsulaError, OSError) as error:
+            _log.warning("reclaim.failed", reason=str(error))
         await asyncio.sleep(RECLAIM_SECONDS)
 
 
@@ -103,9 +141,12 @@ async def erase_due(services: RunServices) -> int:
 async def shut_down(services: RunServices) -> None:
     """Stop every run without ending it: whoever starts next goes on with them."""
     services.draining = True
-    running = list(services.live)
-    for live in running:
-        live.stop("shutdown")
-    tasks = [live.task for live in running if live.task is not None]
-    if tasks:
-        await asyncio.wait(tasks)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + services.stop_within
+    while (running := list(services.live)) and loop.time() < until:
+        for live in running:
+            live.stop("shutdown")
+        finished = [live.finished for live in running]
+        await asyncio.wait(finished, timeout=until - loop.time())
+    for live in services.live:
+        _log.error("shutdown.not_stopped", run_id=live.row.id)

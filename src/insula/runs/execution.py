@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from insula.engine.ending import cancel_open_steps, end, end_at_rest
 from insula.engine.events import RunEnded
-from insula.engine.execute import end_at_rest, execute
+from insula.engine.execute import execute
 from insula.engine.ports import Fenced, Limits, Ports, Stop
 from insula.engine.state import RunState
+from insula.journal.log import RunLog
 from insula.journal.store import Counted
 from insula.kit import json
 from insula.kit.clock import now_ms
@@ -18,13 +20,15 @@ from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import retention
 from insula.runs.children import ChildRuns
-from insula.runs.live import LiveRun
+from insula.runs.live import LiveRun, Place
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.workflows.resolve import Runnable
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+DEFECT = "Internal error; the server's log has more"
 
 
 def prepare(
@@ -33,16 +37,37 @@ def prepare(
     runnable: Runnable,
     given: Raw,
     state: RunState | None = None,
+    place: Place | None = None,
 ) -> LiveRun:
-    """Put together what a run needs. ``state`` is given for a run that has begun already.
+    """Put together what a run needs. ``state`` is given for a run that has begun already, ``place``
+    for one that was admitted just now.
 
     Raises:
         BadInput: the run's start is no step that a run can start from.
     """
+    plan = services.plan_of(runnable, row.from_step_key)
     options = json.decode(row.options)
+    replayed = options.get("replay_step")
+    log, ports = _ports(services, row, given, options)
+    return LiveRun(
+        row=row,
+        runnable=runnable,
+        plan=plan,
+        state=state or RunState(),
+        ports=ports,
+        log=log,
+        input=given,
+        forced=frozenset((replayed,)) if replayed else frozenset(),
+        finished=asyncio.get_running_loop().create_future(),
+        place=place,
+    )
+
+
+def _ports(
+    services: RunServices, row: RunRow, given: Raw, options: dict[str, Any]
+) -> tuple[RunLog, Ports]:
     counted = Counted(row.app_id, row.workflow_id, row.status, row.origin)
     log = services.journal.open(row.id, row.seq, None if row.hidden else counted)
-    replayed = options.get("replay_step")
     stop = Stop()
     ports = Ports(
         run_id=row.id,
@@ -62,24 +87,13 @@ def prepare(
         max_iterations=services.max_iterations,
         max_output=services.max_output,
     )
-    return LiveRun(
-        row=row,
-        runnable=runnable,
-        plan=services.plan_of(runnable, row.from_step_key),
-        state=state or RunState(),
-        ports=ports,
-        log=log,
-        input=given,
-        forced=frozenset((replayed,)) if replayed else frozenset(),
-        finished=asyncio.get_running_loop().create_future(),
-        chargeable=row.depth == 0,
-    )
+    return log, ports
 
 
 def launch(services: RunServices, live: LiveRun) -> LiveRun:
     """Begin to execute a run whose row is stored and owned by this process."""
     services.live.add(live)
-    if live.chargeable:
+    if live.row.depth == 0:
         seconds = live.row.option("timeout") or services.run_timeout
         spent = (now_ms() - (live.row.started_at or now_ms())) / 1000
         loop = asyncio.get_running_loop()
@@ -88,24 +102,52 @@ def launch(services: RunServices, live: LiveRun) -> LiveRun:
     return live
 
 
+def forget(services: RunServices, live: LiveRun) -> None:
+    """Undo ``prepare`` for a run that was not stored."""
+    live.log.drop()
+    _gone(services, live, fenced=True)
+
+
 async def _carry(services: RunServices, live: LiveRun) -> None:
+    ours = False
     try:
         live.entered = True
-        ended = await _execute(live)
+        ended = await _ended(live)
         live.ending = True
-        live.fenced = not await uninterrupted(_store_end(services, live, ended))
+        ours = await uninterrupted(_store_end(services, live.row, live.state, live.log, ended))
     except Fenced:
-        live.fenced = True
         _log.warning("run.fenced", run_id=live.row.id)
     except asyncio.CancelledError:
-        live.fenced = True  # shutting down: whoever recovers the run goes on
+        _log.debug("run.left", run_id=live.row.id)  # whoever recovers the run goes on
+    except Exception:  # one run's defect must not take the others down; the sweeper finds it
+        _log.exception("run.not_ended", run_id=live.row.id)
+        live.log.drop()
     finally:
-        if live.deadline is not None:
-            live.deadline.cancel()
-        services.live.remove(live)
-        services.queue.wake()
-        if not live.finished.done():
-            live.finished.set_result(None)
+        _gone(services, live, fenced=not ours and live.row.ended_at is None)
+
+
+def _gone(services: RunServices, live: LiveRun, *, fenced: bool) -> None:
+    live.fenced = fenced
+    if live.deadline is not None:
+        live.deadline.cancel()
+    services.live.remove(live)
+    services.queue.wake()
+    if not live.finished.done():
+        live.finished.set_result(None)
+
+
+async def _ended(live: LiveRun) -> RunEnded:
+    """Execute to the end; a defect of ours ends in a failed run, not in a stuck one."""
+    try:
+        return await _execute(live)
+    except Fenced:
+        raise
+    except Exception:
+        _log.exception("run.broke", run_id=live.row.id)
+        told = cancel_open_steps(live.state, live.ports)
+        return end(
+            live.state, live.ports, "FAILED", error=DEFECT, code="internal", interruptions=told
+        )
 
 
 async def _execute(live: LiveRun) -> RunEnded:
@@ -116,13 +158,22 @@ async def _execute(live: LiveRun) -> RunEnded:
     return await execute(live.plan, live.state, live.ports, live.forced)
 
 
-async def _store_end(services: RunServices, live: LiveRun, ended: RunEnded) -> bool:
+async def end_unrunnable(services: RunServices, row: RunRow, state: RunState, reason: str) -> None:
+    """End a run of this process as FAILED that cannot go on: its version is gone."""
+    log, ports = _ports(services, row, Raw(b"{}"), {})
+    told = cancel_open_steps(state, ports)
+    ended = end(state, ports, "FAILED", error=reason, code="not_available", interruptions=told)
+    await uninterrupted(_store_end(services, row, state, log, ended))
+
+
+async def _store_end(
+    services: RunServices, row: RunRow, state: RunState, log: RunLog, ended: RunEnded
+) -> bool:
     """Write the run's end, the one write that decides what became of it."""
-    row = live.row
     columns: dict[str, Any] = {
         "status": ended.status,
         "error": ended.error,
-        "credits": live.state.credits,
+        "credits": state.credits,
         "ended_at": ended.at,
         "updated_at": ended.at,
         "retention_due_at": retention.due_at(row, ended.status, ended.at, services.retention),
@@ -133,14 +184,21 @@ async def _store_end(services: RunServices, live: LiveRun, ended: RunEnded) -> b
         files[:] = retention.erase(connection, [row.id], ended.at)
 
     erased = columns["retention_due_at"] == ended.at
-    stored = await live.log.end(ended, columns, erase if erased else None)
+    stored = await log.end(ended, columns, erase if erased else None)
     if stored:
         for name, value in columns.items():
             setattr(row, name, value)
         row.erased_at = ended.at if erased else None
-        row.seq = live.log.seq
-        await services.files.remove(files)
+        row.seq = log.seq
+        await _remove(services, files)
     return stored
+
+
+async def _remove(services: RunServices, files: list[str]) -> None:
+    try:
+        await services.files.remove(files)
+    except OSError as error:  # their rows are gone: the sweep of the files tries again
+        _log.warning("files.not_removed", reason=str(error))
 
 
 def _limits(installed: Limits, asked: dict[str, Any]) -> Limits:

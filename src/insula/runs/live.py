@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,11 +17,39 @@ from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
 
 
-@dataclass(slots=True)
-class LiveRun:
-    """A run in this process, from its start to the moment when its end is stored.
+@dataclass(slots=True, eq=False)
+class Place:
+    """A place among the live runs, from the moment a run is admitted until it is over.
 
-    ``finished`` resolves then; ``fenced`` says that the run went to another process instead.
+    ``kept``: a live run holds it now, and gives it back itself.
+    """
+
+    runs: "LiveRuns"
+    app_id: str
+    workflow_id: str
+    kept: bool = False
+    released: bool = False
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.kept:
+            self.release()
+
+    def release(self) -> None:
+        """Give the place back, once."""
+        if not self.released:
+            self.released = True
+            self.runs.count(self, -1)
+
+
+@dataclass(slots=True, eq=False)
+class LiveRun:
+    """A run in this process, from just before its row is stored to when its end is stored.
+
+    ``finished`` resolves then; ``fenced`` says that this process did not write the end: the run
+    went to another, or waits for the next start, or was never stored.
     """
 
     row: RunRow
@@ -32,14 +61,14 @@ class LiveRun:
     input: Raw
     forced: frozenset[str]
     finished: asyncio.Future[None]
+    place: Place | None = None
+    """A child has none: it runs in its parent's."""
     task: asyncio.Task[None] | None = None
     deadline: asyncio.TimerHandle | None = None
     entered: bool = False
     ending: bool = False
     stopping: bool = False
     fenced: bool = False
-    chargeable: bool = True
-    """Whether it takes a place of its own; a child runs in its parent's."""
 
     def stop(self, kind: Literal["cancel", "deadline", "shutdown"]) -> None:
         """Stop the run's task, once; what has begun to end is left to end by itself."""
@@ -62,6 +91,7 @@ class LiveRuns:
     _by_app: Counter[str] = field(default_factory=Counter)
     _by_caller: Counter[tuple[str, str]] = field(default_factory=Counter)
     _total: int = 0
+    _taken: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -77,8 +107,12 @@ class LiveRuns:
         """Say whether one more run of this app may begin."""
         return self._total < self.maximum and self._by_app[app_id] < self._app_maximum()
 
-    def admit(self, app_id: str, workflow_id: str, caller_limit: int | None) -> None:
-        """Check that one more run may begin.
+    def allows_caller(self, app_id: str, workflow_id: str, limit: int | None) -> bool:
+        """Say whether the workflow's owner lets this app have one more run of it."""
+        return limit is None or self._by_caller[(workflow_id, app_id)] < limit
+
+    def admit(self, app_id: str, workflow_id: str, caller_limit: int | None) -> Place:
+        """Take a place for one more run.
 
         Raises:
             TooMany: the installation, the app's share or the workflow's limit per caller is full.
@@ -95,32 +129,59 @@ class LiveRuns:
                 "Try again, or start the run with background.",
                 retry_after=1,
             )
-        if caller_limit is not None and self._by_caller[(workflow_id, app_id)] >= caller_limit:
+        if not self.allows_caller(app_id, workflow_id, caller_limit):
             raise TooMany(
                 f"The workflow's owner allows {caller_limit} live runs a caller. Try again later.",
                 retry_after=1,
             )
+        return self.take_place(app_id, workflow_id)
+
+    def take_place(self, app_id: str, workflow_id: str) -> Place:
+        """Take a place whether there is room or not, for a run that was admitted before."""
+        place = Place(self, app_id, workflow_id)
+        self.count(place, 1)
+        return place
 
     def add(self, live: LiveRun) -> None:
-        """Take a run in."""
+        """Take a run in; it keeps its place."""
         self.runs[live.row.id] = live
-        self._count(live, 1)
+        if live.place is not None:
+            live.place.kept = True
 
     def remove(self, live: LiveRun) -> None:
-        """Let a run go whose task is over."""
-        if self.runs.pop(live.row.id, None) is not None:
-            self._count(live, -1)
+        """Let a run go that is over, and its place with it."""
+        if self.runs.get(live.row.id) is live:
+            del self.runs[live.row.id]
+        if live.place is not None:
+            live.place.release()
 
-    def _count(self, live: LiveRun, by: int) -> None:
-        if not live.chargeable:
-            return
-        row = live.row
+    @asynccontextmanager
+    async def alone(self, run_id: str) -> AsyncIterator[None]:
+        """Let nobody else of this process take over the same run meanwhile.
+
+        Who comes second looks again: the run may be live by then. Held from above downwards only.
+        """
+        while (other := self._taken.get(run_id)) is not None:
+            await asyncio.shield(other)
+        mine = self._taken[run_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._taken[run_id]
+            mine.set_result(None)
+
+    def is_taken(self, run_id: str) -> bool:
+        """Say whether somebody here is taking the run over just now."""
+        return run_id in self._taken
+
+    def count(self, place: Place, by: int) -> None:
+        """Count a place in or out; for places alone."""
+        caller = (place.workflow_id, place.app_id)
         self._total += by
-        caller = (row.workflow_id, row.app_id)
-        self._by_app[row.app_id] += by
+        self._by_app[place.app_id] += by
         self._by_caller[caller] += by
-        if not self._by_app[row.app_id]:
-            del self._by_app[row.app_id]
+        if not self._by_app[place.app_id]:
+            del self._by_app[place.app_id]
         if not self._by_caller[caller]:
             del self._by_caller[caller]
 

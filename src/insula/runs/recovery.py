@@ -1,94 +1,131 @@
 """Going on with runs whose process died: take over, fold, continue, or end what was cancelled."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
 from insula.engine.state import fold
+from insula.errors import BadInput, Conflict, InsulaError, NotFound
 from insula.kit.clock import now_ms
 from insula.kit.json import Raw
 from insula.runs import repository
-from insula.runs.execution import launch, prepare
+from insula.runs.execution import end_unrunnable, launch, prepare
 from insula.runs.live import LiveRun
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 
 _log = structlog.get_logger(__name__)
 
+_AT_ONCE = 16
+
 
 async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
-    """Take over runs whose owner has lapsed; children follow their roots. Returns how many."""
-    taken = 0
-    for run_id in run_ids:
-        row = await services.database.read(partial(repository.find, run_id=run_id))
-        if row is None or row.is_final or services.live.get(run_id) is not None:
-            continue
-        if row.depth > 0:
-            await _recover_child(services, row)
-        elif await take_over(services, row) is not None:
-            taken += 1
+    """Take over runs whose owner has lapsed; children follow their parents. Returns how many."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(run_id: str) -> bool:
+        async with gate:
+            try:
+                return await _recover_one(services, run_id)
+            except InsulaError as error:  # the next sweep tries again
+                _log.warning("run.not_recovered", run_id=run_id, reason=error.message)
+                return False
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(run_id)) for run_id in run_ids]
+    taken = sum(task.result() for task in tasks)
     if taken:
         _log.info("runs.recovered", count=taken)
     return taken
 
 
-async def take_over(services: RunServices, row: RunRow) -> LiveRun | None:
-    """Take over a run from a lapsed owner, or from nobody; ``None`` if another was first.
+async def _recover_one(services: RunServices, run_id: str) -> bool:
+    row = await services.database.read(partial(repository.find, run_id=run_id))
+    if row is None or row.is_final or services.live.get(run_id) is not None:
+        return False
+    if row.depth == 0:
+        return await take_over(services, run_id) is not None
+    if await _is_awaited(services, row):
+        return False
+    await end_unowned(services, run_id)
+    return True
 
-    Of one whose cancel was requested, the children are ended first, leaves upward.
+
+async def _is_awaited(services: RunServices, row: RunRow) -> bool:
+    """Say whether a child's parent goes on with it, or may still do so."""
+    assert row.parent_id is not None
+    parent = await services.database.read(partial(repository.find, run_id=row.parent_id))
+    if parent is None or parent.is_final:
+        return False
+    live = services.live.get(parent.id)
+    if live is None:
+        return True  # it is recovered first
+    units = [unit for step in live.state.steps.values() for unit in step.units.values()]
+    return any(unit.child == row.id and unit.open for unit in units)
+
+
+async def take_over(services: RunServices, run_id: str) -> LiveRun | None:
+    """Go on here with a run that nobody executes; return it, live, or ``None`` if it has ended or
+    is another's.
+
+    One whose cancel was requested starts nothing: what is below it is ended first, leaves upward,
+    then its own end is written.
     """
-    claimed = await _claim(services, row)
-    if claimed is None:
-        return None
-    if claimed.cancel_requested_at is not None:
-        await end_children(services, claimed.root_id, below=claimed.depth)
-    return await resume_claimed(services, claimed)
+    async with services.live.alone(run_id):
+        live = services.live.get(run_id)
+        if live is not None:
+            return live
+        unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms())
+        row = await services.database.write(unit)
+        if row is None:
+            return None
+        if row.cancel_requested_at is not None:
+            await _end_below(services, row)
+        return await resume(services, row)
 
 
-async def end_children(services: RunServices, root_id: str, below: int) -> None:
-    """End the runs of a tree that lie deeper than ``below`` and that no process executes."""
-    left = await services.database.read(partial(repository.unfinished_of, root_id=root_id))
-    for row in left:
-        if row.depth > below and services.live.get(row.id) is None:
-            await _end_child(services, row)
+async def end_unowned(services: RunServices, run_id: str) -> None:
+    """End a run as CANCELLED that nobody executes, and what is below it before."""
+    async with services.live.alone(run_id):
+        live = services.live.get(run_id)
+        if live is None:
+            unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms())
+            row = await services.database.write(unit)
+            if row is None:
+                return
+            row.cancel_requested_at = row.cancel_requested_at or now_ms()
+            await _end_below(services, row)
+            live = await resume(services, row)
+    live.stop("cancel")
+    await asyncio.shield(live.finished)
 
 
-async def _recover_child(services: RunServices, row: RunRow) -> None:
-    """End a child whose root is over: nobody will go on with it. Others follow their parents."""
-    root = await services.database.read(partial(repository.find, run_id=row.root_id))
-    if root is None or root.is_final:
-        await _end_child(services, row)
+async def _end_below(services: RunServices, row: RunRow) -> None:
+    for child in await services.database.read(partial(repository.below, row=row)):
+        if not child.is_final:
+            await end_unowned(services, child.id)
 
 
-async def _end_child(services: RunServices, row: RunRow) -> None:
-    claimed = await _claim(services, row)
-    if claimed is not None:
-        claimed.cancel_requested_at = claimed.cancel_requested_at or now_ms()
-        live = await resume_claimed(services, claimed)
-        await asyncio.shield(live.finished)
+async def resume(services: RunServices, row: RunRow) -> LiveRun:
+    """Go on with a run that this process has just taken over, from where its journal ends.
 
-
-async def _claim(services: RunServices, row: RunRow) -> RunRow | None:
-    unit = partial(
-        repository.claim,
-        run_id=row.id,
-        from_owner=row.owner,
-        token=services.token,
-        now=now_ms(),
-    )
-    return await services.database.write(unit)
-
-
-async def resume_claimed(services: RunServices, row: RunRow) -> LiveRun:
-    """Go on with a run that this process has just taken over.
-
-    One whose cancel was requested starts nothing: its end is written.
+    Raises:
+        InsulaError: its version cannot be run any more; the run has ended as FAILED.
+        Unavailable: the database does not answer now; the run is found again.
     """
-    events, seq = await services.journal.read(row.id)
-    row.seq = seq
+    events, row.seq = await services.journal.read(row.id)
+    state = fold(events)
     given, draft = await services.database.read(partial(repository.data_of, run_id=row.id))
-    runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
-    live = prepare(services, row, runnable, Raw(given or b"{}"), fold(events))
-    return launch(services, live)
+    place = services.live.take_place(row.app_id, row.workflow_id) if row.depth == 0 else None
+    with place or contextlib.nullcontext():
+        try:
+            runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
+            live = prepare(services, row, runnable, Raw(given or b"{}"), state, place)
+        except (NotFound, Conflict, BadInput) as error:
+            _log.error("run.cannot_go_on", run_id=row.id, reason=error.message)
+            await end_unrunnable(services, row, state, error.message)
+            raise
+        return launch(services, live)

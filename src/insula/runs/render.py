@@ -11,6 +11,7 @@ from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import Raw
 from insula.runs.rows import RunRow
+from insula.workflows.resolve import Runnable
 
 HIDDEN_ERROR = "A step failed"
 
@@ -33,6 +34,13 @@ def visible_steps(document: Document) -> frozenset[str]:
     return frozenset(step.key for step in document.steps if not outgoing(step))
 
 
+def closed_to(runnable: Runnable, app_id: str) -> frozenset[str] | None:
+    """Return the steps that an app sees of a workflow's runs, ``None`` if it sees all."""
+    if runnable.open or runnable.workflow_app_id == app_id:
+        return None
+    return visible_steps(runnable.document)
+
+
 def run_members(
     row: RunRow, state: RunState, given: Raw | None, sight: Sight, *, verbose: bool = False
 ) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def run_members(
         "workflow_id": row.workflow_id,
         "workflow_version_draft": sight.draft,
         "workflow_version": sight.version,
-        "usage": _usage(row, state, sight),
+        "usage": usage_of(row, state, sight),
         "retention": None if row.retention is None else Raw(row.retention),
         "retention_due_at": _time(row.retention_due_at),
         "created_at": iso(row.created_at),
@@ -61,13 +69,13 @@ def run_members(
     if row.version is not None:
         shown["version"] = row.version
     if row.status == "FAILED" and row.error:
-        shown["error"] = row.error if _failure_is_shown(state, sight) else HIDDEN_ERROR
+        shown["error"] = shown_error(row.error, state, sight)
         if state.code is not None:
             shown["error_code"] = state.code
     for name, value in (("identifier", row.identifier), ("parent_run_id", row.parent_id)):
         if value is not None:
             shown[name] = value
-    if verbose and row.cancel_requested_at is not None:
+    if verbose and (row.cancel_requested_at is not None or row.status == "CANCELLED"):
         shown["cancellation"] = _receipt(row, state, sight)
     return shown
 
@@ -108,17 +116,17 @@ def _plain(view: dict[str, Any]) -> dict[str, Any]:
     return {**view, "output": value}
 
 
-def _usage(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
+def usage_of(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
+    """Return what a run has cost; of an erased run, or of a closed workflow, the total alone."""
     if sight.visible is not None or not state.steps:
         return {"total": round(row.credits if row.is_final else state.credits, 9), "steps": {}}
     return usage_view(state)
 
 
-def _failure_is_shown(state: RunState, sight: Sight) -> bool:
-    if sight.visible is None:
-        return True
+def shown_error(error: str, state: RunState, sight: Sight) -> str:
+    """Return a run's error, or words that say nothing where a hidden step failed."""
     failed = [step for step in state.steps.values() if step.status == "FAILED"]
-    return all(sight.sees(step.key) for step in failed)
+    return error if all(sight.sees(step.key) for step in failed) else HIDDEN_ERROR
 
 
 def _receipt(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
@@ -128,9 +136,9 @@ def _receipt(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
         "requested_at": _time(row.cancel_requested_at),
         "stopped_at": _time(row.ended_at),
     }
-    shown = [i for i in state.interruptions if not i.path and sight.sees(i.key)]
-    if sight.visible is None:
-        shown = list(state.interruptions)
+    # A child's interruptions stand here as the run's app may see them; nameless ones are hidden.
+    shown = [i for i in state.interruptions if i.key and (sight.visible is None or not i.path)]
+    shown = [i for i in shown if i.path or sight.sees(i.key)]
     receipt["interrupted"] = [
         {
             "key": i.key,

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from functools import partial
 
-from sqlalchemy import Connection
-
 from insula.engine.document import Document
 from insula.engine.events import (
     Event,
@@ -12,21 +10,34 @@ from insula.engine.events import (
     StepEnded,
     StepSkipped,
     StepStarted,
+    UnitEnded,
+    UnitStarted,
     encode_events,
 )
 from insula.engine.graph import Plan, check_start
-from insula.engine.state import RunState, StepState, fold
-from insula.errors import BadInput, Conflict, FieldError
+from insula.engine.state import CallState, RunState, StepState, fold
+from insula.errors import BadInput, Conflict, FieldError, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import repository
-from insula.runs.execution import launch, prepare
+from insula.runs.creation import create, create_waiting
+from insula.runs.execution import prepare
+from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
-from insula.runs.start import Start, Started, attach, claimed
+from insula.runs.start import (
+    Start,
+    Started,
+    attach,
+    check_seen,
+    claiming,
+    made_before,
+    waits,
+)
 from insula.web.auth import Principal
+from insula.workflows.access import DRAFT
 from insula.workflows.resolve import Runnable
 
 
@@ -41,33 +52,49 @@ async def replay(
         NotFound: through the catalogue, the version is not published any more.
         TooMany: too many runs are live.
     """
+    if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
+        return await attach(services, earlier)
+    if services.draining:
+        raise Unavailable("The server is stopping; try again", retry_after=2)
     if not source.is_final:
         raise Conflict("The run has not ended; cancel it or wait, then replay it")
     given, draft = await services.database.read(partial(repository.data_of, run_id=source.id))
     if source.erased_at is not None or given is None:
         raise Conflict("The run's data was erased; start a new run")
     runnable = await _runnable(services, principal, source, draft, asked)
+    check_seen(runnable, principal.app_id, step_key)
     plan = services.plan_of(runnable, source.from_step_key)
     _check(runnable.document, plan, step_key)
-    services.live.admit(principal.app_id, source.workflow_id, runnable.caller_limit)
     events, _ = await services.journal.read(source.id)
     kept = kept_events(plan, fold(events), step_key, now_ms())
-    row = _row(services, source, step_key, asked, len(kept))
-    earlier = await _store(services, principal, row, given, draft, kept, asked)
+    queued = waits(services, principal.app_id, asked)
+    row = _row(services, source, step_key, asked, len(kept), waits=queued)
+    new = NewRun(row, given, draft, encode_events(kept))
+    before = claiming(principal, asked, row.id)
+    if queued:
+        earlier = await create_waiting(services, new, before)
+        return Started(row, None) if earlier is None else await attach(services, earlier)
+    with services.live.admit(row.app_id, row.workflow_id, runnable.caller_limit) as held:
+        live = prepare(services, row, runnable, Raw(given), fold(kept), held)
+        earlier = await create(services, live, new, before)
     if earlier is not None:
         return await attach(services, earlier)
-    live = prepare(services, row, runnable, Raw(given), fold(kept))
-    return Started(row, launch(services, live))
+    if not await services.resolver.admits(row.workflow_id):
+        live.stop("cancel")  # deleted since it was resolved
+    return Started(row, live)
 
 
 async def _runnable(
     services: RunServices, principal: Principal, source: RunRow, draft: bytes | None, asked: Start
 ) -> Runnable:
-    if asked.through_catalogue:  # starting needs it published, whatever the source run needed
-        return await services.resolver.resolve(
-            principal.app_id, source.workflow_id, source.version_id, True
-        )
-    return await services.resolver.stored(source.workflow_id, source.version_id, draft)
+    """Return what the source ran, if a run of it may be started today."""
+    selector = DRAFT if source.version_id is None else source.version_id
+    today = await services.resolver.resolve(
+        principal.app_id, source.workflow_id, selector, asked.through_catalogue
+    )
+    if source.version_id is not None:
+        return today
+    return await services.resolver.stored(source.workflow_id, None, draft)
 
 
 def _check(document: Document, plan: Plan, step_key: str) -> None:
@@ -108,13 +135,44 @@ def _kept(step: StepState) -> list[Event]:
         code=step.code,
         logs=step.all_logs(),
     )
-    return [begun, ended]
+    calls = (event for address, call in step.calls.items() for event in _call(step, address, call))
+    return [begun, *calls, ended]
 
 
-def _row(services: RunServices, source: RunRow, step_key: str, asked: Start, seq: int) -> RunRow:
+def _call(
+    step: StepState, address: tuple[int | None, int | None, str], call: CallState
+) -> tuple[UnitStarted, UnitEnded]:
+    index, round_number, name = address
+    begun = UnitStarted(
+        call.start,
+        step.key,
+        1,
+        index=index,
+        round=round_number,
+        call=name,
+        tool=call.key,
+        tool_type=call.type,
+    )
+    ended = UnitEnded(
+        call.end or call.start,
+        step.key,
+        index=index,
+        round=round_number,
+        call=name,
+        output=call.output,
+        error=call.error,
+        logs=call.logs,
+    )
+    return begun, ended
+
+
+def _row(
+    services: RunServices, source: RunRow, step_key: str, asked: Start, seq: int, *, waits: bool
+) -> RunRow:
     now = now_ms()
     run_id = new_id("run")
-    options = {**asked.options, "replay_step": step_key}
+    # Its limits and its timeout are the source's, as its version and its input are.
+    options = {**json.decode(source.options), **asked.options, "replay_step": step_key}
     return replace(
         source,
         id=run_id,
@@ -122,13 +180,13 @@ def _row(services: RunServices, source: RunRow, step_key: str, asked: Start, seq
         parent_id=None,
         parent_key=None,
         depth=0,
-        status="RUNNING",
+        status="PENDING" if waits else "RUNNING",
         origin=asked.origin,
         identifier=asked.identifier,
         replay_of=source.id,
         background=asked.background,
         options=json.encode(options),
-        owner=services.token,
+        owner=None if waits else services.token,
         seq=seq,
         error=None,
         credits=0.0,
@@ -136,28 +194,8 @@ def _row(services: RunServices, source: RunRow, step_key: str, asked: Start, seq
         retention_due_at=None,
         cancel_requested_at=None,
         cancel_requested_by=None,
-        started_at=now,
+        started_at=None if waits else now,
         ended_at=None,
         created_at=now,
         updated_at=now,
     )
-
-
-async def _store(
-    services: RunServices,
-    principal: Principal,
-    row: RunRow,
-    given: bytes,
-    draft: bytes | None,
-    kept: list[Event],
-    asked: Start,
-) -> str | None:
-    encoded = encode_events(kept)
-
-    def unit(connection: Connection) -> str | None:
-        earlier = claimed(connection, principal, asked, row.id)
-        if earlier is None:
-            repository.create(connection, row, given, draft, (len(kept), encoded))
-        return earlier
-
-    return await services.database.write(unit)

@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, or_, select, update
 
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
 from insula.storage.sqlite_connection import driver
-from insula.storage.tables import run_data, run_events, runs
+from insula.storage.tables import nodes, run_data, run_events, runs
 
 assert tuple(column.name for column in runs.columns) == COLUMNS
 
+GRACE_MS = 1_000
+"""A lease counts as lapsed so long after its expiry."""
 _ROWS_A_STATEMENT = 64
+_INSERT_EVENTS = insert(run_events)
 _BY_ID = select(runs).where(runs.c.id == bindparam("run_id"))
 _DATA = select(run_data.c.input, run_data.c.draft).where(run_data.c.run_id == bindparam("run_id"))
 _REQUEST_CANCEL = (
@@ -26,20 +29,29 @@ _REQUEST_CANCEL = (
         updated_at=bindparam("now"),
     )
 )
+_LIVING = select(nodes.c.token).where(nodes.c.expires_at + GRACE_MS > bindparam("now"))
 _CLAIM = (
     update(runs)
     .where(runs.c.id == bindparam("run_id"), runs.c.ended_at.is_(None))
-    .where(runs.c.owner.is_not_distinct_from(bindparam("from_owner")))
+    .where(
+        or_(
+            runs.c.owner.is_(None),
+            runs.c.owner == bindparam("token"),
+            runs.c.owner.not_in(_LIVING),
+        )
+    )
     .values(owner=bindparam("token"), updated_at=bindparam("now"))
 )
 
 
 class NewRun(NamedTuple):
-    """A run to insert: its row, its input, and the body if it is a draft's."""
+    """A run to insert: its row, its input, the body if it is a draft's, and, if it does not begin
+    at the beginning, the events it starts out with; their number is the row's ``seq``."""
 
     row: RunRow
     input: bytes
     draft: bytes | None
+    events: bytes | None = None
 
 
 def create_many(connection: Connection, made: Sequence[NewRun]) -> list[None]:
@@ -51,7 +63,10 @@ def create_many(connection: Connection, made: Sequence[NewRun]) -> list[None]:
         raw.execute(_insert_text("runs", COLUMNS, len(some)), rows)
         data = [value for new in some for value in (new.row.id, new.input, new.draft)]
         raw.execute(_insert_text("run_data", ("run_id", "input", "draft"), len(some)), data)
-    for row, _, _ in made:
+    for row, _, _, events in made:
+        if events is not None:
+            row_of_events = {"run_id": row.id, "seq": row.seq, "events": events}
+            connection.execute(_INSERT_EVENTS, row_of_events)
         if not row.hidden:
             counters.bump(connection, row.app_id, row.workflow_id, row.status, row.origin, 1)
     return [None] * len(made)
@@ -62,24 +77,6 @@ def _insert_text(table: str, columns: tuple[str, ...], rows: int) -> str:
     places = f"({', '.join('?' * len(columns))})"
     values = ", ".join([places] * rows)
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"  # noqa: S608  # constants
-
-
-def create(
-    connection: Connection,
-    row: RunRow,
-    given: bytes,
-    draft: bytes | None,
-    events: tuple[int, bytes] | None = None,
-) -> None:
-    """Insert a run with its input, its draft body, and the events it starts out with."""
-    create_many(connection, [NewRun(row, given, draft)])
-    if events is not None:
-        add_events(connection, row.id, *events)
-
-
-def add_events(connection: Connection, run_id: str, seq: int, events: bytes) -> None:
-    """Insert events of a run that no process executes; ``seq`` is the last one's number."""
-    connection.execute(insert(run_events), {"run_id": run_id, "seq": seq, "events": events})
 
 
 def find(connection: Connection, run_id: str) -> RunRow | None:
@@ -129,11 +126,10 @@ def request_cancel(connection: Connection, run_id: str, by: str, now: int) -> No
     connection.execute(_REQUEST_CANCEL, {"run_id": run_id, "by": by, "now": now})
 
 
-def claim(
-    connection: Connection, run_id: str, from_owner: str | None, token: str, now: int
-) -> RunRow | None:
-    """Take a run over from an owner that lapsed, or from nobody; ``None`` if another was first."""
-    values = {"run_id": run_id, "from_owner": from_owner, "token": token, "now": now}
+def claim(connection: Connection, run_id: str, token: str, now: int) -> RunRow | None:
+    """Take a run over from nobody, or from an owner that lapsed; ``None`` if it has ended, or its
+    owner lives."""
+    values = {"run_id": run_id, "token": token, "now": now}
     if connection.execute(_CLAIM, values).rowcount != 1:
         return None
     return find(connection, run_id)
@@ -167,37 +163,54 @@ def set_retention(
     )
 
 
-def pending(connection: Connection, limit: int) -> Sequence[tuple[str, str]]:
-    """Return (app id, run id) of runs that wait for somebody to begin them, oldest first."""
+def count_waiting(connection: Connection, app_id: str) -> int:
+    """Say how many runs of an app wait to begin, from the counters."""
+    return counters.count(connection, app_id, status="PENDING")
+
+
+def pending(connection: Connection, after: str, limit: int) -> list[tuple[str, str]]:
+    """Return (app id, run id) of runs that wait for somebody to begin them, oldest first, from the
+    one after ``after``."""
     found = connection.execute(
         select(runs.c.app_id, runs.c.id)
-        .where(runs.c.owner.is_(None), runs.c.ended_at.is_(None))
+        .where(runs.c.owner.is_(None), runs.c.ended_at.is_(None), runs.c.id > after)
         .order_by(runs.c.id)
         .limit(limit)
     )
     return [(app_id, run_id) for app_id, run_id in found]
 
 
-def unfinished_of(connection: Connection, root_id: str) -> list[RunRow]:
-    """Return the runs of a tree, below its root, that are not final; deepest first."""
+def owned_by(connection: Connection, token: str) -> list[str]:
+    """Return the ids of the runs that have not ended and stand under this owner."""
+    query = select(runs.c.id).where(runs.c.owner == token, runs.c.ended_at.is_(None))
+    return list(connection.scalars(query))
+
+
+def below(connection: Connection, row: RunRow) -> list[RunRow]:
+    """Return the children of a run, their children and so on, deepest first."""
     found = connection.execute(
         select(runs)
-        .where(runs.c.root_id == root_id, runs.c.depth > 0, runs.c.ended_at.is_(None))
-        .order_by(runs.c.depth.desc())
+        .where(runs.c.root_id == row.root_id, runs.c.depth > 0)
+        .order_by(runs.c.depth, runs.c.id)
     )
-    return [run_row(row) for row in found]
+    parents = {row.id}
+    inside = []
+    for child in map(run_row, found):
+        if child.parent_id in parents:
+            parents.add(child.id)
+            inside.append(child)
+    return inside[::-1]
 
 
 def tree_size(connection: Connection, root_id: str) -> int:
     """Count the runs of a tree below its root."""
-    return len(
-        connection.execute(
-            select(runs.c.id).where(runs.c.root_id == root_id, runs.c.depth > 0).limit(2_000)
-        ).all()
-    )
+    query = select(func.count()).where(runs.c.root_id == root_id, runs.c.depth > 0)
+    return connection.execute(query).scalar_one()
 
 
 _SOME = 1_000
+_LIVE_ONLY = "INDEXED BY runs_live"
+"""What is not final is little, beside all that ever ran; SQLite would not guess it."""
 
 
 def unfinished_of_workflow(
@@ -207,7 +220,7 @@ def unfinished_of_workflow(
     query = select(runs.c.id).where(runs.c.workflow_id == workflow_id, runs.c.ended_at.is_(None))
     if not_of is not None:
         query = query.where(runs.c.app_id != not_of)
-    return list(connection.scalars(query.limit(_SOME)))
+    return list(connection.scalars(live_only(query).limit(_SOME)))
 
 
 def unfinished_of_app(connection: Connection, app_id: str) -> list[str]:
@@ -215,4 +228,9 @@ def unfinished_of_app(connection: Connection, app_id: str) -> list[str]:
     query = select(runs.c.id).where(
         runs.c.app_id == app_id, runs.c.ended_at.is_(None), runs.c.depth == 0
     )
-    return list(connection.scalars(query.limit(_SOME)))
+    return list(connection.scalars(live_only(query).limit(_SOME)))
+
+
+def live_only(query: Select[Any]) -> Select[Any]:
+    """Let a query for runs that are not final look at nothing else; it has to say so itself."""
+    return query.with_hint(runs, _LIVE_ONLY, "sqlite")

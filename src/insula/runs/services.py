@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from insula.engine.failures import StepFailure
 from insula.engine.graph import Plan, plan
-from insula.engine.ports import ChildRequest, Http, Limits, Models, Sandbox, Timeouts
+from insula.engine.ports import ChildRequest, Http, Limits, Models, Sandbox, Stop, Timeouts
 from insula.files.resolve import FileInputs
 from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
@@ -20,7 +20,7 @@ from insula.workflows.resolve import Resolver, Runnable
 _PLANS = 2_000
 
 
-async def _no_children(parent: RunRow, request: ChildRequest) -> LiveRun | Ended:
+async def _no_children(parent: RunRow, request: ChildRequest, stop: Stop) -> LiveRun | Ended:
     raise StepFailure("Child runs cannot be started here", "not_available")
 
 
@@ -48,9 +48,17 @@ class RunServices:
     max_iterations: int = 10_000
     max_output: int = 64 * 1024 * 1024
     retention: int = 30 * 24 * 3600
+    queue_max: int = 10_000
+    """Runs of one app that may wait to begin."""
     stop_within: float = 5.0
     """Seconds a cancelled run has to stop."""
     draining: bool = False
+    swept_at: float = 0.0
+    """When the sweeper last came round, in the loop's time."""
+    idle_before: set[str] = field(default_factory=set)
+    """Runs that the last sweep found under this process, and not executed."""
+    offered_to: str = ""
+    """The last run that waits which the last sweep offered to the queue."""
     begin_child: Begin = _no_children
     """Starts children; set by the composition root, because it needs these services itself."""
     _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)

@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
-
 from insula.engine.document import Document, InputStep
-from insula.engine.graph import Plan
+from insula.engine.graph import Plan, check_start
 from insula.engine.inputs import check_input, place
 from insula.errors import BadInput, Conflict, Unavailable
 from insula.kit import json
@@ -15,13 +13,19 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import repository
-from insula.runs.execution import launch, prepare
+from insula.runs.creation import Before, create, create_waiting
+from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
+from insula.runs.render import visible_steps
+from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
-from insula.web.auth import Principal
-from insula.web.idempotency import Idempotency, claim
+from insula.web.auth import Principal, unknown
+from insula.web.idempotency import Idempotency, claim, find_claim
 from insula.workflows.resolve import Runnable
+
+DELETED = "deleted"
+"""Who asked for a cancel where the deletion of what ran did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +70,74 @@ async def start(
         TooMany: too many runs are live.
         KeyReused: the idempotency key came with another body before.
     """
+    if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
+        return await attach(services, earlier)
     if services.draining:
         raise Unavailable("The server is stopping; try again", retry_after=2)
     runnable = await services.resolver.resolve(
         principal.app_id, workflow_id, asked.version, asked.through_catalogue
     )
+    if asked.from_step_key is not None:
+        check_seen(runnable, principal.app_id, asked.from_step_key)
     plan = services.plan_of(runnable, asked.from_step_key)
-    waits = asked.background and not services.live.has_room(principal.app_id)
-    if not waits:
-        services.live.admit(principal.app_id, workflow_id, runnable.caller_limit)
-    row = _row(services, principal, runnable, asked, waits=waits)
-    given = await _input(services, principal.app_id, row.id, runnable.document, plan, asked)
-    earlier = await _store(services, principal, row, given, runnable, asked)
+    if waits(services, principal.app_id, asked):
+        return await _queue(services, principal, runnable, plan, asked)
+    with services.live.admit(principal.app_id, workflow_id, runnable.caller_limit) as held:
+        row = _row(services, principal, runnable, asked, waits=False)
+        given = await _input(services, row, runnable.document, plan, asked)
+        live = prepare(services, row, runnable, given, place=held)
+        draft = runnable.body if runnable.version_id is None else None
+        new = NewRun(row, bytes(given), draft)
+        earlier = await create(services, live, new, claiming(principal, asked, row.id))
     if earlier is not None:
         return await attach(services, earlier)
-    if waits:
-        services.queue.offer(row.app_id, row.id)
-        return Started(row, None)
-    live = launch(services, prepare(services, row, runnable, given))
     if not await services.resolver.admits(workflow_id):
         # Deleted since it was resolved: whoever deletes it has not seen this run.
         live.stop("cancel")
     return Started(row, live)
+
+
+def waits(services: RunServices, app_id: str, asked: Start) -> bool:
+    """Say whether a run is queued: it may wait, and there is no room or others wait before it."""
+    if not asked.background:
+        return False
+    return services.queue.has(app_id) or not services.live.has_room(app_id)
+
+
+async def _queue(
+    services: RunServices, principal: Principal, runnable: Runnable, plan: Plan, asked: Start
+) -> Started:
+    row = _row(services, principal, runnable, asked, waits=True)
+    given = await _input(services, row, runnable.document, plan, asked)
+    draft = runnable.body if runnable.version_id is None else None
+    new = NewRun(row, bytes(given), draft)
+    earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
+    if earlier is not None:
+        return await attach(services, earlier)
+    if not await services.resolver.admits(runnable.workflow_id):
+        await services.database.write(
+            partial(repository.request_cancel, run_id=row.id, by=DELETED, now=now_ms())
+        )
+    return Started(row, None)
+
+
+def check_seen(runnable: Runnable, app_id: str, step_key: str) -> None:
+    """Refuse a start at a step that the caller does not see.
+
+    Raises:
+        NotFound: of a workflow that is not open, a hidden step, a note, or no step at all: which
+            of them is not told.
+    """
+    if runnable.open or runnable.workflow_app_id == app_id:
+        return
+    document = runnable.document
+    seen = visible_steps(document) | {s.key for s in document.steps if s.type == "input"}
+    if step_key not in seen:
+        raise unknown()
+    try:
+        check_start(document, step_key, "from_step_key")
+    except BadInput:
+        raise unknown() from None
 
 
 def _row(
@@ -131,11 +181,11 @@ def _row(
 
 
 async def _input(
-    services: RunServices, app_id: str, run_id: str, document: Document, plan: Plan, asked: Start
+    services: RunServices, row: RunRow, document: Document, plan: Plan, asked: Start
 ) -> Raw:
     given = {} if asked.input is None else asked.input
     return await checked_input(
-        services, app_id, run_id, document, plan, given, from_text=asked.text
+        services, row.app_id, row.id, document, plan, given, from_text=asked.text
     )
 
 
@@ -180,35 +230,23 @@ def _definition(document: Document, plan: Plan) -> dict[str, Any]:
     return fields
 
 
-async def _store(
-    services: RunServices,
-    principal: Principal,
-    row: RunRow,
-    given: Raw,
-    runnable: Runnable,
-    asked: Start,
-) -> str | None:
-    """Store the run in one unit with its idempotency record; return an earlier run's id if any."""
-    draft = runnable.body if runnable.version_id is None else None
-    new = repository.NewRun(row, bytes(given), draft)
-    if asked.idempotency is None:
-        await services.creating.write(new)
-        return None
-
-    def unit(connection: Connection) -> str | None:
-        earlier = claimed(connection, principal, asked, row.id)
-        if earlier is None:
-            repository.create_many(connection, [new])
-        return earlier
-
-    return await services.database.write(unit)
-
-
-def claimed(connection: Connection, principal: Principal, asked: Start, run_id: str) -> str | None:
-    """In a unit: record the request's idempotency key; return the run it made earlier, if any."""
+def claiming(principal: Principal, asked: Start, run_id: str) -> Before | None:
+    """Return what records the request's idempotency key in the unit that creates the run."""
     if asked.idempotency is None:
         return None
-    return claim(connection, principal, asked.idempotency, run_id)
+    return partial(claim, principal=principal, idempotency=asked.idempotency, resource_id=run_id)
+
+
+async def made_before(services: RunServices, principal: Principal, asked: Start) -> str | None:
+    """Return the id of the run that an earlier request with the same key created, if there is one.
+
+    Raises:
+        KeyReused: the key came with another body before.
+    """
+    if asked.idempotency is None:
+        return None
+    query = partial(find_claim, principal=principal, idempotency=asked.idempotency)
+    return await services.database.read(query)
 
 
 async def attach(services: RunServices, run_id: str) -> Started:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from starlette.requests import Request
 
 from insula.errors import BadInput, Conflict, FieldError, KeyReused
@@ -67,6 +67,37 @@ def _path(request: Request) -> str:
     return path.removeprefix(f"/apps/{app_id}") if app_id else path
 
 
+def find_claim(
+    connection: Connection, principal: Principal, idempotency: Idempotency
+) -> str | None:
+    """Return the id that an earlier request with this key made, ``None`` if there was none.
+
+    Raises:
+        KeyReused: the key was used with another body in the last 24 hours.
+    """
+    query = select(records.c.body_hash, records.c.resource_id).where(
+        _of(principal, idempotency), records.c.created_at > now_ms() - LIFE_MS
+    )
+    found = connection.execute(query).first()
+    if found is None:
+        return None
+    if bytes(found.body_hash) != idempotency.body_hash:
+        raise KeyReused(
+            "This Idempotency-Key was used with another body in the last 24 hours. "
+            "Use a new key for a new request."
+        )
+    return str(found.resource_id)
+
+
+def _of(principal: Principal, idempotency: Idempotency) -> ColumnElement[bool]:
+    return (
+        (records.c.app_id == principal.app_id)
+        & (records.c.method == idempotency.method)
+        & (records.c.path == idempotency.path)
+        & (records.c.key == idempotency.key)
+    )
+
+
 def claim(
     connection: Connection, principal: Principal, idempotency: Idempotency, resource_id: str
 ) -> str | None:
@@ -77,23 +108,10 @@ def claim(
     Raises:
         KeyReused: the key was used with another body in the last 24 hours.
     """
-    mine = (
-        (records.c.app_id == principal.app_id)
-        & (records.c.method == idempotency.method)
-        & (records.c.path == idempotency.path)
-        & (records.c.key == idempotency.key)
-    )
-    now = now_ms()
-    found = connection.execute(
-        select(records.c.body_hash, records.c.resource_id, records.c.created_at).where(mine)
-    ).first()
-    if found is not None and found.created_at > now - LIFE_MS:
-        if bytes(found.body_hash) != idempotency.body_hash:
-            raise KeyReused(
-                "This Idempotency-Key was used with another body in the last 24 hours. "
-                "Use a new key for a new request."
-            )
-        return str(found.resource_id)
+    earlier = find_claim(connection, principal, idempotency)
+    if earlier is not None:
+        return earlier
+    mine = _of(principal, idempotency)
     connection.execute(delete(records).where(mine))
     connection.execute(
         insert(records).values(
@@ -103,7 +121,7 @@ def claim(
             key=idempotency.key,
             body_hash=idempotency.body_hash,
             resource_id=resource_id,
-            created_at=now,
+            created_at=now_ms(),
         )
     )
     return None
