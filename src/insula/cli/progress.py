@@ -128,14 +128,20 @@ def describe(step: StepProgress) -> str:
 class LiveProgress:
     """A table that is redrawn while the run goes on."""
 
-    def __init__(self, progress: RunProgress, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        progress: RunProgress,
+        clock: Callable[[], float] = time.time,
+        console: Console | None = None,
+    ) -> None:
         self._progress = progress
         self._clock = clock
+        self._console = console or Console(stderr=True)
         self._spinner = Spinner("dots")
 
     def showing(self) -> AbstractContextManager[object]:
         """Return the block within which the table is on the screen."""
-        return Live(get_renderable=self.render, console=Console(stderr=True), refresh_per_second=10)
+        return Live(get_renderable=self.render, console=self._console, refresh_per_second=10)
 
     def told(self, step: StepProgress | None) -> None:
         """Do nothing: the table is redrawn by its own clock."""
