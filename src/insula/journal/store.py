@@ -18,7 +18,7 @@ from insula.storage.sqlite_connection import driver
 from insula.storage.tables import runs
 
 _ROWS_A_STATEMENT = 64
-_WORTH_COMPRESSING = 512
+_WORTH_COMPRESSING = 4096
 _COLUMNS = frozenset(runs.c.keys())
 _NO_COLUMNS: tuple[str, ...] = ()
 
