@@ -11,7 +11,7 @@ from insula.engine.ports import Activity, Evaluation, Fetch, Lane, Limits
 from insula.kit.json import Raw
 
 MIB = 1024 * 1024
-SMALL = Limits(cpu=0.15, wall=1.5, memory=32 * MIB, output=64 * 1024, logs=16 * 1024)
+SMALL = Limits(cpu=0.15, wall=3.0, memory=32 * MIB, output=64 * 1024, logs=16 * 1024)
 
 MakeEvaluation = Callable[..., Evaluation]
 

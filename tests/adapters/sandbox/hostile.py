@@ -17,12 +17,18 @@ class Hostile:
     waits: bool = False
     value: bytes | None = None
     """What an ``ok`` must have brought, where that matters."""
+    wall: float = 6.0
 
 
 def _attack(
-    name: str, script: str, codes: str, waits: bool = False, value: bytes | None = None
+    name: str,
+    script: str,
+    codes: str,
+    waits: bool = False,
+    value: bytes | None = None,
+    wall: float = 6.0,
 ) -> Hostile:
-    return Hostile(name, script, frozenset(codes.split()), waits, value)
+    return Hostile(name, script, frozenset(codes.split()), waits, value, wall)
 
 
 TIME = "limit_cpu limit_wall"
@@ -55,6 +61,7 @@ ENDLESS = (
         "atomic wait",
         "Atomics.wait(new Int32Array(new SharedArrayBuffer(8)), 0, 0)",
         f"{TIME} script",
+        wall=0.5,
     ),
     _attack(
         "microtasks",

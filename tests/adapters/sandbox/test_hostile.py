@@ -1,19 +1,23 @@
 """Every hostile program ends in its own failure, and nothing beside it notices."""
 
+from dataclasses import replace
+
 import pytest
 
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Lane
 
-from .conftest import activity, descriptors, evaluation
+from .conftest import SMALL, activity, descriptors, evaluation
 from .hostile import ATTACKS, WEBASSEMBLY, Hostile
 
 
 async def end_of(pool: SandboxPool, attack: Hostile, lane: Lane) -> tuple[str, bytes | None]:
+    limits = replace(SMALL, wall=attack.wall)
     try:
         done = await pool.evaluate(
-            evaluation(attack.script, lane=lane, waits=attack.waits, input="5"), activity()
+            evaluation(attack.script, lane=lane, limits=limits, waits=attack.waits, input="5"),
+            activity(),
         )
     except StepFailure as failure:
         return (failure.code if 0 < len(failure.message) < 5_000 else "no message"), None
