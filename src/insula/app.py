@@ -95,7 +95,10 @@ class Insula:
             ready(real_port)
 
         socket = self.settings.data_dir / SOCKET
-        await serve(self.asgi, host, port, listening, stop or asyncio.Event(), uds=socket)
+        # Stopping the runs answers those who wait for them: the run goes on at the next start.
+        stopping = partial(shut_down, self.services)
+        ended = stop or asyncio.Event()
+        await serve(self.asgi, host, port, listening, ended, uds=socket, last_call=stopping)
 
 
 @asynccontextmanager

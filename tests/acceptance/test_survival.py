@@ -177,19 +177,28 @@ async def test_a_kill_in_the_midst_of_200_runs(ordeal: Ordeal, deaths: int) -> N
 
 
 async def test_a_stop_and_a_start_go_on_with_what_ran(ordeal: Ordeal) -> None:
-    caller = ordeal.journeys.caller
     await ordeal.begin({**dict.fromkeys(MIX, 6), "hang": 0})
-    path = ordeal.journeys.paths["chain"]
-    waiting = asyncio.create_task(caller.ask("POST", path, {"input": {"n": 999}}))
     await ordeal.in_the_midst(40)
     remains = await ordeal.stop()
     before = await ordeal.loopback.barrier()
-    assert remains.live
+    assert len(remains.live) > 20
+    await ordeal.restart()
+    await _finish(ordeal, [remains], [before])
+
+
+async def test_who_waits_when_it_stops_is_told_so(ordeal: Ordeal) -> None:
+    caller, path = ordeal.journeys.caller, ordeal.journeys.paths["hang"]
+    waiting = asyncio.create_task(caller.ask("POST", path, {"input": {"n": 1}}))
+    await ordeal.loopback.arrived("1.stuck.")
+    await ordeal.stop()
     answer = await waiting
     assert answer.status == 503
     assert "retry-after" in answer.headers
     await ordeal.restart()
-    await _finish(ordeal, [remains], [before])
+    await ordeal.loopback.arrived("1.stuck.", 2)
+    (run,) = await caller.ok("GET", path)
+    ended = await caller.ok("POST", f"{path}/{run['id']}/cancel")
+    assert ended["status"] == "CANCELLED"
 
 
 async def test_a_second_server_is_refused(ordeal: Ordeal) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +151,12 @@ async def serve(
     *,
     uds: Path | None = None,
     grace: float = 5.0,
+    last_call: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serve until ``stop`` is set; ``ready`` is told the port once connections are taken.
 
-    After the stop no connection is taken; requests in work have ``grace`` seconds to finish, then
-    they are cancelled.
+    After the stop no connection is taken; requests in work have ``grace`` seconds to finish. Then
+    ``last_call`` is awaited, which lets them be answered, and what is left is cancelled.
 
     Raises:
         SettingsError: an address cannot be had.
@@ -166,7 +167,7 @@ async def serve(
         if uds is not None:
             sockets.append(listen_unix(uds))
         real_port = sockets[0].getsockname()[1]
-        await _serve_on(asgi, sockets, lambda: ready(real_port), stop, grace)
+        await _serve_on(asgi, sockets, lambda: ready(real_port), stop, grace, last_call)
     finally:
         for sock in sockets:
             sock.close()
@@ -179,6 +180,7 @@ async def _serve_on(
     ready: Callable[[], None],
     stop: asyncio.Event,
     grace: float,
+    last_call: Callable[[], Awaitable[None]] | None,
 ) -> None:
     open_requests = _Open(asgi)
     servers = [_Server(open_requests, sock) for sock in sockets]
@@ -195,6 +197,9 @@ async def _serve_on(
         for server in servers:
             server.end()
         _, late = await asyncio.wait(serving, timeout=grace)
+        if late and last_call is not None:
+            await last_call()
+            _, late = await asyncio.wait(serving, timeout=grace)
         if late:
             log.warning("requests_cut_off", count=open_requests.cancel(), grace=grace)
             await asyncio.wait(serving, timeout=grace)
