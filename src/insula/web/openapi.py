@@ -105,6 +105,7 @@ def create_application(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.authenticate = authenticate
     app.state.settings = settings
