@@ -12,7 +12,15 @@ def model_replies() -> Any:
     """Make replies of a model that cost one credit."""
 
     def make(text: str = "", *calls: Any, **more: Any) -> ModelReply:
-        return ModelReply(**{"provider": "mock", "model": "m", "text": text, "tool_calls": calls,
-                             "credits": 1.0, **more})  # fmt: skip
+        return ModelReply(
+            **{
+                "provider": "mock",
+                "model": "m",
+                "text": text,
+                "tool_calls": calls,
+                "credits": 1.0,
+                **more,
+            }
+        )
 
     return make

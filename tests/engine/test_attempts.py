@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.engine.stage import Stage, code, document, folded, model, play, settled, step
 
 from insula.engine.attempts import delay, seconds
 from insula.engine.document import Retry
@@ -20,7 +21,6 @@ from insula.engine.ports import HttpRequest, HttpResponse, Timeouts
 from insula.engine.state import fold
 from insula.kit import json
 from insula.testing import RecordedHttp
-from tests.engine.stage import Stage, code, document, folded, model, play, settled, step
 
 NOW = {"max": 2, "backoff": 0}
 
@@ -50,8 +50,13 @@ class TestRetry:
         assert run.outputs == {"A": "done"}
         assert run.state.steps["A"].attempts == 3
         assert [type(e).__name__ for e in run.events[1:-1]] == [
-            "StepStarted", "UnitEnded", "UnitStarted", "UnitEnded", "UnitStarted", "StepEnded",
-        ]  # fmt: skip
+            "StepStarted",
+            "UnitEnded",
+            "UnitStarted",
+            "UnitEnded",
+            "UnitStarted",
+            "StepEnded",
+        ]
 
     async def test_it_ends_after_so_many(self) -> None:
         run = await play(code("A", retry=NOW), table={"code_A()": failing("a", "b", "c", "d")})

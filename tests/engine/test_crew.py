@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+from tests.engine.stage import settled
 
 from insula.engine.crew import Crew
-from tests.engine.stage import settled
 
 
 class Workers:
@@ -38,7 +38,9 @@ async def test_it_ends_when_all_have_ended() -> None:
     workers.gate.set_result(None)
     await finishing
     assert workers.told == ["a done", "b done"]
-    assert not (crew.stopping or crew.cancelled or crew.errors)
+    assert not crew.stopping
+    assert not crew.cancelled
+    assert not crew.errors
 
 
 async def test_an_error_stops_the_others_and_is_kept() -> None:

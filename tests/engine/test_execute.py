@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.engine.stage import Gates, Stage, branch, code, folded, play, settled, step
 
 from insula.engine.events import Event, RunStarted, StepEnded, StepStarted
 from insula.engine.execute import end_at_rest
@@ -13,7 +14,6 @@ from insula.engine.ports import Evaluated, Evaluation, Fenced
 from insula.engine.state import RunState, fold
 from insula.kit.json import Raw
 from insula.testing import UNDEFINED, ListRecorder, RecordedHttp, ScriptedSandbox, fake_ports
-from tests.engine.stage import Gates, Stage, branch, code, folded, play, settled, step
 
 BROKE = StepFailure("it broke", "script")
 
@@ -24,8 +24,10 @@ async def test_steps_run_in_order_and_the_last_code_decides() -> None:
     assert run.scripts == ["code_A()", "code_B()", "code_C()"]
     assert run.result == 7
     assert [type(event).__name__ for event in run.events] == [
-        "RunStarted", *["StepStarted", "StepEnded"] * 3, "RunEnded",
-    ]  # fmt: skip
+        "RunStarted",
+        *["StepStarted", "StepEnded"] * 3,
+        "RunEnded",
+    ]
 
 
 async def test_independent_steps_run_at_the_same_time() -> None:
@@ -108,16 +110,26 @@ class TestConditional:
 
 class TestBranch:
     async def test_conditions_open_their_ways(self) -> None:
-        steps = [branch("X", {"a": ["A"], "b": ["B"], "c": ["C"]}, "O", otherwise=("E",)),
-                 *(code(k) for k in "ABCOE")]  # fmt: skip
+        steps = [
+            branch("X", {"a": ["A"], "b": ["B"], "c": ["C"]}, "O", otherwise=("E",)),
+            *(code(k) for k in "ABCOE"),
+        ]
         run = await play(*steps, table={"a": True, "b": 0, "c": "yes"})
         assert run.outputs["X"] == {"a": True, "b": False, "c": True}
-        assert run.statuses == {"X": "COMPLETED", "A": "COMPLETED", "B": "SKIPPED",
-                                "C": "COMPLETED", "O": "COMPLETED", "E": "SKIPPED"}  # fmt: skip
+        assert run.statuses == {
+            "X": "COMPLETED",
+            "A": "COMPLETED",
+            "B": "SKIPPED",
+            "C": "COMPLETED",
+            "O": "COMPLETED",
+            "E": "SKIPPED",
+        }
 
     async def test_one_that_fails_and_goes_on_opens_the_ordinary_way_only(self) -> None:
-        steps = [{**branch("X", {"a": ["A"]}, "O", otherwise=("E",)), "throw_on_error": False},
-                 *(code(k) for k in "AOE")]  # fmt: skip
+        steps = [
+            {**branch("X", {"a": ["A"]}, "O", otherwise=("E",)), "throw_on_error": False},
+            *(code(k) for k in "AOE"),
+        ]
         run = await play(*steps, table={"a": BROKE})
         assert run.statuses == {"X": "FAILED", "A": "SKIPPED", "O": "COMPLETED", "E": "SKIPPED"}
         assert run.ended.status == "COMPLETED"
@@ -138,8 +150,11 @@ class TestFailure:
         gates.let()
         run = await stage.end()
         assert (run.ended.status, run.ended.error, run.ended.code, run.result) == (
-            "FAILED", "it broke", "script", None,
-        )  # fmt: skip
+            "FAILED",
+            "it broke",
+            "script",
+            None,
+        )
         assert run.statuses == {"A": "FAILED", "SLOW": "CANCELLED"}
         assert [told.key for told in run.ended.interruptions] == ["SLOW"]
         assert stage.task is not None
@@ -159,7 +174,7 @@ class TestFailure:
     async def test_one_that_is_not_thrown_goes_on(self) -> None:
         seen: dict[str, Any] = {}
         steps = [code("A", "B", throw_on_error=False), {**code("B"), "code": "look(A)"}]
-        table = {"code_A()": BROKE, "look(A)": lambda scope: seen.update(scope)}
+        table = {"code_A()": BROKE, "look(A)": seen.update}
         run = await play(*steps, table=table)
         assert run.ended.status == "COMPLETED"
         assert run.statuses == {"A": "FAILED", "B": "COMPLETED"}
@@ -340,8 +355,9 @@ class TestCancel:
         assert (ended.status, state.status) == ("CANCELLED", "CANCELLED")
         assert {s.status for s in state.steps.values()} == {"CANCELLED"}
         assert [(i.key, i.effect_possible) for i in ended.interruptions] == [
-            ("A", True), ("M", False),
-        ]  # fmt: skip
+            ("A", True),
+            ("M", False),
+        ]
         assert end_at_rest(RunState(), ports).interruptions == ()
 
 
@@ -421,14 +437,21 @@ class TestFenced:
 
 class TestResult:
     async def test_the_last_completed_code_step_decides(self) -> None:
-        steps = [code("A", "B"), code("B", "H", throw_on_error=False),
-                 step("http_request", "H", url="http://x/")]  # fmt: skip
+        steps = [
+            code("A", "B"),
+            code("B", "H", throw_on_error=False),
+            step("http_request", "H", url="http://x/"),
+        ]
         run = await play(*steps, table={"code_A()": "a", "code_B()": BROKE})
         assert run.result == "a"
 
     async def test_else_the_last_completed_step_of_another_kind(self) -> None:
-        steps = [step("input", "IN", "H", input={}), step("http_request", "H", "X", url="http://x/"),
-                 branch("X", {}, "I"), step("input", "I", input={})]  # fmt: skip
+        steps = [
+            step("input", "IN", "H", input={}),
+            step("http_request", "H", "X", url="http://x/"),
+            branch("X", {}, "I"),
+            step("input", "I", input={}),
+        ]
         run = await play(*steps)
         assert run.ended.result_key == "H"
         assert run.result["status"] == 200

@@ -3,10 +3,10 @@
 import time
 
 import pytest
+from tests.engine.stage import branch, code, document, model, step
 
 from insula.engine.graph import ELSE, ORDINARY, check_start, condition_group, outgoing, plan
 from insula.errors import BadInput
-from tests.engine.stage import branch, code, document, model, step
 
 FIELDS = {"input": {}}
 
@@ -32,8 +32,12 @@ def test_without_input_every_step_that_nothing_leads_to_is_an_entry() -> None:
 
 
 def test_a_step_that_only_serves_as_tool_is_no_entry() -> None:
-    body = document(model("M", tools=["T", "external:X", "N", "MISSING"]), code("T", "A"),
-                    code("A"), step("note", "N", note=""))  # fmt: skip
+    body = document(
+        model("M", tools=["T", "external:X", "N", "MISSING"]),
+        code("T", "A"),
+        code("A"),
+        step("note", "N", note=""),
+    )
     made = plan(body)
     assert made.entries == ("M",)
     assert set(made.nodes) == {"M"}
@@ -119,9 +123,14 @@ def test_no_condition_passes_for_ordinary_or_else(key: str) -> None:
 def test_five_thousand_steps_are_laid_out_in_no_time() -> None:
     keys = [f"S{i}" for i in range(5_000)]
     chain = document(*(code(k, *keys[i + 1 : i + 2]) for i, k in enumerate(keys)))
-    hub = step("branch", "HUB", conditions={
-        f"c{i}": {"destinations": keys[i * 1000 : i * 1000 + 1000], "order": i} for i in range(5)
-    })  # fmt: skip
+    hub = step(
+        "branch",
+        "HUB",
+        conditions={
+            f"c{i}": {"destinations": keys[i * 1000 : i * 1000 + 1000], "order": i}
+            for i in range(5)
+        },
+    )
     fan = document(hub, *(code(k, "END") for k in keys), code("END"))
     begun = time.process_time()
     assert plan(chain).nodes["S4999"].distance == 4_999

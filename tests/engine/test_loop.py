@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
+from tests.engine.stage import Gates, Stage, branch, code, document, model, play, settled, step
 
 from insula.engine.document import CodeStep
 from insula.engine.failures import StepFailure
 from insula.engine.loop import loop_of
 from insula.testing import UNDEFINED, ScriptedModels
-from tests.engine.stage import Gates, Stage, branch, code, document, model, play, settled, step
 
 LOOP = code("A", loop="next(index)", code="work(item, index)")
 
@@ -47,8 +47,9 @@ async def test_no_items_complete_with_an_empty_list() -> None:
 
 async def test_the_cap_fails_the_step_and_says_so() -> None:
     endless = {**LOOP, "throw_on_error": False}
-    run = await play(endless, table={**items(), "next(index)": 1, "work(item, index)": 1},
-                     max_iterations=4)  # fmt: skip
+    run = await play(
+        endless, table={**items(), "next(index)": 1, "work(item, index)": 1}, max_iterations=4
+    )
     assert (run.statuses, run.outputs) == ({"A": "FAILED"}, {"A": [1, 1, 1, 1]})
     assert "more than 4 items" in (run.state.steps["A"].error or "")
     assert run.state.steps["A"].code == "limit_iterations"

@@ -1,10 +1,11 @@
 """Which steps run next, decided from plan and outcomes alone."""
 
+from tests.engine.stage import branch, code, document
+
 from insula.engine.graph import plan
 from insula.engine.scheduler import Decision, begin, live_groups, resume, settle
 from insula.engine.state import RunState, StepState
 from insula.kit import json
-from tests.engine.stage import branch, code, document
 
 
 def ended(key: str, status: str = "COMPLETED", **more: object) -> StepState:
@@ -23,8 +24,16 @@ def test_a_join_waits_for_all_and_runs_if_one_is_live() -> None:
 
 
 def test_skips_run_down_until_something_live_joins() -> None:
-    made = plan(document(code("A", "B", "C"), code("B", "D"), code("C", "D"), code("D", "E"),
-                         code("E"), code("X", "E")))  # fmt: skip
+    made = plan(
+        document(
+            code("A", "B", "C"),
+            code("B", "D"),
+            code("C", "D"),
+            code("D", "E"),
+            code("E"),
+            code("X", "E"),
+        )
+    )
     frontier, _ = begin(made)
     told = settle(made, frontier, ended("A", "SKIPPED"))
     assert told == [Decision("B", run=False), Decision("C", run=False), Decision("D", run=False)]
@@ -40,8 +49,12 @@ def test_what_makes_edges_live() -> None:
 
 
 def _branch(status: str = "COMPLETED", output: object = None, *, conditional: bool = False):  # type: ignore[no-untyped-def]  # a decision's keys
-    made = plan(document(branch("X", {"a": ["A"], "b": ["B"], "": ["C"]}, "O", otherwise=("E",)),
-                         *(code(k) for k in "ABCOE")))  # fmt: skip
+    made = plan(
+        document(
+            branch("X", {"a": ["A"], "b": ["B"], "": ["C"]}, "O", otherwise=("E",)),
+            *(code(k) for k in "ABCOE"),
+        )
+    )
     frontier, _ = begin(made)
     raw = None if output is None else json.raw(output)
     state = StepState("X", "branch", status, 1, 2, output=raw, conditional=conditional)

@@ -2,17 +2,23 @@
 
 from typing import Any
 
+from tests.engine.stage import code, document, step
+
 from insula.engine.graph import plan
 from insula.engine.scope import Scope
 from insula.engine.state import RunState, StepState
 from insula.kit import json
 from insula.kit.json import Raw
-from tests.engine.stage import code, document, step
 
 
 def _scope(state: RunState, seen_from: str = "C", **more: Any) -> Scope:
-    body = document(step("input", "IN", "A", input={}), code("A", "B"), code("B", "C"), code("C"),
-                    code("X", input_connected=True))  # fmt: skip
+    body = document(
+        step("input", "IN", "A", input={}),
+        code("A", "B"),
+        code("B", "C"),
+        code("C"),
+        code("X", input_connected=True),
+    )
     return Scope(plan(body), state, seen_from, Raw(b'{"q":1}'), Raw(b'{"V":2}'), **more)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.engine.stage import folded
 
 from insula.engine.events import (
     Chunk,
@@ -22,7 +23,6 @@ from insula.engine.events import (
 from insula.engine.state import RunState, fold, joined_logs
 from insula.kit import json
 from insula.kit.json import Raw
-from tests.engine.stage import folded
 
 BEGUN = [RunStarted(1), StepStarted(2, "A", "code", attempt=1)]
 
@@ -130,21 +130,36 @@ def test_a_calls_retry_is_the_same_entry() -> None:
 
 def test_a_call_that_failed_for_good_is_a_result() -> None:
     at: dict[str, Any] = {"round": 0, "call": "c"}
-    state = fold([StepStarted(1, "M", "model"), UnitStarted(2, "M", 1, tool="T", **at),
-                  UnitEnded(3, "M", error="no", **at)])  # fmt: skip
+    state = fold(
+        [
+            StepStarted(1, "M", "model"),
+            UnitStarted(2, "M", 1, tool="T", **at),
+            UnitEnded(3, "M", error="no", **at),
+        ]
+    )
     assert state.steps["M"].units[(None, 0, "c")].ended
 
 
 def test_a_call_that_is_open_when_its_step_ends_is_cancelled() -> None:
-    state = fold([StepStarted(1, "M", "model"), UnitStarted(2, "M", 1, round=0, call="c"),
-                  StepEnded(3, "M", "CANCELLED")])  # fmt: skip
+    state = fold(
+        [
+            StepStarted(1, "M", "model"),
+            UnitStarted(2, "M", 1, round=0, call="c"),
+            StepEnded(3, "M", "CANCELLED"),
+        ]
+    )
     call = state.steps["M"].calls[(None, 0, "c")]
     assert (call.status, call.end) == ("CANCELLED", 3)
 
 
 def _half_an_answer() -> RunState:
-    return fold([StepStarted(1, "M", "model"), Chunk(2, "M", "mock", "m", "Half "),
-                 Chunk(2, "M", "mock", "m", "an")])  # fmt: skip
+    return fold(
+        [
+            StepStarted(1, "M", "model"),
+            Chunk(2, "M", "mock", "m", "Half "),
+            Chunk(2, "M", "mock", "m", "an"),
+        ]
+    )
 
 
 def test_a_cancelled_step_keeps_what_it_had_produced() -> None:
@@ -181,8 +196,13 @@ def test_a_reset_empties_what_was_streamed() -> None:
     ],
 )
 def test_the_result(kind: str, looped: bool, output: object, result: object) -> None:
-    state = fold([StepStarted(1, "A", kind, looped=looped),
-                  StepEnded(2, "A", "COMPLETED", raw(output)), RunEnded(3, "COMPLETED", "A")])  # fmt: skip
+    state = fold(
+        [
+            StepStarted(1, "A", kind, looped=looped),
+            StepEnded(2, "A", "COMPLETED", raw(output)),
+            RunEnded(3, "COMPLETED", "A"),
+        ]
+    )
     assert state.result is not None
     assert json.decode(state.result) == result
 

@@ -15,8 +15,12 @@ from insula.kit.json import Raw
 
 
 def test_a_completed_step() -> None:
-    state = fold([StepStarted(1, "A", "code", attempt=1),
-                  StepEnded(3, "A", "COMPLETED", json.raw({"a": 1}), logs=json.raw([1]))])  # fmt: skip
+    state = fold(
+        [
+            StepStarted(1, "A", "code", attempt=1),
+            StepEnded(3, "A", "COMPLETED", json.raw({"a": 1}), logs=json.raw([1])),
+        ]
+    )
     assert output_view(state) == {
         "A": {
             "status": "COMPLETED",
@@ -44,8 +48,13 @@ def test_a_running_and_a_skipped_step() -> None:
 
 
 def test_a_failed_step_says_why_and_how_often_it_was_tried() -> None:
-    state = fold([StepStarted(1, "A", "code", attempt=1), UnitStarted(2, "A", 2),
-                  StepEnded(3, "A", "FAILED", error="no")])  # fmt: skip
+    state = fold(
+        [
+            StepStarted(1, "A", "code", attempt=1),
+            UnitStarted(2, "A", 2),
+            StepEnded(3, "A", "FAILED", error="no"),
+        ]
+    )
     view = step_view(state.steps["A"])
     assert (view["error"], view["attempts"]) == ("no", 2)
     assert "output" not in view

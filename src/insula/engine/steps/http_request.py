@@ -71,6 +71,8 @@ def _headers(renderer: Renderer, taken: Slot | list[tuple[str, Slot]]) -> Header
         named = json.decode(text)
     except json.InvalidJson as error:
         raise StepFailure("headers is text but not a JSON object", "input") from error
+    if named is None:  # a path that leads nowhere
+        return ()
     if not isinstance(named, dict):
         raise StepFailure("headers must be an object of texts", "input")
     for name, value in named.items():
