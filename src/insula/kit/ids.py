@@ -7,6 +7,7 @@ import time
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _LENGTH = 22
 _RANDOM_BITS = 80
+_LAST_MS = 2**48 - 1
 _RANDOM_BYTES = _RANDOM_BITS // 8
 _POOL_BYTES = 400 * _RANDOM_BYTES
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
@@ -42,7 +43,15 @@ def new_id(prefix: str) -> str:
     58 ** 22 exceeds 2 ** 128, so the width is fixed, and the alphabet is in ASCII order: ids
     sort as text in the order of their milliseconds.
     """
-    number = (int(time.time() * 1000) << _RANDOM_BITS) | _random.next()
+    return _id(prefix, (int(time.time() * 1000) << _RANDOM_BITS) | _random.next())
+
+
+def first_id(prefix: str, milliseconds: int) -> str:
+    """Return what no id that is made in this millisecond, or later, sorts before."""
+    return _id(prefix, min(max(milliseconds, 0), _LAST_MS) << _RANDOM_BITS)
+
+
+def _id(prefix: str, number: int) -> str:
     pairs = []
     for _ in range(_LENGTH // 2):
         number, rest = divmod(number, 3364)

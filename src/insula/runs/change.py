@@ -1,7 +1,5 @@
 """Changing what becomes of a run's data: its retention, and erasing it now."""
 
-from dataclasses import replace
-
 from sqlalchemy import Connection
 
 from insula.errors import Conflict
@@ -9,45 +7,54 @@ from insula.kit.clock import now_ms
 from insula.runs import repository, retention
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
-from insula.web.auth import unknown
 
 
-async def change_retention(services: RunServices, row: RunRow, chosen: bytes | None) -> RunRow:
-    """Change a run's retention; of an ended run, data that is due now is erased at once.
+async def change_retention(services: RunServices, row: RunRow, chosen: bytes | None) -> None:
+    """Change a run's retention; what is due by it now is erased at once.
+
+    The runs below it keep theirs, unless this one is stricter.
 
     Raises:
         Conflict: the data was erased already.
     """
     if row.erased_at is not None:
         raise Conflict("The run's data was erased already")
-    live = services.live.get(row.id)
-    if live is not None:  # its end is computed from the row in memory
-        live.row.retention = chosen
     now = now_ms()
     obsolete: list[str] = []
 
-    def unit(connection: Connection) -> RunRow | None:
+    def unit(connection: Connection) -> dict[str, bytes | None]:
+        obsolete.clear()
         current = repository.find(connection, row.id)
-        if current is None:
-            return None
-        current.retention = chosen
-        due = None
-        if current.ended_at is not None:
-            due = retention.due_at(current, current.status, current.ended_at, services.retention)
-        repository.set_retention(connection, row.id, chosen, due, now)
-        if due is not None and due <= now:
-            obsolete[:] = retention.erase(connection, [row.id], now)
-        return repository.find(connection, row.id)
+        changed: dict[str, bytes | None] = {}
+        for each in [] if current is None else [current, *repository.below(connection, current)]:
+            own = each.id == row.id
+            new = chosen if own else retention.stricter(each.retention, chosen, services.retention)
+            changed[each.id] = each.retention = new
+            obsolete.extend(_set(connection, each, services.retention, now))
+        return changed
 
-    changed = await services.database.write(unit)
+    for run_id, changed in (await services.database.write(unit)).items():
+        live = services.live.get(run_id)
+        if live is not None:  # its end is computed from the row in memory
+            live.row.retention = changed
     await services.files.remove(obsolete)
-    if changed is None:
-        raise unknown()
-    return changed
 
 
-async def delete_run(services: RunServices, row: RunRow) -> RunRow:
-    """Erase a run's data now.
+def _set(connection: Connection, row: RunRow, default: int, now: int) -> list[str]:
+    """Store a run's new retention; return the files to remove if its data is due."""
+    if row.erased_at is not None:
+        return []
+    due = None
+    if row.ended_at is not None:
+        due = retention.due_at(row, row.status, row.ended_at, default)
+    repository.set_retention(connection, row.id, row.retention, due, now)
+    if due is None or due > now:
+        return []
+    return retention.erase(connection, [row.id], now)
+
+
+async def delete_run(services: RunServices, row: RunRow) -> None:
+    """Erase the data of a run, and of the runs below it, now.
 
     Raises:
         Conflict: the run has not ended.
@@ -55,6 +62,10 @@ async def delete_run(services: RunServices, row: RunRow) -> RunRow:
     if not row.is_final:
         raise Conflict("The run has not ended; cancel it or wait, then delete it")
     now = now_ms()
-    files = await services.database.write(lambda c: retention.erase(c, [row.id], now))
-    await services.files.remove(files)
-    return replace(row, erased_at=now)
+
+    def unit(connection: Connection) -> list[str]:
+        kept = [row, *repository.below(connection, row)]
+        ids = [each.id for each in kept if each.erased_at is None and each.is_final]
+        return retention.erase(connection, ids, now) if ids else []
+
+    await services.files.remove(await services.database.write(unit))

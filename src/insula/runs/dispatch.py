@@ -20,6 +20,8 @@ SWEEP_SECONDS = 1.0
 RECLAIM_SECONDS = 600.0
 _OFFERED = 1_000
 _ERASED_AT_ONCE = 200
+_REMOVED_AT_ONCE = 200
+_DAY_MS = 24 * 60 * 60 * 1000
 
 
 async def serve_queue(services: RunServices) -> None:
@@ -120,10 +122,20 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
     while True:
         try:
             await services.files.sweep()
+            await remove_old_rows(services)
             await reclaim()
         except (InsulaError, OSError) as error:
             _log.warning("reclaim.failed", reason=str(error))
         await asyncio.sleep(RECLAIM_SECONDS)
+
+
+async def remove_old_rows(services: RunServices) -> None:
+    """Remove the rows of runs that were erased and are too old even for lists."""
+    before = now_ms() - services.rows_days * _DAY_MS
+    after: str | None = ""
+    while after is not None:
+        unit = partial(retention.remove_rows, before=before, after=after, limit=_REMOVED_AT_ONCE)
+        after = await services.database.write(unit)
 
 
 async def erase_due(services: RunServices) -> int:

@@ -10,7 +10,15 @@ from starlette.routing import Route
 from insula.runs.cancel import cancel, cancel_many, cancel_workflow
 from insula.runs.change import change_retention, delete_run
 from insula.runs.listing import RunFilter, list_runs, unfinished_ids
-from insula.runs.reading import Look, find, look_live, look_many, look_stored
+from insula.runs.reading import (
+    Look,
+    find,
+    look_live,
+    look_many,
+    look_stored,
+    mine,
+    read_stored,
+)
 from insula.runs.replay import replay
 from insula.runs.requests import (
     answer,
@@ -18,7 +26,6 @@ from insula.runs.requests import (
     instant,
     is_verbose,
     resume_answer,
-    retention_row,
 )
 from insula.runs.schemas import CancelRuns, CreateRun, CreateRunStep, ReplayRun, UpdateRetention
 from insula.runs.services import RunServices
@@ -31,6 +38,7 @@ from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.sse import EventStream
 from insula.workflows.paths import WORKFLOW
+from insula.workflows.retention import stored as stored_retention
 
 Status = Literal["ALL", "PENDING", "RUNNING", "CANCELLED", "COMPLETED", "SKIPPED", "FAILED"]
 Origin = Literal["ALL", "WORKFLOW", "TRIGGER", "RECORD", "TEST", "ENDPOINT", "WEBHOOK"]
@@ -101,11 +109,12 @@ async def post_cancel(
 ) -> Response:
     """Cancel a run and answer it as it ended."""
     verbose = is_verbose(request)
-    row, live = await cancel(services, principal, workflow_id, run_id, own_workflow=own)
+    _, live = await cancel(services, principal, workflow_id, run_id, own_workflow=own)
     if live is not None:
         look: Look = await look_live(services, live, principal.app_id)
     else:
-        look = await look_stored(services, row, principal.app_id)
+        find_it = mine(principal.app_id, workflow_id, run_id, own_workflow=own)
+        look = await look_stored(services, find_it, principal.app_id)
     return json_answer(look.encoded(verbose=verbose))
 
 
@@ -162,8 +171,8 @@ def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bo
         principal: Reader, request: Request, workflow_id: str, run_id: str, verbose: Verbose
     ) -> Response:
         """As it is stored now."""
-        row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
-        look = await look_stored(services, row, principal.app_id)
+        find_it = mine(principal.app_id, workflow_id, run_id, own_workflow=own)
+        look = await look_stored(services, find_it, principal.app_id)
         return json_answer(look.encoded(verbose=is_verbose(request)))
 
     @routes.get(
@@ -175,8 +184,9 @@ def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bo
         principal: Reader, request: Request, workflow_id: str, run_id: str
     ) -> Response:
         """Server-sent events from `Last-Event-ID` or `from`; without, from the run's fold now."""
-        row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
-        return await resume_answer(services, request, row, principal.app_id)
+        find_it = mine(principal.app_id, workflow_id, run_id, own_workflow=own)
+        stored = await read_stored(services, find_it)
+        return await resume_answer(services, request, stored, principal.app_id)
 
 
 def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
@@ -199,8 +209,10 @@ def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: b
         """Seconds after the run's end, -1 for ever, 0 at once, null for the default."""
         body = await payload(request, UpdateRetention)
         row = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
-        row = await change_retention(services, row, retention_row(body.retention))
-        look = await look_stored(services, row, principal.app_id)
+        if "retention" in body.model_fields_set:
+            await change_retention(services, row, stored_retention(body.retention))
+        find_it = mine(principal.app_id, workflow_id, run_id, own_workflow=own)
+        look = await look_stored(services, find_it, principal.app_id)
         return json_answer(look.encoded(verbose=is_verbose(request)))
 
     if own:

@@ -5,11 +5,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
+from insula.kit.ids import first_id
+from insula.runs.repository import live_only
 from insula.runs.rows import RunRow, run_row
 from insula.storage import counters
 from insula.storage.tables import runs
 from insula.web.pagination import Page
 
+LIVE = ("PENDING", "RUNNING")
+_SLACK_MS = 60 * 60 * 1000
 COUNTED = 10_000
 """How far runs are counted where no counter tells."""
 
@@ -59,7 +63,7 @@ def unfinished_ids(connection: Connection, wanted: RunFilter, limit: int) -> lis
     """Return ids of runs that match and are not final, roots only: children follow them."""
     statement = _filtered(select(runs.c.id), wanted)
     live = statement.where(runs.c.ended_at.is_(None), runs.c.depth == 0)
-    return [run_id for (run_id,) in connection.execute(live.order_by(runs.c.id).limit(limit))]
+    return list(connection.scalars(live_only(live).order_by(runs.c.id).limit(limit)))
 
 
 def _filtered(statement: Select[Any], wanted: RunFilter) -> Select[Any]:
@@ -74,14 +78,18 @@ def _filtered(statement: Select[Any], wanted: RunFilter) -> Select[Any]:
     ):
         if value is not None:
             statement = statement.where(column == value)
-    if wanted.status in ("PENDING", "RUNNING"):
-        statement = statement.where(runs.c.ended_at.is_(None))
+    if wanted.status in LIVE:
+        statement = live_only(statement.where(runs.c.ended_at.is_(None)))
     if wanted.status in ("FAILED", "CANCELLED", "SKIPPED"):  # lets the partial indexes serve
         statement = statement.where(runs.c.status.in_(("FAILED", "CANCELLED", "SKIPPED")))
+    # Ids sort by the time they were made: they bound what is looked at, loosely, for a child's id
+    # is made a little before its row, and longer before if its parent was interrupted in between.
     if wanted.since is not None:
-        statement = statement.where(runs.c.created_at >= wanted.since)
+        first = first_id("run", wanted.since - _SLACK_MS)
+        statement = statement.where(runs.c.created_at >= wanted.since, runs.c.id >= first)
     if wanted.until is not None:
-        statement = statement.where(runs.c.created_at < wanted.until)
+        last = first_id("run", wanted.until + _SLACK_MS)
+        statement = statement.where(runs.c.created_at < wanted.until, runs.c.id < last)
     return statement
 
 

@@ -1,13 +1,15 @@
 """Looking at a run: its fold, its input, and what the viewer may see, from memory or storage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Connection
 
+from insula.engine.events import Event
 from insula.engine.state import RunState, fold
-from insula.journal.read import Stored, load
+from insula.errors import Conflict, NotFound
+from insula.journal.read import load
 from insula.kit.json import Raw, raw
 from insula.runs import repository
 from insula.runs.live import LiveRun
@@ -56,35 +58,90 @@ async def sight_of(
     if sees_steps(facts, viewer):
         return Sight(version, shown)
     if runnable is None:
-        runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
+        try:
+            runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
+        except (NotFound, Conflict):  # what the workflow was is not known any more
+            return Sight(version, shown, frozenset())
     return Sight(version, shown, visible_steps(runnable.document))
 
 
 async def look_live(services: RunServices, live: LiveRun, viewer: str) -> Look:
-    """Look at a run that this process executed and whose end is stored."""
+    """Look at a run that this process executed and whose end is stored, erased or not."""
     body = live.runnable.body if live.row.version_id is None else None
     sight = await sight_of(services, live.row, viewer, live.runnable, body)
-    given = None if live.row.erased_at is not None else live.input
-    return Look(live.row, live.state, given, sight)
+    return Look(live.row, live.state, live.input, sight)
 
 
-async def look_stored(services: RunServices, row: RunRow, viewer: str) -> Look:
-    """Look at a run as it is stored."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """All that is stored of a run, as it stood at one moment; ``seq`` numbers its last event."""
+
+    row: RunRow
+    events: list[Event]
+    seq: int
+    input: bytes | None
+    draft: bytes | None
+
+
+Find = Callable[[Connection], RunRow | None]
+
+
+def mine(app_id: str, workflow_id: str | None, run_id: str, *, own_workflow: bool) -> Find:
+    """Return the query for a run that the app may see."""
+    return partial(
+        repository.find_mine,
+        run_id=run_id,
+        app_id=app_id,
+        workflow_id=workflow_id,
+        own_workflow=own_workflow,
+    )
+
+
+async def read_stored(services: RunServices, find: Find) -> Stored:
+    """Read a run in one snapshot, so that its status and its events are of the same moment.
+
+    Raises:
+        NotFound: there is none.
+    """
+    stored = await services.database.read(partial(_stored, find=find))
+    if stored is None:
+        raise unknown()
+    return stored
+
+
+def _stored(connection: Connection, find: Find) -> Stored | None:
+    row = find(connection)
+    if row is None:
+        return None
     if row.erased_at is not None:
-        return Look(row, _erased(row), None, await sight_of(services, row, viewer))
-    events, _ = await services.journal.read(row.id)
-    given, draft = await services.database.read(partial(repository.data_of, run_id=row.id))
-    sight = await sight_of(services, row, viewer, draft=draft)
-    state = fold(events)
-    return Look(row, state, None if given is None else Raw(given), sight)
+        return Stored(row, [], row.seq, None, None)
+    journal = load(connection, row.id)
+    return Stored(row, journal.events, journal.seq, *repository.data_of(connection, row.id))
+
+
+async def look_stored(services: RunServices, find: Find, viewer: str) -> Look:
+    """Look at a run as it is stored.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return await look_at(services, await read_stored(services, find), viewer)
+
+
+async def look_at(services: RunServices, stored: Stored, viewer: str) -> Look:
+    """Look at what was read of a run."""
+    row = stored.row
+    sight = await sight_of(services, row, viewer, draft=stored.draft)
+    state = fold(stored.events) if row.erased_at is None else _erased(row)
+    return Look(row, state, None if stored.input is None else Raw(stored.input), sight)
 
 
 async def look_many(services: RunServices, rows: Sequence[RunRow], viewer: str) -> list[Look]:
     """Look at a page of runs, with one read for all of their data."""
     kept = [row.id for row in rows if row.erased_at is None]
 
-    def read(connection: Connection) -> tuple[dict[str, Stored], Data]:
-        journals = {run_id: load(connection, run_id) for run_id in kept}
+    def read(connection: Connection) -> tuple[dict[str, list[Event]], Data]:
+        journals = {run_id: load(connection, run_id).events for run_id in kept}
         return journals, repository.data_of_many(connection, kept)
 
     journals, data = await services.database.read(read)
@@ -92,8 +149,8 @@ async def look_many(services: RunServices, rows: Sequence[RunRow], viewer: str) 
     for row in rows:
         given, draft = data.get(row.id, (None, None))
         sight = await sight_of(services, row, viewer, draft=draft)
-        stored = journals.get(row.id)
-        state = _erased(row) if stored is None else fold(stored.events)
+        events = journals.get(row.id)
+        state = _erased(row) if events is None else fold(events)
         looks.append(Look(row, state, None if given is None else Raw(given), sight))
     return looks
 
@@ -115,15 +172,8 @@ async def find(
     Raises:
         NotFound: there is none.
     """
-    row = await services.database.read(
-        partial(
-            repository.find_mine,
-            run_id=run_id,
-            app_id=app_id,
-            workflow_id=workflow_id,
-            own_workflow=own_workflow,
-        )
-    )
+    query = mine(app_id, workflow_id, run_id, own_workflow=own_workflow)
+    row = await services.database.read(query)
     if row is None:
         raise unknown()
     return row

@@ -3,33 +3,40 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from starlette.requests import Request
+import structlog
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from insula.engine.events import Event, RunEnded
 from insula.engine.ports import Fenced
-from insula.errors import BadInput, FieldError, Unavailable
+from insula.errors import BadInput, FieldError, InsulaError, Unavailable
 from insula.journal.subscription import SlowReader
-from insula.kit import json
+from insula.runs import repository
 from insula.runs import stream as wire
 from insula.runs.cancel import cancel
 from insula.runs.live import LiveRun
-from insula.runs.reading import Look, find, look_live, look_stored
-from insula.runs.rows import RunRow
-from insula.runs.schemas import CreateRun, ReplayRun, Retention, retention_value
+from insula.runs.reading import Look, Stored, look_at, look_live, look_stored, read_stored
+from insula.runs.schemas import CreateRun, ReplayRun
 from insula.runs.services import RunServices
 from insula.runs.start import Start, Started
 from insula.web.auth import Principal
 from insula.web.idempotency import read_key
 from insula.web.respond import json_answer
 from insula.web.sse import EventStream, until_disconnected
+from insula.workflows import retention
+
+_log = structlog.get_logger(__name__)
 
 LAST_EVENT = "last-event-id"
 DISCONNECTED = "disconnect"
 """Who asked for a cancel where the caller's going away did."""
+_PATIENCE = 1.0
+"""Seconds after which it is watched whether the caller who waits is still there."""
 
 
 def is_verbose(request: Request) -> bool:
@@ -49,12 +56,6 @@ def is_verbose(request: Request) -> bool:
     return bool(asked)
 
 
-def retention_row(given: int | Retention | None) -> bytes | None:
-    """Return retention as the row holds it, ``None`` if it was not given."""
-    value = retention_value(given)
-    return None if value is None else json.encode(value)
-
-
 def asked_start(
     request: Request, body: CreateRun | ReplayRun, *, through_catalogue: bool, text: bool = False
 ) -> Start:
@@ -72,7 +73,7 @@ def asked_start(
         from_step_key=body.from_step_key if isinstance(body, CreateRun) else None,
         identifier=body.identifier,
         background=bool(body.background) and not body.stream,
-        retention=retention_row(body.retention),
+        retention=retention.stored(body.retention),
         options=options,
         through_catalogue=through_catalogue,
         text=text and created,
@@ -101,102 +102,129 @@ async def answer(
 
 
 async def _look_begun(services: RunServices, started: Started, viewer: str) -> Look:
-    return await look_stored(services, started.row, viewer)
+    return await look_stored(services, partial(repository.find, run_id=started.row.id), viewer)
 
 
 async def _look_ended(services: RunServices, started: Started, viewer: str) -> Look:
     live = started.live
     if live is not None and not live.fenced:
         return await look_live(services, live, viewer)
-    row = started.row
-    row = await find(services, row.app_id, row.workflow_id, row.id, own_workflow=False)
-    if not row.is_final:
+    look = await _look_begun(services, started, viewer)
+    if not look.row.is_final:
         raise Unavailable("The server is stopping; the run goes on when it is back", retry_after=2)
-    return await look_stored(services, row, viewer)
+    return look
 
 
 async def _wait(services: RunServices, request: Request, started: Started, *, cancel: bool) -> None:
-    """Wait for a run's end; with ``cancel`` it is stopped when the caller goes away."""
-    if started.live is None:
-        async with contextlib.aclosing(_batches(services, started.row.id)) as batches:
-            async for events in batches:
-                if _is_over(events):
-                    return
-        return
-    finished = started.live.finished
-    if not cancel:
-        await asyncio.shield(finished)
-        return
-    gone = asyncio.create_task(until_disconnected(request.receive))
+    """Wait for a run's end; with ``cancel`` it is stopped when the caller goes away.
+
+    Raises:
+        ClientDisconnect: the caller went away; the run goes on.
+    """
+    live = started.live
+    if live is not None and not cancel:
+        # Most end soon: only with the others is it worth while to watch the caller, too.
+        await asyncio.wait([live.finished], timeout=_PATIENCE)
+        if live.finished.done():
+            return
+    ended = asyncio.ensure_future(_until_ended(services, started))
+    gone = asyncio.ensure_future(until_disconnected(request.receive))
     try:
-        await asyncio.wait([finished, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not finished.done():
-            await cancel_abandoned(services, started.live)
+        await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            return
+        if cancel and live is not None:
+            await cancel_abandoned(services, live)
+        raise ClientDisconnect
     finally:
+        ended.cancel()
         gone.cancel()
+        await asyncio.wait([ended, gone])
+
+
+async def _until_ended(services: RunServices, started: Started) -> None:
+    if started.live is not None:
+        await asyncio.shield(started.live.finished)
+        return
+    async with contextlib.aclosing(_batches(services, started.row.id)) as batches:
+        async for events in batches:
+            if events and isinstance(events[-1], RunEnded):
+                return
 
 
 async def cancel_abandoned(services: RunServices, live: LiveRun) -> None:
-    """Cancel a run whose caller asked for that when it went away; the caller is who asked."""
+    """Cancel a run whose caller asked for that when it went away; nobody hears of an error."""
     row = live.row
     caller = Principal(row.app_id, DISCONNECTED)
-    await cancel(services, caller, row.workflow_id, row.id, own_workflow=False)
+    try:
+        await cancel(services, caller, row.workflow_id, row.id, own_workflow=False)
+    except InsulaError as error:
+        _log.warning("cancel.not_done", run_id=row.id, reason=error.message)
 
 
 async def stream_answer(
     services: RunServices, started: Started, viewer: str, cancels: bool
 ) -> Response:
     """Stream a run from its first event."""
-    look = await wire.look_for_stream(services, started.row, viewer)
-    batches = _batches(services, started.row.id)
-    source = wire.from_start(services, look, batches)
-    return EventStream(_abandoning(services, started, source) if cancels else source)
+    stored = await read_stored(services, partial(repository.find, run_id=started.row.id))
+    look = await look_at(services, stored, viewer)
+    source = wire.from_start(services, look, _batches(services, started.row.id))
+    if cancels and started.live is not None:
+        return _CancellingStream(source, services, started.live)
+    return EventStream(source)
 
 
-async def _abandoning(
-    services: RunServices, started: Started, source: AsyncGenerator[bytes, None]
-) -> AsyncGenerator[bytes, None]:
-    """Pass a stream on; when its reader goes away before the end, cancel the run."""
-    try:
-        async for piece in source:
-            yield piece
-    finally:
-        await source.aclose()
-        live = started.live
-        if live is not None and not live.finished.done():
-            await asyncio.shield(services.group.create_task(cancel_abandoned(services, live)))
+class _CancellingStream(EventStream):
+    """A stream whose run is cancelled when its reader goes away; one that is only slow is not."""
+
+    def __init__(
+        self, source: AsyncGenerator[bytes, None], services: RunServices, live: LiveRun
+    ) -> None:
+        super().__init__(source)
+        self._services = services
+        self._live = live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = True
+        try:
+            await super().__call__(scope, receive, send)
+            gone = self.disconnected
+        finally:
+            if gone and not (self._live.ending or self._live.finished.done()):
+                work = cancel_abandoned(self._services, self._live)
+                await asyncio.shield(self._services.group.create_task(work))
 
 
-async def _batches(services: RunServices, run_id: str) -> AsyncGenerator[list[Event], None]:
-    """Yield what is stored of a run, then what is stored from now on.
+async def _batches(
+    services: RunServices, run_id: str, after: int = 0
+) -> AsyncGenerator[list[Event], None]:
+    """Yield what is stored of a run after event ``after``, then what is stored from now on.
 
     It ends before the run does where the reader is too slow, or the run goes to another process:
     the reader may resume.
     """
     with contextlib.suppress(SlowReader, Fenced):
-        async with contextlib.aclosing(services.journal.follow(run_id)) as batches:
+        async with contextlib.aclosing(services.journal.follow(run_id, after)) as batches:
             async for _, events in batches:
                 yield events
 
 
-def _is_over(events: list[Event]) -> bool:
-    return bool(events) and isinstance(events[-1], RunEnded)
-
-
 async def resume_answer(
-    services: RunServices, request: Request, row: RunRow, viewer: str
+    services: RunServices, request: Request, stored: Stored, viewer: str
 ) -> Response:
     """Stream a run from ``Last-Event-ID`` or ``from``, or from its current fold.
 
     204 after the last event: there is nothing more to come.
     """
     after = _after(request)
-    look = await wire.look_for_stream(services, row, viewer)
-    if row.erased_at is not None:
-        return EventStream(_one(wire.erased(look))) if after is None else Response(status_code=204)
-    if row.is_final and after is not None and after >= await wire.final_number(services, look):
+    look = await look_at(services, stored, viewer)
+    row = stored.row
+    if row.is_final and after is not None and after >= wire.final_number(look, stored):
         return Response(status_code=204)
-    return EventStream(wire.resumed(services, look, _batches(services, row.id), after))
+    if row.erased_at is not None and row.is_final:
+        return EventStream(_one(wire.erased(look)))
+    batches = _batches(services, row.id, stored.seq)
+    return EventStream(wire.resumed(services, look, stored, batches, after))
 
 
 async def _one(piece: bytes) -> AsyncGenerator[bytes, None]:
@@ -223,8 +251,9 @@ def instant(given: str | None, name: str) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(given)
-        return int(moment.timestamp() * 1000)
-    except (ValueError, OverflowError) as error:
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return int(aware.timestamp() * 1000)
+    except (ValueError, OverflowError, OSError) as error:
         message = "must be a time such as 2026-01-31T12:00:00Z"
         raise BadInput(
             f"{name} {message}", [FieldError((name,), "time", message, "query")]

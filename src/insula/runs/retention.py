@@ -2,19 +2,18 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import Connection, case, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
 
 from insula.files.repository import delete_run_files
 from insula.kit import json
+from insula.kit.ids import first_id
 from insula.runs.rows import RunRow
-from insula.storage.tables import run_data, run_events, runs
+from insula.storage import counters
+from insula.storage.tables import daily_totals, run_data, run_events, runs
 
 KEEP = -1
-
-
-def encoded(retention: dict[str, Any] | None) -> bytes | None:
-    """Return what the row holds of a retention, ``None`` for the installation's default."""
-    return None if retention is None else json.encode(retention)
+_DAY_MS = 24 * 60 * 60 * 1000
 
 
 def due_at(row: RunRow, status: str, ended_at: int, default: int) -> int | None:
@@ -26,7 +25,7 @@ def due_at(row: RunRow, status: str, ended_at: int, default: int) -> int | None:
     if status == "FAILED" and chosen.get("preserve_on_failure"):
         return None
     seconds = chosen.get("max_age_in_seconds", default)
-    return None if seconds == KEEP else ended_at + int(seconds) * 1000
+    return None if seconds == KEEP else ended_at + int(seconds * 1000)
 
 
 def stricter(own: bytes | None, parent: bytes | None, default: int) -> bytes | None:
@@ -34,7 +33,7 @@ def stricter(own: bytes | None, parent: bytes | None, default: int) -> bytes | N
     if own is None and parent is None:
         return None
     both = [{} if given is None else json.decode(given) for given in (own, parent)]
-    seconds = [int(given.get("max_age_in_seconds", default)) for given in both]
+    seconds = [given.get("max_age_in_seconds", default) for given in both]
     chosen: dict[str, Any] = {
         "max_age_in_seconds": min((s for s in seconds if s != KEEP), default=KEEP)
     }
@@ -52,15 +51,14 @@ class Erased(NamedTuple):
 
 def erase_due(connection: Connection, now: int, limit: int) -> Erased:
     """Erase the data of up to ``limit`` runs that are due."""
-    due = [
-        run_id
-        for (run_id,) in connection.execute(
+    due = list(
+        connection.scalars(
             select(runs.c.id)
             .where(runs.c.erased_at.is_(None), runs.c.retention_due_at <= now)
             .order_by(runs.c.retention_due_at)
             .limit(limit)
         )
-    ]
+    )
     return Erased(len(due), erase(connection, due, now) if due else [])
 
 
@@ -79,3 +77,55 @@ def erase(connection: Connection, run_ids: list[str], now: int) -> list[str]:
         )
     )
     return delete_run_files(connection, run_ids)
+
+
+def remove_rows(connection: Connection, before: int, after: str, limit: int) -> str | None:
+    """Remove the rows of erased runs that were made before a time; their totals a day stay.
+
+    Looks at up to ``limit`` rows from the one after ``after`` on; returns the last one's id,
+    ``None`` where there are no more.
+    """
+    columns = (
+        runs.c.id,
+        runs.c.app_id,
+        runs.c.workflow_id,
+        runs.c.status,
+        runs.c.origin,
+        runs.c.hidden,
+        runs.c.credits,
+        runs.c.created_at,
+        runs.c.erased_at,
+    )
+    old = connection.execute(
+        select(*columns)
+        .where(runs.c.id > after, runs.c.id < first_id("run", before))
+        .order_by(runs.c.id)
+        .limit(limit)
+    ).all()
+    gone = [row for row in old if row.erased_at is not None]
+    for row in gone:
+        if not row.hidden:
+            counters.bump(connection, row.app_id, row.workflow_id, row.status, row.origin, -1)
+        _add_to_day(connection, row)
+    connection.execute(delete(runs).where(runs.c.id.in_([row.id for row in gone])))
+    return old[-1].id if len(old) == limit else None
+
+
+def _add_to_day(connection: Connection, row: Any) -> None:
+    found = insert(daily_totals).values(
+        day=row.created_at // _DAY_MS,
+        app_id=row.app_id,
+        workflow_id=row.workflow_id,
+        status=row.status,
+        runs=1,
+        credits=row.credits,
+    )
+    connection.execute(
+        found.on_conflict_do_update(
+            index_elements=["day", "app_id", "workflow_id", "status"],
+            set_={
+                "runs": daily_totals.c.runs + found.excluded.runs,
+                "credits": daily_totals.c.credits + found.excluded.credits,
+            },
+        )
+    )

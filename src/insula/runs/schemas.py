@@ -4,19 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from insula.workflows.retention import Retention
+
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
-MaxAge = Annotated[int, Field(ge=-1, le=2**53)]
 StepKey = Annotated[str, Field(min_length=1, max_length=256)]
 Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
-
-
-class Retention(BaseModel):
-    """How long a run's data is kept after its end; -1 for ever, 0 not at all."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    max_age_in_seconds: MaxAge
-    preserve_on_failure: bool | None = None
 
 
 class RunLimits(BaseModel):
@@ -37,7 +29,7 @@ class _Following(BaseModel):
     stream: bool | None = None
     background: bool | None = None
     identifier: Identifier | None = None
-    retention: MaxAge | Retention | None = None
+    retention: Retention = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
 
 
@@ -62,7 +54,7 @@ class UpdateRetention(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    retention: MaxAge | Retention | None = None
+    retention: Retention = None
 
 
 class CreateRunStep(BaseModel):
@@ -85,12 +77,3 @@ class CancelRuns(BaseModel):
     identifier: Identifier | None = None
     since: str | None = None
     until: str | None = None
-
-
-def retention_value(given: int | Retention | None) -> dict[str, Any] | None:
-    """Bring the two forms of retention into the one that is stored."""
-    if given is None:
-        return None
-    if isinstance(given, int):
-        return {"max_age_in_seconds": given}
-    return given.model_dump(exclude_none=True)

@@ -48,6 +48,8 @@ class RunServices:
     max_iterations: int = 10_000
     max_output: int = 64 * 1024 * 1024
     retention: int = 30 * 24 * 3600
+    rows_days: int = 400
+    """Days until the row of an erased run goes."""
     queue_max: int = 10_000
     """Runs of one app that may wait to begin."""
     stop_within: float = 5.0

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from starlette.requests import Request
+import structlog
+from starlette.requests import ClientDisconnect, Request
 
 from insula.engine.document import Document, check, fill
 from insula.engine.events import Event, Interruption
@@ -13,7 +14,7 @@ from insula.engine.failures import StepFailure
 from insula.engine.graph import plan
 from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Ports
 from insula.engine.state import RunState
-from insula.errors import BadInput, FieldError
+from insula.errors import BadInput, FieldError, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -21,6 +22,8 @@ from insula.runs.render import Sight, shown_step
 from insula.runs.services import RunServices
 from insula.runs.stream import step_told
 from insula.web.sse import frame, until_disconnected
+
+_log = structlog.get_logger(__name__)
 
 _EVERYTHING = Sight(None, None)
 
@@ -52,9 +55,7 @@ def parse(step: dict[str, Any]) -> tuple[Document, str]:
     Raises:
         BadInput: the definition cannot be used, or is of a type that does not run by itself.
     """
-    step = {"key": "step", **step}
-    body = fill({"key": "single", "steps": [{**step, "destinations": []}]})
-    document, problems = check(body)
+    document, problems = check(fill({"key": "single", "steps": [_alone({"key": "step", **step})]}))
     if document is None or problems:
         raise BadInput(
             "The step cannot be used",
@@ -65,6 +66,20 @@ def parse(step: dict[str, Any]) -> tuple[Document, str]:
         message = f"a {only.type} step does not run by itself; send a step of another type"
         raise BadInput(message, [FieldError(("step", "type"), "invalid_step", message)])
     return document, only.key
+
+
+def _alone(step: dict[str, Any]) -> dict[str, Any]:
+    """Cut a step's edges: where it led to is not here."""
+    alone = {**step, "destinations": []}
+    conditions = step.get("conditions")
+    if isinstance(conditions, dict):
+        alone["conditions"] = {
+            key: {**value, "destinations": []} if isinstance(value, dict) else value
+            for key, value in conditions.items()
+        }
+    if isinstance(step.get("else"), list):
+        alone["else"] = []
+    return alone
 
 
 def _ports(services: RunServices, app_id: str, recorder: _Listener) -> Ports:
@@ -86,6 +101,17 @@ def _ports(services: RunServices, app_id: str, recorder: _Listener) -> Ports:
     )
 
 
+async def _execute(services: RunServices, document: Document, key: str, ports: Ports) -> RunState:
+    """Run the step to its end, within the time that a run may take; then its place is free."""
+    state = RunState()
+    try:
+        async with asyncio.timeout(services.run_timeout):
+            await execute(plan(document, key), state, ports)
+    except TimeoutError:
+        _log.info("step.timed_out", seconds=services.run_timeout)
+    return state
+
+
 async def run_step(
     services: RunServices, request: Request, app_id: str, step: dict[str, Any]
 ) -> bytes:
@@ -94,20 +120,22 @@ async def run_step(
     Raises:
         BadInput: the definition cannot be used.
         TooMany: too many runs are live.
+        ClientDisconnect: its caller went away, and it has stopped.
     """
     document, key = parse(step)
-    services.live.admit(app_id, "", None)
-    state = RunState()
-    work = execute(plan(document, key), state, _ports(services, app_id, _Listener()))
-    running = asyncio.create_task(work)
-    gone = asyncio.create_task(until_disconnected(request.receive))
-    try:
-        await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        gone.cancel()
-        running.cancel()
-        await asyncio.wait([running, gone])
-    return json.encode(_shown(state, key))
+    with services.live.admit(app_id, "", None):
+        ports = _ports(services, app_id, _Listener())
+        running = asyncio.ensure_future(_execute(services, document, key, ports))
+        gone = asyncio.ensure_future(until_disconnected(request.receive))
+        try:
+            await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise ClientDisconnect
+            return json.encode(_shown(running.result(), key))
+        finally:
+            gone.cancel()
+            running.cancel()
+            await asyncio.wait([running, gone])
 
 
 async def stream_step(
@@ -119,35 +147,38 @@ async def stream_step(
         BadInput, TooMany: as ``run_step``, before anything is answered.
     """
     document, key = parse(step)
-    services.live.admit(app_id, "", None)
+    services.live.admit(app_id, "", None).release()
     return _frames(services, app_id, document, key)
 
 
 async def _frames(
     services: RunServices, app_id: str, document: Document, key: str
 ) -> AsyncGenerator[bytes, None]:
-    listener = _Listener()
-    working, shown = RunState(), RunState()
+    listener, shown = _Listener(), RunState()
 
     async def work() -> None:
         try:
-            await execute(plan(document, key), working, _ports(services, app_id, listener))
+            await _execute(services, document, key, _ports(services, app_id, listener))
         finally:
             listener.events.put_nowait(None)
 
-    task = asyncio.create_task(work())
     number = 0
-    try:
-        while (event := await listener.events.get()) is not None:
-            shown.apply(event)
-            for name, data in step_told(event, shown, _EVERYTHING):
-                number += 1
-                yield frame(name, json.encode(data), number)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    with services.live.take_place(app_id, ""):
+        task = asyncio.ensure_future(work())
+        try:
+            while (event := await listener.events.get()) is not None:
+                shown.apply(event)
+                for name, data in step_told(event, shown, _EVERYTHING):
+                    number += 1
+                    yield frame(name, json.encode(data), number)
+            await task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 def _shown(state: RunState, key: str) -> dict[str, Any]:
+    if key not in state.steps:
+        raise Unavailable("The step did not begin in time; try again", retry_after=1)
     view = shown_step(state.steps[key], _EVERYTHING)
     return {name: value for name, value in view.items() if name not in ("calls", "attempts")}

@@ -4,7 +4,8 @@ What is streamed is what is stored. The numbers follow from the events alone, so
 go on where it stopped, from any process.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,11 +24,13 @@ from insula.engine.events import (
 from insula.engine.state import RunState
 from insula.engine.view import call_view
 from insula.kit import json
-from insula.runs.reading import Look, find, look_stored
+from insula.runs.reading import Look, Stored, find
 from insula.runs.render import Sight, run_members, shown_step
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.web.sse import frame
+
+Batches = AsyncGenerator[list[Event], None]
 
 
 @dataclass(slots=True)
@@ -51,15 +54,21 @@ class Wire:
     def current(self) -> dict[str, Any]:
         """Return the run as folded so far."""
         look = self.look
-        row = look.row
-        if not row.is_final:
-            row = replace(row, status=self.state.status)
-        return run_members(row, self.state, look.input, look.sight)
+        return run_members(look.row, self.state, look.input, look.sight)
 
     def _told(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
         if not isinstance(event, RunStarted):
             return step_told(event, self.state, self.look.sight)
-        row = replace(self.look.row, status="RUNNING", ended_at=None, error=None)
+        # As it stood then, whenever it is told.
+        row = replace(
+            self.look.row,
+            status="RUNNING",
+            error=None,
+            ended_at=None,
+            erased_at=None,
+            retention_due_at=None,
+            updated_at=event.at,
+        )
         begun = RunState(status="RUNNING", started_at=event.at)
         return [("run", run_members(row, begun, self.look.input, self.look.sight))]
 
@@ -97,55 +106,73 @@ def _frame(number: int, name: str, data: dict[str, Any]) -> bytes:
 
 
 async def from_start(
-    services: RunServices, look: Look, batches: AsyncIterator[list[Event]]
+    services: RunServices, look: Look, batches: Batches
 ) -> AsyncGenerator[bytes, None]:
     """Stream a run from its first event; ``batches`` ends with the run or when it is too slow."""
-    wire = Wire(look, RunState())
-    async for events in batches:
-        for number, name, data in wire.take(events):
-            yield _frame(number, name, data)
-        if _is_over(events):
-            yield await _final(services, wire)
-            return
+    async with aclosing(_following(services, Wire(look, RunState()), batches)) as pieces:
+        async for piece in pieces:
+            yield piece
 
 
 async def resumed(
-    services: RunServices, look: Look, batches: AsyncIterator[list[Event]], after: int | None
+    services: RunServices,
+    look: Look,
+    stored: Stored,
+    batches: Batches,
+    after: int | None,
 ) -> AsyncGenerator[bytes, None]:
-    """Stream a run from the event after ``after``, or from its current fold if that is ``None``.
-
-    The first batch is what is stored; the others are live.
+    """Stream a run from the event after ``after``; without it, from its current fold, or if it has
+    ended, all that is stored. ``batches`` are what comes after ``stored``.
     """
     wire = Wire(look, RunState())
-    first = True
-    async for events in batches:
-        told = wire.take(events)
-        over = _is_over(events)
-        if first and after is None:
-            if not over:
-                yield _frame(wire.last, "run", wire.current())
-        else:
-            for number, name, data in told:
-                if after is None or number > after:
+    told = wire.take(stored.events)
+    if after is None and not stored.row.is_final:
+        yield _frame(wire.last, "run", wire.current())
+    else:
+        for number, name, data in told:
+            if after is None or number > after:
+                yield _frame(number, name, data)
+    if _is_over(stored.events):
+        yield await _final(services, wire)
+        return
+    async with aclosing(_following(services, wire, batches, after or 0)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _following(
+    services: RunServices, wire: Wire, batches: Batches, after: int = 0
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(batches):
+        async for events in batches:
+            if wire.look.row.started_at is None:  # it waited until now
+                wire.look = replace(wire.look, row=await _row(services, wire.look.row))
+            for number, name, data in wire.take(events):
+                if number > after:
                     yield _frame(number, name, data)
-        first = False
-        if over:
-            yield await _final(services, wire)
-            return
+            if _is_over(events):
+                yield await _final(services, wire)
+                return
+    row = await _row(services, wire.look.row)
+    if row.erased_at is not None and row.is_final:  # it was erased before it could be read
+        yield erased(replace(wire.look, row=row, input=None))
 
 
-async def final_number(services: RunServices, look: Look) -> int:
-    """Return the number of an ended run's last wire event."""
-    events, _ = await services.journal.read(look.row.id)
+def final_number(look: Look, stored: Stored) -> int:
+    """Return the number of an ended run's last wire event; of an erased run, one that is greater
+    than any that was told."""
+    if stored.row.erased_at is not None:
+        return stored.seq
     wire = Wire(look, RunState())
-    wire.take(events)
+    wire.take(stored.events)
     return wire.last + 1
 
 
 def erased(look: Look) -> bytes:
     """Return all that is left to stream of an erased run: its end."""
-    data = run_members(look.row, look.state, look.input, look.sight)
-    return frame("run", json.encode(data))
+    state = RunState(status=look.row.status)
+    data = run_members(look.row, state, None, look.sight)
+    return _frame(look.row.seq, "run", data)
 
 
 def _is_over(events: list[Event]) -> bool:
@@ -154,16 +181,13 @@ def _is_over(events: list[Event]) -> bool:
 
 async def _final(services: RunServices, wire: Wire) -> bytes:
     """Make the last event: the run as its row and its fold have it at the end."""
-    row: RunRow = wire.look.row
+    row = wire.look.row
     if not row.is_final:
-        stored = await find(services, row.app_id, row.workflow_id, row.id, own_workflow=False)
-        row = stored
-        row.error = wire.state.error
+        # Erased with its end, its error is still told here.
+        row = replace(await _row(services, row), error=wire.state.error)
     data = run_members(row, wire.state, wire.look.input, wire.look.sight)
     return _frame(wire.last + 1, "run", data)
 
 
-async def look_for_stream(services: RunServices, row: RunRow, viewer: str) -> Look:
-    """Look at a run that is to be streamed; its events come by themselves."""
-    look = await look_stored(services, row, viewer)
-    return look if row.erased_at is not None else replace(look, state=RunState())
+async def _row(services: RunServices, row: RunRow) -> RunRow:
+    return await find(services, row.app_id, row.workflow_id, row.id, own_workflow=False)
