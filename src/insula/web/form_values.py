@@ -25,6 +25,9 @@ def values(form: Form, model: type[BaseModel], parse: Callable[[bytes], Any]) ->
     wants = _wants(model)
     found: dict[str, Any] = {}
     for name, text in form.texts:
+        if _stands_inside(name, wants):
+            _place(found, name, _value(name, text, _ANYTHING, parse), wants)
+            continue
         want = wants.get(name, _ANYTHING)
         value = _value(name, text, want, parse)
         if want.items and not isinstance(value, list | dict | NoneType):
@@ -108,8 +111,13 @@ def _value(name: str, text: str, want: _Want, parse: Callable[[bytes], Any]) -> 
     return text
 
 
-def _place(found: dict[str, Any], name: str, part: UploadedPart, wants: dict[str, _Want]) -> None:
-    """Put a file where its name says: a field, a list of them, or inside an object."""
+def _stands_inside(name: str, wants: dict[str, _Want]) -> bool:
+    """Say whether a name such as ``input[a]`` means a member of one of the model's fields."""
+    return name not in wants and _INNER.split(name, maxsplit=1)[0] in wants
+
+
+def _place(found: dict[str, Any], name: str, part: Any, wants: dict[str, _Want]) -> None:
+    """Put a part where its name says: a field, a list of them, or inside an object."""
     if name in wants or not (inner := _INNER.findall(name)):
         if wants.get(name, _ANYTHING).items:
             held = found.get(name)
@@ -125,7 +133,7 @@ def _place(found: dict[str, Any], name: str, part: UploadedPart, wants: dict[str
             break
         at = at.setdefault(key, {})
     if not isinstance(at, dict):
-        raise bad_form(f"the file part {name[:100]!r} does not stand inside an object")
+        raise bad_form(f"the part {name[:100]!r} does not stand inside an object")
     last = path[-1]
     if last in at:
         held = at[last] if isinstance(at[last], list) else [at[last]]
