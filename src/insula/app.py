@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from insula.adapters.blobs.disk import DiskBlobs
@@ -21,7 +22,7 @@ from insula.apps.actions import create_app
 from insula.apps.authenticate import Authenticator
 from insula.catalogue import endpoints as catalogue_endpoints
 from insula.catalogue import runs_endpoints as catalogue_runs_endpoints
-from insula.engine.ports import Timeouts
+from insula.engine.ports import Limits, Timeouts
 from insula.files import endpoints as files_endpoints
 from insula.files.resolve import FileInputs, base_url
 from insula.files.store import remove_app_files
@@ -41,8 +42,10 @@ from insula.runs.dispatch import (
     sweep_for_ever,
 )
 from insula.runs.live import LiveRuns
+from insula.runs.metrics import Gauges, RunMetrics
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
+from insula.runs.start import DELETED
 from insula.settings import Settings
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
@@ -57,8 +60,9 @@ from insula.workflows.resolve import Resolver
 
 SOCKET = "insula.sock"
 """In the data folder: where the command line of the same user reaches the server."""
-DELETED = "deleted"
-"""Who asked for a cancel where the deletion of what ran did."""
+LATE_SECONDS = 10.0
+"""How long ago the queue may have been looked at in a server that is ready."""
+_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,9 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         await lease.take()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
+        registry = CollectorRegistry()
+        services.metrics = RunMetrics(registry)
+        _show(registry, services, sandbox)
         stack.push_async_callback(services.resolver.close)
         stack.push_async_callback(shut_down, services)
         authenticator = Authenticator(database)
@@ -150,7 +157,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             )
         ]
         stack.callback(_cancel, working)
-        asgi = _application(settings, services, authenticator)
+        asgi = _application(settings, services, sandbox, authenticator, registry)
         yield Insula(settings, asgi, services, database, lock, sandbox)
 
 
@@ -188,8 +195,19 @@ def _services(
             model=settings.timeout_model,
             browser=settings.timeout_browser,
         ),
+        limits=Limits(
+            cpu=settings.sandbox_cpu,
+            wall=min(settings.sandbox_wall, settings.timeout_code),
+            memory=settings.sandbox_memory,
+            output=settings.sandbox_output,
+            logs=settings.sandbox_logs,
+        ),
         run_timeout=settings.timeout_run,
         max_attempts=settings.attempts_max,
+        max_iterations=settings.loop_max,
+        max_output=settings.run_output_max,
+        queue_max=settings.queue_max,
+        rows_days=settings.run_rows_days,
         retention=settings.retention,
     )
     services.begin_child = partial(begin_child, services)
@@ -197,7 +215,11 @@ def _services(
 
 
 def _application(
-    settings: Settings, services: RunServices, authenticator: Authenticator
+    settings: Settings,
+    services: RunServices,
+    sandbox: SandboxPool,
+    authenticator: Authenticator,
+    registry: CollectorRegistry,
 ) -> ASGIApp:
     database, resolver = services.database, services.resolver
 
@@ -222,8 +244,49 @@ def _application(
         await database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
         return None
 
+    async def evaluates() -> str | None:
+        for _ in range(_LOOKS):
+            if sandbox.stats().alive or not settings.sandbox_warm:
+                return None
+            await asyncio.sleep(1 / _LOOKS)  # one may be on its way
+        return "no worker of the sandbox comes up"
+
+    async def sweeps() -> str | None:
+        late = asyncio.get_running_loop().time() - services.swept_at
+        return None if late < LATE_SECONDS else f"the queue was last looked at {late:.0f} s ago"
+
+    checks = {"database": stored, "sandbox": evaluates, "queue": sweeps}
     fast = [
         *runs_endpoints.plain_routes(services, WORKFLOW + "/runs", own=True),
         *runs_endpoints.plain_routes(services, DISCOVER + "/{workflow_id}/runs", own=False),
     ]
-    return create_application(routers, authenticator, {"database": stored}, settings, routes=fast)
+    return create_application(
+        routers, authenticator, checks, settings, registry=registry, routes=fast
+    )
+
+
+def _show(registry: CollectorRegistry, services: RunServices, sandbox: SandboxPool) -> None:
+    """Show the figures that are read when they are asked for."""
+    registry.register(
+        Gauges(
+            {
+                "insula_runs_live": ("Runs that execute here.", lambda: len(services.live)),
+                "insula_runs_queued": (
+                    "Runs that wait to begin, as far as they are offered here.",
+                    lambda: len(services.queue),
+                ),
+                "insula_sandbox_workers": (
+                    "Sandbox workers alive.",
+                    lambda: sandbox.stats().alive,
+                ),
+                "insula_sandbox_busy": (
+                    "Sandbox workers that run code.",
+                    lambda: sandbox.stats().busy,
+                ),
+                "insula_sandbox_waiting": (
+                    "Scripts that wait for a worker.",
+                    lambda: sandbox.stats().waiting,
+                ),
+            }
+        )
+    )

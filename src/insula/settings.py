@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     runs_share: float = Field(
         0.5, gt=0, le=1, description="Share of the live runs that one app may have."
     )
+    queue_max: int = Field(
+        10_000, ge=1, description="Runs of one app that may wait to begin; beyond: 429."
+    )
     body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
     file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
     retention: int = Field(
@@ -66,6 +69,19 @@ class Settings(BaseSettings):
     )
     sandbox_warm: int = Field(2, ge=0, le=64, description="Sandbox workers kept ready.")
     sandbox_max: int = Field(16, ge=1, le=1024, description="Sandbox workers at most.")
+    sandbox_cpu: Seconds = Field(30.0, description="Most processor time of one script.")
+    sandbox_wall: Seconds = Field(
+        300.0, description="Most time of one script, what it waits for included."
+    )
+    sandbox_memory: int = Field(
+        128 * _MIB, ge=8 * _MIB, description="Most memory of one script's values."
+    )
+    sandbox_output: int = Field(5 * _MIB, ge=1, description="Most that one script may return.")
+    sandbox_logs: int = Field(_MIB, ge=1, description="Most that one script may log.")
+    loop_max: int = Field(10_000, ge=1, description="Iterations of a loop; beyond, its step fails.")
+    run_output_max: int = Field(
+        64 * _MIB, ge=1024, description="Bytes of output and logs of all steps of a run together."
+    )
     attempts_max: int = Field(
         3, ge=1, le=100, description="Interrupted attempts after which a step fails."
     )

@@ -56,7 +56,10 @@ async def cancel(
     row = await services.database.write(unit)
     if row is None:
         raise unknown()
-    return await stop(services, row)
+    if row.is_final:
+        return await stop(services, row)
+    with services.metrics.cancel_seconds.time():
+        return await stop(services, row)
 
 
 async def stop(services: RunServices, row: RunRow) -> tuple[RunRow, LiveRun | None]:

@@ -98,6 +98,7 @@ def launch(services: RunServices, live: LiveRun) -> LiveRun:
         spent = (now_ms() - (live.row.started_at or now_ms())) / 1000
         loop = asyncio.get_running_loop()
         live.deadline = loop.call_later(max(0.0, seconds - spent), live.stop, "deadline")
+    services.metrics.started.inc()
     live.task = services.group.create_task(_carry(services, live))
     return live
 
@@ -190,6 +191,7 @@ async def _store_end(
             setattr(row, name, value)
         row.erased_at = ended.at if erased else None
         row.seq = log.seq
+        services.metrics.ended.labels(ended.status).inc()
         await _remove(services, files)
     return stored
 

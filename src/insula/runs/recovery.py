@@ -32,7 +32,9 @@ async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
                 return await _recover_one(services, run_id)
             except InsulaError as error:  # the next sweep tries again
                 _log.warning("run.not_recovered", run_id=run_id, reason=error.message)
-                return False
+            except Exception:  # one run's defect must not keep the others, or the server, waiting
+                _log.exception("run.not_recovered", run_id=run_id)
+            return False
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(run_id)) for run_id in run_ids]

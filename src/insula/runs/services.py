@@ -11,6 +11,7 @@ from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
 from insula.runs.children import Begin, Ended
 from insula.runs.live import LiveRun, LiveRuns
+from insula.runs.metrics import RunMetrics
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.storage.database import Database
@@ -41,6 +42,7 @@ class RunServices:
     token: str
     creating: Gathering[NewRun, None]
     """Inserts runs, those that arrive together with the same statements."""
+    metrics: RunMetrics = field(default_factory=RunMetrics)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     run_timeout: float = 3600.0

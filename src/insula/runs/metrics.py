@@ -1,0 +1,44 @@
+"""The figures of runs for Prometheus: how many, how they ended, and how long a cancel took."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+Gauge = Callable[[], float]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class RunMetrics:
+    """What is counted where it happens."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry if registry is not None else CollectorRegistry()
+        self.started = Counter(
+            "insula_runs_started",
+            "Runs that began to execute here, those gone on with after an interruption included.",
+            registry=registry,
+        )
+        self.ended = Counter(
+            "insula_runs_ended", "Runs that ended here.", ("status",), registry=registry
+        )
+        self.cancel_seconds = Histogram(
+            "insula_run_cancel_seconds",
+            "From the request to cancel one run until everything of it had stopped.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+
+class Gauges(Collector):
+    """Figures that are read when they are asked for."""
+
+    def __init__(self, gauges: dict[str, tuple[str, Gauge]]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Read them all."""
+        for name, (words, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, words, value=read())
