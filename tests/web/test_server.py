@@ -141,3 +141,12 @@ def test_a_socket_left_behind_is_replaced_and_a_file_is_not(tmp_path: Path) -> N
         listen_unix(path)
     assert path.read_text() == "mine"
     assert os.umask(0o022) != 0o177
+
+
+def test_a_socket_may_stand_in_a_deep_folder(tmp_path: Path) -> None:
+    folder = tmp_path / ("deep" * 40)
+    folder.mkdir()
+    path = folder / "insula.sock"
+    with listen_unix(path):
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600

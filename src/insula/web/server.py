@@ -26,6 +26,8 @@ CONCURRENT = 10_000
 HEADER_SECONDS = 30
 """How long a client may take to send a request's head, and an idle connection is kept."""
 HEAD_BYTES = 64 * 1024
+_LONGEST_ADDRESS = 107
+"""Bytes of a Unix socket's address, which the kernel ends with one more."""
 
 log = structlog.get_logger("insula.web.server")
 
@@ -131,7 +133,7 @@ def listen_unix(path: Path) -> socket.socket:
             path.unlink()
         before = os.umask(0o177)
         try:
-            sock.bind(str(path))
+            _bind(sock, path)
         finally:
             os.umask(before)
         sock.listen(BACKLOG)
@@ -140,6 +142,18 @@ def listen_unix(path: Path) -> socket.socket:
         raise SettingsError(f"{path}: cannot listen on it: {error.strerror or error}") from error
     sock.setblocking(False)
     return sock
+
+
+def _bind(sock: socket.socket, path: Path) -> None:
+    """Bind to a path of any length: what is too long for an address is named by its folder."""
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        sock.bind(str(path))
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        sock.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
 
 
 async def serve(
