@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
+from insula.adapters.sandbox import forker
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Evaluated, Evaluation, HttpRequest, HttpResponse, Lane, Limits
@@ -98,12 +100,28 @@ async def test_a_cancel_while_it_waits_ends_its_requests_too(pool: SandboxPool) 
     )
     await begun.wait()
     assert doing.effect_possible
-    assert doing.doing == "waiting in code for 1 requests and 0 sleeps"
+    assert doing.doing == "waiting for 1 request"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == ["http://x/"]
     assert await number(pool, "1") == 1
+
+
+async def test_what_it_does_after_an_answer_is_told(pool: SandboxPool) -> None:
+    async def fetch(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, (), b"", request.url)
+
+    doing = activity()
+    script = "await fetch('http://x/'); for (;;) {}"
+    asked = evaluation(script, waits=True, fetch=fetch, limits=LONG)
+    doing.doing = "waiting to be told"
+    task = asyncio.ensure_future(pool.evaluate(asked, doing))
+    await until(lambda: doing.doing == "evaluating")
+    assert not doing.effect_possible
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_second_cancel_does_not_hurry_the_first(pool: SandboxPool) -> None:
@@ -235,6 +253,24 @@ async def test_a_grown_worker_is_replaced(pool: SandboxPool) -> None:
     assert await number(pool, "1") == 1
 
 
+async def test_nobody_waits_for_a_lane_that_does_not_come_up(
+    pool: SandboxPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(lane: Lane) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.close()
+        return subprocess.Popen(["true"]), ours
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forker, "_spawn", spawn)
+        with pytest.raises(StepFailure, match="no v8 worker") as caught:
+            await number(pool, "1", lane="v8")
+        assert caught.value.code == "engine_crash"
+        assert await number(pool, "1") == 1
+    assert await number(pool, "1", lane="v8") == 1
+
+
 async def test_closed_it_refuses() -> None:
     pool = SandboxPool(maximum=2)
     await pool.start()
@@ -249,6 +285,7 @@ async def test_closed_it_refuses() -> None:
 
 SERVER = """
 import asyncio, sys
+from insula.adapters.sandbox import forker
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.ports import Activity, Evaluation, Limits
 async def main():

@@ -164,7 +164,7 @@ class Conversation:
                     else:
                         tasks = [task for task in tasks if not task.done()]
                         tasks.append(group.create_task(self._fetch(request, turns)))
-                self._describe(len([task for task in tasks if not task.done()]))
+                self._describe()
                 self._outcome = self._loop.create_future()
                 try:
                     await self._outcome
@@ -175,11 +175,16 @@ class Conversation:
                 task.cancel()
         return self._final
 
-    def _describe(self, fetching: int) -> None:
-        self._activity.doing = (
-            f"waiting in code for {fetching} requests and {len(self._sleeps)} sleeps"
-        )
+    def _describe(self) -> None:
+        """Say what the code waits for, or that it waits for nothing."""
+        sleeps = len(self._sleeps)
+        requests = self._outstanding - sleeps
+        waits = [_counted(requests, "request"), _counted(sleeps, "sleep")]
+        named = " and ".join(wait for wait in waits if wait)
+        self._activity.doing = f"waiting for {named}" if named else "evaluating"
         self._activity.since = now_ms()
+        if not requests:
+            self._activity.effect_possible = False
 
     def _sleep(self, request: Request) -> None:
         def wake() -> None:
@@ -222,6 +227,7 @@ class Conversation:
 
     def _answer(self, answer: Answer) -> None:
         self._outstanding -= 1
+        self._describe()
         try:
             data = frame(Kind.ANSWERS, [answer])
         except UnicodeError:
@@ -256,6 +262,10 @@ class Conversation:
         if result.retire:
             self._worker.kill()
         return Evaluated(checked, logs)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}" if number else ""
 
 
 def _encode(evaluation: Evaluation) -> bytes:
