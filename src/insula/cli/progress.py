@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -37,6 +38,8 @@ class StepProgress:
     text: str = ""
     error: str | None = None
     calls: int = 0
+    kept: bool = False
+    """Whether it comes from the run that this one replays."""
 
     def took(self, now: int) -> int | None:
         """Return how many milliseconds it has taken, up to ``now`` if it still runs."""
@@ -52,6 +55,7 @@ class RunProgress:
     run: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, StepProgress] = field(default_factory=dict)
     last_id: str | None = None
+    _started: int = field(default=0, init=False)
 
     @property
     def run_id(self) -> str | None:
@@ -71,6 +75,7 @@ class RunProgress:
             return None
         if event.name == "run":
             self.run = data
+            self._started = _moment(data.get("started_at"), self._started)
             for key, output in (data.get("output") or {}).items():
                 self._step(str(key), output)
             return None
@@ -91,6 +96,7 @@ class RunProgress:
         step.status = str(data.get("status") or step.status)
         step.start = _milliseconds(data.get("start"), step.start)
         step.end = _milliseconds(data.get("end"), None)
+        step.kept = step.start is not None and step.start < self._started
         step.error = data.get("error") if isinstance(data.get("error"), str) else None
         calls = data.get("calls")
         step.calls = len(calls) if isinstance(calls, list) else 0
@@ -100,6 +106,14 @@ class RunProgress:
 
 def _milliseconds(value: Any, otherwise: int | None) -> int | None:
     return int(value) if isinstance(value, int | float) else otherwise
+
+
+def _moment(value: Any, otherwise: int) -> int:
+    """Return an ISO 8601 time in Unix milliseconds."""
+    try:
+        return round(datetime.fromisoformat(value).timestamp() * 1000)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
 
 
 def duration(milliseconds: int | None) -> str:
@@ -118,6 +132,8 @@ def describe(step: StepProgress) -> str:
     """Return what there is to say of a step besides its status: an error, or the newest text."""
     if step.error:
         return printable(step.error.splitlines()[0]) if step.error.strip() else ""
+    if step.kept:
+        return "kept, not run again"
     if step.text:
         return printable("…" + " ".join(step.text.split())[-_TAIL:])
     if not step.calls:
@@ -179,6 +195,8 @@ class PlainProgress:
         """Write a line if the step's status is a new one."""
         if step is None or self._told.get(step.key) == step.status:
             return
+        if step.kept and step.end is None:
+            return  # its beginning was told in the run that it is from
         self._told[step.key] = step.status
         took = duration(step.took(step.start or 0)) if step.end is not None else ""
         parts = (step.status.ljust(9), step.key, took, describe(step))

@@ -19,7 +19,7 @@ BUSY = ("history", "duplicates", "archive", "draft", "orders")
 """The steps of *Triage* that one customer keeps busy for minutes."""
 
 _BUSY_DEADLINE = 20.0
-_PAGES = 20
+_PAGES = 80
 _PIECES = 8
 
 
