@@ -306,15 +306,16 @@ class TestAttempts:
         assert heard(models, 0) == [{"run_id": "run_1"}]
 
 
+NESTED = [
+    model("M", tools=["N"]),
+    model("N", tools=["T", "C"], messages="{{args.q}}"),
+    TOOL,
+    step("workflow", "C", input={}, workflow_id="w"),
+]
+
+
 class TestNested:
     """A model step as the tool of another one: all of it is one call."""
-
-    STEPS = [
-        model("M", tools=["N"]),
-        model("N", tools=["T", "C"], messages="{{args.q}}"),
-        TOOL,
-        step("workflow", "C", input={}, workflow_id="w"),
-    ]
 
     def models(self, *inner: ModelReply) -> ScriptedModels:
         asks = ModelReply("mock", "m", "", (call("N", "n", {"q": "deep"}),), credits=1.0)
@@ -322,7 +323,7 @@ class TestNested:
 
     async def test_its_answer_is_the_calls(self, model_replies: Any) -> None:
         models = self.models(model_replies("", call()), model_replies("inner answer"))
-        run = await play(*self.STEPS, models=models, table={"tool(args)": 5})
+        run = await play(*NESTED, models=models, table={"tool(args)": 5})
         assert models.requests[1].messages[0]["content"] == "deep"
         assert heard(models, 2) == [5]
         assert heard(models, 3) == [{"provider": "mock", "model": "m", "message": "inner answer"}]
@@ -348,7 +349,7 @@ class TestNested:
         children = ScriptedChildren(
             lambda r: ChildOutcome("COMPLETED", json.raw(r.run_id), None, 3.0)
         )
-        run = await play(*self.STEPS, models=models, children=children)
+        run = await play(*NESTED, models=models, children=children)
         assert [request.run_id for request in children.requests] == ["run_1", "run_2"]
         assert [one.id for one in calls_of(run)] == ["n", "n/0/same", "n/1/same"]
         assert run.state.credits == 2 + 3 + 6
