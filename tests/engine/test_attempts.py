@@ -149,6 +149,12 @@ class TestTimeout:
         assert first.wall == 5
         assert (second.cpu, second.wall, second.memory) == (1, 300, 1024)
 
+    async def test_where_a_step_says_nothing_the_installation_does(self) -> None:
+        steps = [code("A", conditional="ask"), code("B", timeout=50), code("C", timeout=500)]
+        run = await play(*steps, timeouts=Timeouts(code=7))
+        walls = [one.limits.wall for one in run.ports.sandbox.evaluations]  # type: ignore[attr-defined]  # the fake's
+        assert walls == [300, 7, 50, 300]
+
 
 def interrupted(times: int) -> list[Event]:
     """A step whose process died so many times while it ran."""

@@ -93,7 +93,9 @@ class StepContext:
             lane="v8" if v8 else "quickjs",
             waits=waits,
             condition=condition,
-            limits=capped(self.ports.limits, self.step),
+            limits=capped(
+                self.ports.limits, self.step, self.ports.timeouts.code if waits else None
+            ),
             fetch=self.fetch if waits else None,
         )
         try:
@@ -165,19 +167,21 @@ class StepContext:
         return done.outputs
 
 
-def capped(limits: Limits, step: AnyStep) -> Limits:
-    """Lower the installation's limits to those that the step asks for."""
-    own = step.limits
-    if own is None:
-        return limits if step.timeout is None else _with_wall(limits, step.timeout)
-    lowered = Limits(
-        cpu=_lower(limits.cpu, own.cpu),
-        wall=_lower(limits.wall, own.wall),
-        memory=int(_lower(limits.memory, own.memory)),
-        output=int(_lower(limits.output, own.output)),
-        logs=int(_lower(limits.logs, own.logs)),
-    )
-    return lowered if step.timeout is None else _with_wall(lowered, step.timeout)
+def capped(limits: Limits, step: AnyStep, default: float | None = None) -> Limits:
+    """Lower the installation's limits to those that the step asks for.
+
+    ``default`` is how long an evaluation may take where the step does not say.
+    """
+    own, wall = step.limits, step.timeout if step.timeout is not None else default
+    if own is not None:
+        limits = Limits(
+            cpu=_lower(limits.cpu, own.cpu),
+            wall=_lower(limits.wall, own.wall),
+            memory=int(_lower(limits.memory, own.memory)),
+            output=int(_lower(limits.output, own.output)),
+            logs=int(_lower(limits.logs, own.logs)),
+        )
+    return limits if wall is None or wall >= limits.wall else replace(limits, wall=wall)
 
 
 def truthy(value: Raw | None) -> bool:
@@ -202,7 +206,3 @@ def _names(analysed: Sequence[Script]) -> frozenset[str]:
 
 def _lower(limit: float, asked: float | None) -> float:
     return limit if asked is None else min(limit, asked)
-
-
-def _with_wall(limits: Limits, seconds: float) -> Limits:
-    return replace(limits, wall=min(limits.wall, seconds))
