@@ -73,7 +73,7 @@ async def measure(lanes: Sequence[Lane] = ("quickjs", "v8")) -> dict[str, dict[s
     """Return rates a second and milliseconds, by lane and callers."""
     rows: dict[str, dict[str, float]] = {}
     began = time.perf_counter()
-    pool = SandboxPool(maximum=4, warm=2)
+    pool = SandboxPool(maximum=12, warm=2)
     await pool.start()
     rows["start"] = {"ms": (time.perf_counter() - began) * 1000}
     try:

@@ -21,6 +21,8 @@ _SWEEP_SECONDS = 5.0
 _SERVES = 20_000
 """Evaluations after which a worker is replaced, against slow growth."""
 _LANES: tuple[Lane, ...] = ("quickjs", "v8")
+_REFILL_SECONDS = 0.005
+"""How long the refill of ready workers gives way to what was asked for."""
 _FAILED_STARTS = 3
 _RETRY_SECONDS = 1.0
 
@@ -102,7 +104,8 @@ class SandboxPool:
         self._v8_used = float("-inf")
         self._first: asyncio.Future[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._retries: dict[Lane, asyncio.TimerHandle] = {}
+        self._refill: asyncio.TimerHandle | None = None
         self._running = False
 
     async def start(self) -> None:
@@ -114,8 +117,7 @@ class SandboxPool:
         loop = asyncio.get_running_loop()
         self._running = True
         self._first = loop.create_future()
-        self._grow()
-        if not self._workers and "quickjs" not in self._forkers:
+        for _ in range(max(1, self._warm)):
             self._fork("quickjs")
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
         try:
@@ -128,7 +130,7 @@ class SandboxPool:
     async def close(self) -> None:
         """Kill every worker, end the zygotes, and wait until they are gone."""
         self._running = False
-        for timer in (self._sweeper, self._retry):
+        for timer in (self._sweeper, self._refill, *self._retries.values()):
             if timer is not None:
                 timer.cancel()
         self._refuse("the sandbox is closing")
@@ -218,20 +220,34 @@ class SandboxPool:
 
     def _grow(self) -> None:
         """Ask for the workers that those who wait need, and for the ready ones."""
-        if not self._running or self._retry is not None:
+        if not self._running:
             return
         for lane in _LANES:
-            needed = self._shares.wanted(lane) - self._asked(lane)
+            needed = 0
+            if lane not in self._retries:
+                needed = self._shares.wanted(lane) - self._asked(lane)
             for _ in range(needed):
                 if not (self._room() or self._evict()):
                     return
                 self._fork(lane)
+        if self._refill is None and any(self._lacking(lane) > 0 for lane in _LANES):
+            loop = asyncio.get_running_loop()
+            self._refill = loop.call_later(_REFILL_SECONDS, self._warm_up)
+
+    def _warm_up(self) -> None:
+        """Ask for the ready workers that lack, if there is room for them."""
+        self._refill = None
         for lane in _LANES:
-            warm = self._warm if lane == "quickjs" else self._warm_v8()
-            for _ in range(warm - self._idle.unused(lane) - self._asked(lane)):
-                if not self._room():
+            for _ in range(self._lacking(lane)):
+                if not self._running or not self._room():
                     return
                 self._fork(lane)
+
+    def _lacking(self, lane: Lane) -> int:
+        if lane in self._retries:
+            return 0
+        warm = self._warm if lane == "quickjs" else self._warm_v8()
+        return warm - self._idle.unused(lane) - self._asked(lane)
 
     def _warm_v8(self) -> int:
         """One, while V8 is in use; a worker of it is large."""
@@ -298,17 +314,23 @@ class SandboxPool:
     def _start_failed(self, lane: Lane) -> None:
         """After some failed starts in a row, let nobody wait in vain, and try again later."""
         self._failed_starts[lane] += 1
-        if self._running and self._failed_starts[lane] >= _FAILED_STARTS and self._retry is None:
-            self._refuse("no worker of the sandbox comes up")
+        if (
+            self._running
+            and self._failed_starts[lane] >= _FAILED_STARTS
+            and lane not in self._retries
+        ):
+            self._refuse(f"no {lane} worker of the sandbox comes up on this machine", (lane,))
             loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(_RETRY_SECONDS, self._try_again)
+            self._retries[lane] = loop.call_later(_RETRY_SECONDS, self._try_again, lane)
 
-    def _try_again(self) -> None:
-        self._retry = None
+    def _try_again(self, lane: Lane) -> None:
+        del self._retries[lane]
         self._dispatch()
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, lanes: tuple[Lane, ...] = _LANES) -> None:
         for ticket in self._shares.tickets():
+            if ticket.lane not in lanes:
+                continue
             self._shares.withdraw(ticket)
             if not ticket.granted.done():
                 ticket.granted.set_exception(StepFailure(reason, "engine_crash"))

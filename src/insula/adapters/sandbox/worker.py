@@ -29,6 +29,11 @@ _CONSOLE = _DETOURS | {"console"}
 _UTIL = _DETOURS | {"util"}
 _WAITING = _UTIL | {"fetch", "await", "async", "Promise"}
 
+_REHEARSAL = Run(
+    ("return input.a",), ("input",), [b'{"a":1}'], (), False, 1 << 27, 1 << 20, 1 << 20
+)
+"""Run once before the first: it touches the memory that the fork has shared, while nobody waits."""
+
 _ABSENT = (
     "C.define(C.G, a, {__proto__: null, value: undefined, writable: true, configurable: true});"
 )
@@ -44,6 +49,9 @@ _SCRIPT_HEADER = 2
 def serve(channel: Channel, walls: Walls, engine: Engine) -> None:
     """Serve until the server is gone."""
     engine.prepare()
+    if not engine.background:
+        _Evaluation(engine, walls, channel, _REHEARSAL).perform()
+        engine.prepare()
     resident = _resident()
     channel.write(frame(Kind.READY, frames.Ready(walls.missing, resident)))
     while True:

@@ -13,7 +13,7 @@ import struct
 import sys
 
 from insula.adapters.sandbox import probes, worker
-from insula.adapters.sandbox.confinement import Walls, die_with, leave_network
+from insula.adapters.sandbox.confinement import Walls, die_with, keep_memory, leave_network
 from insula.adapters.sandbox.engines import Engine, open_engine
 from insula.adapters.sandbox.frames import Channel
 from insula.engine.ports import Lane
@@ -44,13 +44,16 @@ class Zygote:
         """Answer until the server is gone."""
         while True:
             for descriptor, _ in self._poll.poll():
-                if descriptor in self._children:
-                    self._reap(descriptor)
-                    continue
-                request = self._control.recv(65536)
-                if not request:
+                try:
+                    if descriptor in self._children:
+                        self._reap(descriptor)
+                        continue
+                    request = self._control.recv(65536)
+                    if not request:
+                        return
+                    self._fork(request)
+                except (BrokenPipeError, ConnectionResetError):
                     return
-                self._fork(request)
 
     def _fork(self, request: bytes) -> None:
         ours, theirs = socket.socketpair()
@@ -97,6 +100,7 @@ def main() -> None:
     die_with(int(sys.argv[2]))
     os.closerange(3, 1 << 16)
     os.chdir("/")
+    keep_memory()
     engine = open_engine(lane)
     engine.preload()
     worker.load_parts()
