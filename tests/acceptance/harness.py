@@ -1,6 +1,7 @@
 """The product as its users meet it: a server process of its own, and clients that speak HTTP."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -216,8 +217,9 @@ class Caller:
             raw = json.dumps(body).encode()
         if raw is not None:
             headers.setdefault("content-type", "application/json")
+        data = None if raw is None else io.BytesIO(raw)
         async with self.session.request(
-            method, self._url(path), data=raw, headers=headers, **more
+            method, self._url(path), data=data, headers=headers, **more
         ) as response:
             answer = await response.read()
             return Answer(response.status, response.headers.copy(), answer, time.monotonic())

@@ -162,6 +162,11 @@ async def test_forms_that_are_wrong(http: httpx.AsyncClient) -> None:
         (b"", "multipart/form-data", 400),
         (b"nothing", "multipart/form-data; boundary=x", 400),
         (b"--x\r\n\r\nno name\r\n--x--\r\n", "multipart/form-data; boundary=x", 400),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nl',
+            "multipart/form-data; boundary=x",
+            400,
+        ),
         (b"--x--\r\n", "multipart/form-data; boundary=x; charset=utf-7", 415),
         (
             b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\r\n--x--\r\n',

@@ -38,6 +38,28 @@ async def test_every_answer_says_how_to_treat_it(http: httpx.AsyncClient) -> Non
         assert headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize(("pieces", "closes"), [(0, False), (3, False), (99, True)])
+async def test_a_body_that_nobody_wants_is_read_all_the_same(pieces: int, closes: bool) -> None:
+    piece = b"x" * (1024 * 1024)
+    body = [{"type": "http.request", "body": piece, "more_body": True}] * pieces
+    body.append({"type": "http.request", "body": b"", "more_body": False})
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return body.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": "/nowhere", "raw_path": b"/nowhere"}
+    scope |= {"query_string": b"", "headers": headers, "scheme": "http", "root_path": ""}
+    await application()(scope, receive, send)
+    assert sent[0]["status"] == 404
+    assert ((b"connection", b"close") in sent[0]["headers"]) is closes
+    assert (len(body) > 1) is closes
+
+
 async def test_nul_in_a_query_is_refused(http: httpx.AsyncClient) -> None:
     assert (await http.get("/apps/c/things?search=a%00b")).status_code == 400
 

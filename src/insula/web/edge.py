@@ -1,5 +1,6 @@
 """The outermost layer: HEAD and OPTIONS, headers of every answer, and the clean-up after it."""
 
+import asyncio
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter
@@ -17,6 +18,45 @@ _SECURITY = (
     (b"x-frame-options", b"DENY"),
 )
 _API = ((b"cache-control", b"no-store"), (b"content-security-policy", b"default-src 'none'"))
+DRAINED = 64 * 1024 * 1024
+"""Bytes of a body that nobody wanted which are still read, to keep the connection."""
+_DRAIN_SECONDS = 2.0
+
+
+class _Body:
+    """A request's body, of which a handler may leave some unread.
+
+    The server closes a connection whose request it has not read, and the client, which has its
+    answer, sends the next request into the void. So the rest is read, or the client is told.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._unread = True
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._unread = self._unread and message.get("more_body", False)
+        return message
+
+    async def finish(self, head: Message) -> None:
+        """Read the rest before an answer's head is sent; if it is too much, say so in the head."""
+        size = 0
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._unread and size <= DRAINED:
+                    size += len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            size = DRAINED + 1
+        if size > DRAINED and self._unread:
+            head["headers"].append((b"connection", b"close"))
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
+        for name, value in scope["headers"]
+    )
 
 
 class Edge:
@@ -34,9 +74,14 @@ class Edge:
             await self.app(scope, receive, send)
             return
         method = scope["method"]
+        body = _Body(receive) if _has_body(scope) else None
+        if body is not None:
+            receive = body.receive
 
         async def out(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if body is not None:
+                    await body.finish(message)
                 self._finish_head(method, message)
             await send(message)
 

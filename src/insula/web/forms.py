@@ -86,7 +86,7 @@ class _Parser(MultiPartParser):
     ) -> None:
         super().__init__(
             request.headers,
-            stream,
+            self._watched(stream),
             max_files=FILES,
             max_fields=FIELDS,
             max_part_size=limits.text,
@@ -94,6 +94,21 @@ class _Parser(MultiPartParser):
         self._limits = limits
         self._text = 0
         self._file = 0
+        self._begun = False
+        self._ended = False
+
+    async def _watched(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for piece in stream:
+            self._begun = True
+            yield piece
+
+    @property
+    def is_cut(self) -> bool:
+        """Say whether the form broke off; the base takes what came until then for all of it."""
+        return self._begun and not self._ended
+
+    def on_end(self) -> None:
+        self._ended = True
 
     def on_part_begin(self) -> None:
         self._file = 0
@@ -148,7 +163,8 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
         raise UnsupportedMedia("A form must be in UTF-8.")
     stream = _stream(request, limits.text + limits.file)
     try:
-        parsed = await _Parser(request, stream, limits).parse()
+        parser = _Parser(request, stream, limits)
+        parsed = await parser.parse()
     except MultiPartException as error:
         raise bad_form(error.message) from error
     except ValueError as error:
@@ -163,6 +179,8 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
             form.files.append((_text(name), part))
         else:
             form.texts.append((_text(name), _text(value)))
+    if parser.is_cut:
+        raise bad_form("it ends before its closing boundary")
     return form
 
 
