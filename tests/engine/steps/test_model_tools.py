@@ -71,7 +71,7 @@ class TestWhatTheModelIsTold:
 
 class TestCalls:
     async def test_a_call_is_an_entry_and_no_step(self) -> None:
-        tool = {**TOOL, "destinations": ["AFTER"], "loop": "never", "conditional": "no"}
+        tool = {**TOOL, "destinations": ["AFTER"], "loop": "never"}
         steps = [model("M", tools=["T"]), tool, code("AFTER")]
         run = await play(
             *steps,
@@ -127,6 +127,16 @@ class TestCalls:
         run = await play(*steps, models=models)
         assert heard(models) == [{"error": told}]
         assert calls_of(run) == []
+
+    async def test_its_conditional_guards_it(self) -> None:
+        models = Asking(call(given={"sum": 5}), call(call_id="c2", given={"sum": 500}))
+        steps = [model("M", tools=["T"]), {**TOOL, "conditional": "small(args)"}]
+        table = {"small(args)": lambda scope: scope["args"]["sum"] < 100}
+        run = await play(*steps, models=models, table=table)
+        told = "T was not run: its conditional does not hold"
+        assert heard(models) == ["tool(args)", {"error": told}]
+        assert [one.id for one in calls_of(run)] == ["c1"]
+        assert run.scripts.count("tool(args)") == 1
 
     async def test_a_name_of_any_length_stays_short_in_words(self) -> None:
         models = Asking(call("X" * 10_000))

@@ -14,7 +14,7 @@ from insula.engine.attempts import (
     stored_result,
     stored_unit,
 )
-from insula.engine.context import Result, StepContext
+from insula.engine.context import Result, StepContext, truthy
 from insula.engine.document import AnyStep, ModelProvider, ModelStep, ModelTool
 from insula.engine.failures import StepFailure, plain
 from insula.engine.graph import EXTERNAL
@@ -154,6 +154,7 @@ async def _run(context: StepContext, tool: StepContext) -> Result:
     """Run a call; what its result costs is what is not journaled with it."""
     is_child = tool.step.type == "workflow"  # a child's id must be known whatever dies
     try:
+        await _check_conditional(tool)
         if context.tool is not None and not is_child:
             result = await _as_part(context, tool)
         elif (unit := stored_unit(tool)) is not None and unit.ended:
@@ -166,6 +167,19 @@ async def _run(context: StepContext, tool: StepContext) -> Result:
         raise
     context.end_effect(tool.activity)
     return result
+
+
+async def _check_conditional(tool: StepContext) -> None:
+    """Ask a tool's conditional, which may look at ``args``; a call that has begun was let through.
+
+    Raises:
+        StepFailure: it does not hold; nothing was executed, and there is no entry of it.
+    """
+    conditional = tool.step.conditional
+    if not conditional or not conditional.strip() or stored_unit(tool) is not None:
+        return
+    if not truthy(await tool.condition(conditional)):
+        raise StepFailure(f"{tool.tool} was not run: its conditional does not hold", "input")
 
 
 async def _as_part(context: StepContext, tool: StepContext) -> Result:
