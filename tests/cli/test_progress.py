@@ -2,6 +2,7 @@
 
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from insula.cli.event_stream import ServerEvent
@@ -76,6 +77,31 @@ def test_plain_progress_tells_each_status_once() -> None:
     ):
         plain.told(progress.apply(event))
     assert lines == ["RUNNING    a", "FAILED     a  250 ms  No such\ufffd[31m host"]
+
+
+def test_what_a_replay_keeps_is_told_once_and_as_kept() -> None:
+    lines: list[str] = []
+    plain, progress = PlainProgress(lines.append), RunProgress()
+    begun = {"id": "run_2", "status": "RUNNING", "started_at": "1970-01-01T00:00:01.500Z"}
+    for event in (
+        ServerEvent("run", begun),
+        step("a", "RUNNING"),
+        step("a", "COMPLETED", end=1003),
+        step("b", "RUNNING", start=1500),
+        step("b", "COMPLETED", start=1500, end=1501),
+    ):
+        plain.told(progress.apply(event))
+    assert lines == [
+        "COMPLETED  a  3 ms  kept, not run again",
+        "RUNNING    b",
+        "COMPLETED  b  1 ms",
+    ]
+
+
+@pytest.mark.parametrize("time", [None, 3, "soon", "9999-99-99T00:00:00Z"])
+def test_a_start_that_is_no_time_keeps_nothing(time: object) -> None:
+    begun = {"id": "run_1", "status": "RUNNING", "started_at": time}
+    assert not fold(ServerEvent("run", begun), step("a", "RUNNING")).steps["a"].kept
 
 
 def test_the_live_table_shows_steps_and_their_time() -> None:

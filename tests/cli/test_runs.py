@@ -56,7 +56,7 @@ def test_cancel_tells_what_was_interrupted(server: FakeServer, invoke: Invoke) -
     outcome = invoke("runs", "cancel", "work_1", "run_1", "--discover")
     assert outcome.code == ExitCode.OK
     assert outcome.out == "run_1  CANCELLED\n"
-    assert "Everything had stopped after 4 ms; the answer took" in outcome.err
+    assert "Everything had stopped 4 ms after the server was asked." in outcome.err
     assert "  wait: running code for 812 ms\n" in outcome.err
     assert "  call: waiting for 3 ms; its effect may have happened" in outcome.err
     assert server.asked[0].query == {"verbose": ["all"]}
