@@ -1,5 +1,7 @@
 """The ``insula`` command: its verbs in one place."""
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -53,4 +55,8 @@ def insula(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding does not have is no reason to end in mid-sentence.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     application()
