@@ -9,6 +9,8 @@ import pytest
 from insula.cli.demo.server import Server, serving
 from insula.cli.failures import CommandFailed, ExitCode
 
+from .conftest import Invoke
+
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -39,6 +41,15 @@ async def test_a_server_that_does_not_start_shows_its_log(program: Path) -> None
     assert caught.value.message.endswith("  40\n  The port is taken.")
     assert "\n  5\n" not in caught.value.message
     assert left(program) == []
+
+
+def test_the_command_fails_with_it(program: Path, invoke: Invoke) -> None:
+    write(program, "echo 'The disk is full.'; exit 3")
+    told = invoke("demo")
+    assert told.code == ExitCode.FAILED
+    assert "exit code 3" in told.err
+    assert "  The disk is full.\n" in told.err
+    assert "insula doctor" in told.err
 
 
 _ANNOUNCES = """
