@@ -3,12 +3,15 @@ down again in the opposite order.
 """
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
@@ -113,6 +116,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         FolderLocked: another process holds the folder.
         NewerSchema: a later version of the program wrote the database.
     """
+    _log_plainly()
     folder = settings.data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -159,6 +163,26 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         stack.callback(_cancel, working)
         asgi = _application(settings, services, sandbox, authenticator, registry)
         yield Insula(settings, asgi, services, database, lock, sandbox)
+
+
+def _log_plainly() -> None:
+    """Log to standard error, and tracebacks without the values of variables: they hold inputs,
+    outputs and keys. An embedder that has configured its log keeps it.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -33,7 +33,7 @@ from insula.runs.single_step import run_step, stream_step
 from insula.runs.start import start
 from insula.web.auth import Principal, Reader, Writer, authenticate_request, require_write
 from insula.web.body import is_form, payload
-from insula.web.openapi import READS, WRITES, request_body
+from insula.web.openapi import EVENTS, READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.sse import EventStream
@@ -122,7 +122,7 @@ def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: b
     @routes.post(
         base,
         summary="Run a workflow",
-        responses=WRITES,
+        responses={**WRITES, **EVENTS},
         openapi_extra=request_body(CreateRun, required=False),
     )
     async def create_run(
@@ -134,7 +134,7 @@ def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: b
     @routes.post(
         base + "/{run_id}/replay",
         summary="Replay a run from a step",
-        responses=WRITES,
+        responses={**WRITES, **EVENTS},
         openapi_extra=request_body(ReplayRun),
     )
     async def replay_run(
@@ -178,7 +178,11 @@ def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bo
     @routes.get(
         base + "/{run_id}/stream",
         summary="Stream a run",
-        responses={**READS, 204: {"description": "The run is over and all of it was streamed."}},
+        responses={
+            **READS,
+            200: {"description": "Server-sent events.", "content": EVENTS[200]["content"]},
+            204: {"description": "The run is over and all of it was streamed."},
+        },
     )
     async def stream_run(
         principal: Reader, request: Request, workflow_id: str, run_id: str
@@ -282,7 +286,7 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
     @routes.post(
         "/apps/{app_id}/runs/step",
         summary="Run one step by itself",
-        responses=WRITES,
+        responses={**WRITES, **EVENTS},
         openapi_extra=request_body(CreateRunStep),
     )
     async def create_run_step(principal: Writer, request: Request) -> Response:

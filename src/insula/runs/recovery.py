@@ -118,6 +118,9 @@ async def resume(services: RunServices, row: RunRow) -> LiveRun:
         InsulaError: its version cannot be run any more; the run has ended as FAILED.
         Unavailable: the database does not answer now; the run is found again.
     """
+    left = services.journal.find(row.id)
+    if left is not None:  # of a task of this process that ended without ending the run
+        left.drop()
     events, row.seq = await services.journal.read(row.id)
     state = fold(events)
     given, draft = await services.database.read(partial(repository.data_of, run_id=row.id))
