@@ -11,6 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -22,7 +23,7 @@ from tests.acceptance.conftest import SOAK
 from tests.acceptance.harness import Clients, Served, shaped
 from tests.acceptance.kinds import first
 
-EXAMPLES = 200 if SOAK else 12
+EXAMPLES = 200 if SOAK else 30
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -106,10 +107,15 @@ async def test_every_operation_does_what_it_says(served: Served, callers: Client
         probe = _prober(operation, await _things(caller), key)
         try:
             await asyncio.to_thread(probe)
-        except Exception as failure:  # all of them are told at once
-            wrong[operation.label] = str(failure)[:1_000]
+        except (FailureGroup, AssertionError) as failure:  # all of them are told at once
+            wrong[operation.label] = _told(failure)
     assert len(operations) > 40
     assert not wrong, "\n\n".join(f"{label}: {why}" for label, why in wrong.items())
+
+
+def _told(failure: BaseException) -> str:
+    inner = failure.exceptions if isinstance(failure, FailureGroup) else (failure,)
+    return "\n".join(str(one)[:500] for one in inner)
 
 
 async def _things(caller: Any) -> dict[str, str]:

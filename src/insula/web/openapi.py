@@ -72,6 +72,24 @@ READS = error_responses(400, 401, 404, 429, 500, 503)
 WRITES = error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503)
 """What any write may answer besides 200."""
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["run", "step", "chunk"]},
+        "data": {"type": "string", "description": "JSON."},
+    },
+    "required": ["event", "data"],
+}
+
+EVENTS: Responses = {
+    200: {
+        "description": "The answer, or where it is streamed, server-sent events.",
+        "content": {"application/json": {}, "text/event-stream": {"schema": _EVENT}},
+    }
+}
+"""Added to the responses of what may be streamed."""
+
 
 def request_body(model: type[BaseModel], required: bool | None = None) -> dict[str, Any]:
     """Document a body that ``web.body.payload`` reads: ``openapi_extra=request_body(Model)``.

@@ -72,7 +72,14 @@ def _add_reading(routes: APIRouter, database: Database) -> None:
         """Its own members are the draft; `version` is the latest deployed one."""
         return await _answer(database, principal.app_id, workflow_id)
 
-    @routes.get(WORKFLOW + "/export", summary="Export a workflow as a file", responses=READS)
+    @routes.get(
+        WORKFLOW + "/export",
+        summary="Export a workflow as a file",
+        responses={
+            **READS,
+            200: {"description": "The file.", "content": {export.YAML_TYPE: {}}},
+        },
+    )
     async def export_workflow(
         principal: Reader,
         workflow_id: str,
