@@ -42,7 +42,7 @@ def _steps(kind: str, url: str, child: str) -> list[dict[str, Any]]:
     script = {"replies": [{"text": "a few words", "token_delay_ms": 1}]}
     asked = {"provider": "mock", "model": "m", "messages": [SAID], "mock": script}
     steps: dict[str, dict[str, Any]] = {
-        "code": {"type": "code", "code": "return 1"},
+        "code": {"type": "code", "code": "await util.sleep(4); return 1"},
         "http": {"type": "http_request", "method": "GET", "url": f"{url}/slow/3/{{{{input.tag}}}}"},
         "model": {"type": "model", "provider": asked},
         "loop": {"type": "code", "code": "return index", "loop": "index < 3 ? index + 1 : null"},
