@@ -54,6 +54,13 @@ class Wire:
         self.heard = asyncio.Event()
         self.told = asyncio.Event()
 
+    async def hears(self, number: int) -> None:
+        """Wait until so many events were sent."""
+        async with asyncio.timeout(5):
+            while b"".join(self.sent).count(b"\nevent: ") < number:
+                self.heard.clear()
+                await self.heard.wait()
+
     def leave(self) -> None:
         self._gone.set()
 
@@ -155,13 +162,13 @@ async def test_a_live_stream_and_its_two_parts_agree(platform: Platform) -> None
     )
     live = Wire(platform.acme, "POST", f"/workflows/{flow}/runs", {"stream": True})
     serving = asyncio.ensure_future(live.serve(platform.insula.asgi))
-    await platform.reached("g")
+    await live.hears(4)
     (row,) = await platform.rows("SELECT id FROM runs")
     path = f"/workflows/{flow}/runs/{row.id}/stream"
     joined = Wire(platform.acme, "GET", f"{path}?from=2")
     fold = Wire(platform.acme, "GET", path)
     others = [asyncio.ensure_future(one.serve(platform.insula.asgi)) for one in (joined, fold)]
-    await asyncio.gather(joined.heard.wait(), fold.heard.wait())
+    await asyncio.gather(joined.hears(1), fold.hears(1))
     platform.gate("g").opened.set()
     await asyncio.gather(serving, *others)
     whole = b"".join(live.sent).split(b"\n\n")

@@ -66,7 +66,7 @@ async def sight_of(
 
 
 async def look_live(services: RunServices, live: LiveRun, viewer: str) -> Look:
-    """Look at a run that this process executed and whose end is stored, erased or not."""
+    """Look at a run that this process executes. Whether its end is erased or not, it is here."""
     body = live.runnable.body if live.row.version_id is None else None
     sight = await sight_of(services, live.row, viewer, live.runnable, body)
     return Look(live.row, live.state, live.input, sight)

@@ -22,7 +22,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import repository
-from insula.runs.creation import create, create_waiting
+from insula.runs.creation import create_waiting
 from insula.runs.execution import prepare
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -31,6 +31,7 @@ from insula.runs.start import (
     Start,
     Started,
     attach,
+    begin,
     check_seen,
     claiming,
     made_before,
@@ -70,18 +71,12 @@ async def replay(
     queued = waits(services, principal.app_id, asked)
     row = _row(services, source, step_key, asked, len(kept), waits=queued)
     new = NewRun(row, given, draft, encode_events(kept))
-    before = claiming(principal, asked, row.id)
     if queued:
-        earlier = await create_waiting(services, new, before)
+        earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
         return Started(row, None) if earlier is None else await attach(services, earlier)
     with services.live.admit(row.app_id, row.workflow_id, runnable.caller_limit) as held:
         live = prepare(services, row, runnable, Raw(given), fold(kept), held)
-        earlier = await create(services, live, new, before)
-    if earlier is not None:
-        return await attach(services, earlier)
-    if not await services.resolver.admits(row.workflow_id):
-        live.stop("cancel")  # deleted since it was resolved
-    return Started(row, live)
+        return await begin(services, live, new, principal, asked, kept)
 
 
 async def _runnable(

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from insula.engine.events import Event, RunEnded
 from insula.engine.ports import Fenced
 from insula.errors import BadInput, FieldError, InsulaError, Unavailable
-from insula.journal.subscription import SlowReader
+from insula.journal.subscription import SlowReader, Subscription
 from insula.runs import repository
 from insula.runs import stream as wire
 from insula.runs.cancel import cancel
@@ -73,6 +73,7 @@ def asked_start(
         from_step_key=body.from_step_key if isinstance(body, CreateRun) else None,
         identifier=body.identifier,
         background=bool(body.background) and not body.stream,
+        stream=bool(body.stream),
         retention=retention.stored(body.retention),
         options=options,
         through_catalogue=through_catalogue,
@@ -166,23 +167,32 @@ async def stream_answer(
     services: RunServices, started: Started, viewer: str, cancels: bool
 ) -> Response:
     """Stream a run from its first event."""
-    stored = await read_stored(services, partial(repository.find, run_id=started.row.id))
-    look = await look_at(services, stored, viewer)
-    source = wire.from_start(services, look, _batches(services, started.row.id))
-    if cancels and started.live is not None:
-        return _CancellingStream(source, services, started.live)
-    return EventStream(source)
+    live = started.live
+    if live is not None and started.heard is not None:
+        look = await look_live(services, live, viewer)
+        batches = _heard(started.kept, started.heard)
+    else:
+        find = partial(repository.find, run_id=started.row.id)
+        look = await look_at(services, await read_stored(services, find), viewer)
+        batches = _batches(services, started.row.id)
+    return _RunStream(wire.from_start(services, look, batches), services, started, cancels)
 
 
-class _CancellingStream(EventStream):
-    """A stream whose run is cancelled when its reader goes away; one that is only slow is not."""
+class _RunStream(EventStream):
+    """A stream whose run, if it ``cancels``, is cancelled when its reader goes away; for one that
+    is only slow it goes on."""
 
     def __init__(
-        self, source: AsyncGenerator[bytes, None], services: RunServices, live: LiveRun
+        self,
+        source: AsyncGenerator[bytes, None],
+        services: RunServices,
+        started: Started,
+        cancels: bool,
     ) -> None:
         super().__init__(source)
         self._services = services
-        self._live = live
+        self._started = started
+        self._cancels = cancels
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = True
@@ -190,9 +200,26 @@ class _CancellingStream(EventStream):
             await super().__call__(scope, receive, send)
             gone = self.disconnected
         finally:
-            if gone and not (self._live.ending or self._live.finished.done()):
-                work = cancel_abandoned(self._services, self._live)
-                await asyncio.shield(self._services.group.create_task(work))
+            # Not left to the generator: it may never have begun.
+            if self._started.heard is not None:
+                self._started.heard.close()
+            if gone and self._cancels:
+                await self._cancel()
+
+    async def _cancel(self) -> None:
+        live = self._started.live
+        if live is not None and not (live.ending or live.finished.done()):
+            work = cancel_abandoned(self._services, live)
+            await asyncio.shield(self._services.group.create_task(work))
+
+
+async def _heard(
+    kept: Sequence[Event], subscription: Subscription
+) -> AsyncGenerator[list[Event], None]:
+    if kept:
+        yield list(kept)
+    async for _, events in subscription:
+        yield events
 
 
 async def _batches(

@@ -1,13 +1,16 @@
 """Starting a run: resolve the version, check the input, store the run, begin to execute it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from insula.engine.document import Document, InputStep
+from insula.engine.events import Event
 from insula.engine.graph import Plan, check_start
 from insula.engine.inputs import check_input, place
 from insula.errors import BadInput, Conflict, Unavailable
+from insula.journal.subscription import Subscription
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -37,6 +40,8 @@ class Start:
     from_step_key: str | None = None
     identifier: str | None = None
     background: bool = False
+    stream: bool = False
+    """Whether its events are to be heard from the first one on."""
     retention: bytes | None = None
     """As the row holds it; ``None`` leaves it to the workflow."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -50,12 +55,14 @@ class Start:
 class Started:
     """A run that was created, or that an earlier request with the same key created.
 
-    ``live`` is there if this process executes it now.
+    ``live`` is there if this process executes it now, ``heard`` if it was asked for: it hears all
+    that is stored of the run after ``kept``, which a replay begins with. Close it.
     """
 
     row: RunRow
     live: LiveRun | None
-    repeated: bool = False
+    heard: Subscription | None = None
+    kept: Sequence[Event] = ()
 
 
 async def start(
@@ -88,13 +95,37 @@ async def start(
         live = prepare(services, row, runnable, given, place=held)
         draft = runnable.body if runnable.version_id is None else None
         new = NewRun(row, bytes(given), draft)
+        return await begin(services, live, new, principal, asked)
+
+
+async def begin(
+    services: RunServices,
+    live: LiveRun,
+    new: NewRun,
+    principal: Principal,
+    asked: Start,
+    kept: Sequence[Event] = (),
+) -> Started:
+    """Store a run and begin it, or return the one that the same request made before."""
+    row = live.row
+    heard = live.log.subscribe() if asked.stream else None
+    try:
         earlier = await create(services, live, new, claiming(principal, asked, row.id))
+    except BaseException:
+        _close(heard)
+        raise
     if earlier is not None:
+        _close(heard)
         return await attach(services, earlier)
-    if not await services.resolver.admits(workflow_id):
+    if not await services.resolver.admits(row.workflow_id):
         # Deleted since it was resolved: whoever deletes it has not seen this run.
         live.stop("cancel")
-    return Started(row, live)
+    return Started(row, live, heard, kept)
+
+
+def _close(heard: Subscription | None) -> None:
+    if heard is not None:
+        heard.close()
 
 
 def waits(services: RunServices, app_id: str, asked: Start) -> bool:
@@ -254,4 +285,4 @@ async def attach(services: RunServices, run_id: str) -> Started:
     row = await services.database.read(partial(repository.find, run_id=run_id))
     if row is None:
         raise Conflict("The run that this Idempotency-Key created is gone; use a new key")
-    return Started(row, services.live.get(run_id), repeated=True)
+    return Started(row, services.live.get(run_id))
