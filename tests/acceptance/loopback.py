@@ -158,13 +158,14 @@ async def _drip(writer: asyncio.StreamWriter) -> None:
     writer.write(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
-    while True:
+    while not writer.is_closing():
         choice = {"index": 0, "delta": {"content": "drip "}, "finish_reason": None}
         chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "drip"}
         line = b"data: " + json.dumps({**chunk, "choices": [choice]}).encode() + b"\n\n"
         writer.write(b"%x\r\n%b\r\n" % (len(line), line))
         await writer.drain()
         await asyncio.sleep(0.005)
+    raise ConnectionResetError
 
 
 def reserve() -> socket.socket:
