@@ -55,6 +55,7 @@ def erase_due(connection: Connection, now: int, limit: int) -> Erased:
         connection.scalars(
             select(runs.c.id)
             .where(runs.c.erased_at.is_(None), runs.c.retention_due_at <= now)
+            .where(runs.c.ended_at.is_not(None))
             .order_by(runs.c.retention_due_at)
             .limit(limit)
         )

@@ -1,0 +1,224 @@
+"""Replaying: what is kept, what runs again, and what cannot be replayed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract import validate
+from tests.runs.platform import Caller, Platform, code, model, open_platform
+
+
+async def replay(caller: Caller, run: Any, step_key: str, **body: Any) -> Any:
+    path = f"/workflows/{run['workflow_id']}/runs/{run['id']}/replay"
+    return await caller.ok("POST", path, {"stepKey": step_key, **body})
+
+
+def statuses(run: Any) -> dict[str, str]:
+    return {key: step["status"] for key, step in run["output"].items()}
+
+
+async def test_what_is_not_downstream_is_kept_and_costs_nothing(platform: Platform) -> None:
+    replies = [{"tool_calls": [{"name": "t", "input": {}}], "credits": 2}, {"text": "x"}]
+    flow = await platform.acme.make(
+        model("m", replies, "b", provider={"tools": ["t"]}),
+        code("t", "return 5"),
+        code("b", "return 1", "c"),
+        code("c", "return input.x", retention=None),
+        code("side", "return 8"),
+    )
+    first = await platform.acme.run(flow, input={"x": 4})
+    platform.sandbox.evaluated.clear()
+    second = await replay(platform.acme, first, "b")
+    validate(second, "RunSchema")
+    assert second["id"] != first["id"]
+    assert platform.sandbox.evaluated == ["1", "input.x"]
+    assert second["result"] == first["result"] == 4
+    assert second["output"]["m"] == first["output"]["m"]
+    assert second["output"]["m"]["calls"][0]["status"] == "COMPLETED"
+    assert second["output"]["side"] == first["output"]["side"]
+    assert first["usage"]["total"] == 2
+    assert second["usage"]["total"] == 0
+    assert second["input"] == {"x": 4}
+
+
+async def test_a_replay_of_a_replay(platform: Platform) -> None:
+    flow = await platform.acme.make(
+        code("a", "return 1", "b"), code("b", "return 2", "c"), code("c", "return 3")
+    )
+    first = await platform.acme.run(flow)
+    second = await replay(platform.acme, first, "b")
+    platform.sandbox.evaluated.clear()
+    third = await replay(platform.acme, second, "c")
+    assert platform.sandbox.evaluated == ["3"]
+    assert statuses(third) == dict.fromkeys("abc", "COMPLETED")
+    fourth = await replay(platform.acme, third, "a")
+    assert platform.sandbox.evaluated == ["3", "1", "2", "3"]
+    assert statuses(fourth) == statuses(third)
+
+
+async def test_a_step_that_was_skipped_is_live_in_its_replay(platform: Platform) -> None:
+    branch = {
+        "type": "branch",
+        "key": "choose",
+        "conditions": {"yes": {"condition": "true", "destinations": ["x"], "order": 0}},
+        "else": ["y"],
+    }
+    flow = await platform.acme.make(
+        branch, code("x", "return 1"), code("y", "return 2", "z"), code("z", "return 3")
+    )
+    first = await platform.acme.run(flow)
+    assert statuses(first)["y"] == "SKIPPED"
+    platform.sandbox.evaluated.clear()
+    second = await replay(platform.acme, first, "y")
+    assert platform.sandbox.evaluated == ["2", "3"]
+    assert second["output"]["choose"] == first["output"]["choose"]
+    assert set(statuses(second).values()) == {"COMPLETED"}
+    third = await replay(platform.acme, second, "z")
+    assert platform.sandbox.evaluated == ["2", "3", "3"]
+    assert statuses(third)["y"] == "COMPLETED"
+
+
+async def test_failures_that_were_continued_are_kept_and_others_run_again(
+    platform: Platform,
+) -> None:
+    flow = await platform.acme.make(
+        code("soft", "fail(early)", "b", throw_on_error=False),
+        code("b", "return 1", "hard"),
+        code("hard", "fail(late)", "after"),
+        code("after", "return 2"),
+    )
+    first = await platform.acme.run(flow)
+    assert (first["status"], first["error"]) == ("FAILED", "It failed: late")
+    platform.sandbox.evaluated.clear()
+    second = await replay(platform.acme, first, "b")
+    assert platform.sandbox.evaluated == ["1", "fail(late)"]
+    assert second["output"]["soft"] == first["output"]["soft"]
+    assert second["status"] == "FAILED"
+
+
+async def test_cancelled_and_absent_steps_are_scheduled_anew(platform: Platform) -> None:
+    flow = await platform.acme.make(
+        code("a", "return 1", "b"), code("b", "wait(g)", "c"), code("c", "return 3")
+    )
+    run = await platform.acme.run(flow, background=True)
+    await platform.reached("g")
+    path = f"/workflows/{flow}/runs/{run['id']}"
+    assert (await platform.acme.ask("POST", f"{path}/replay", {"stepKey": "c"})).status_code == 409
+    stopped = await platform.acme.ok("POST", f"{path}/cancel")
+    platform.gate("g").opened.set()
+    second = await replay(platform.acme, stopped, "c")
+    assert statuses(second) == dict.fromkeys("abc", "COMPLETED")
+
+
+async def test_a_run_from_a_step_stays_one(platform: Platform) -> None:
+    flow = await platform.acme.make(
+        code("a", "return 1", "b"), code("b", "return 2", "c"), code("c", "return 3")
+    )
+    first = await platform.acme.run(flow, from_step_key="b")
+    second = await replay(platform.acme, first, "c")
+    assert list(second["output"]) == ["b", "c"]
+    path = f"/workflows/{flow}/runs/{first['id']}/replay"
+    unreached = await platform.acme.ask("POST", path, {"stepKey": "a"})
+    assert unreached.status_code == 400
+
+
+async def test_a_draft_is_replayed_as_it_was(platform: Platform) -> None:
+    made = await platform.acme.ok("POST", "/workflows", {"name": "W", "steps": [code("a", "1")]})
+    first = await platform.acme.run(made["id"], workflow_version_id="draft")
+    await platform.acme.ok("PATCH", f"/workflows/{made['id']}", {"steps": [code("a", "2")]})
+    second = await replay(platform.acme, first, "a")
+    assert second["result"] == 1
+    assert second["workflow_version_draft"] == first["workflow_version_draft"]
+
+
+@pytest.mark.parametrize("step_key", ["nowhere", "note", "tool"])
+async def test_what_cannot_start_a_replay_is_400(platform: Platform, step_key: str) -> None:
+    flow = await platform.acme.make(
+        {"type": "note", "key": "note", "note": "x"},
+        model("m", [{"text": "x"}], provider={"tools": ["tool"]}),
+        code("tool", "return 1"),
+    )
+    run = await platform.acme.run(flow)
+    path = f"/workflows/{flow}/runs/{run['id']}/replay"
+    answer = await platform.acme.ask("POST", path, {"stepKey": step_key})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["path"] == ["stepKey"]
+    assert (await platform.acme.ask("POST", path, {})).status_code == 400
+
+
+async def test_what_is_erased_disabled_or_deleted_is_not_replayed(platform: Platform) -> None:
+    flow = await platform.acme.publish(code("a", "return 1"))
+    erased = await platform.acme.run(flow, retention=0)
+    kept = await platform.acme.run(flow)
+    base = f"/workflows/{flow}/runs"
+    body = {"stepKey": "a"}
+    answer = await platform.acme.ask("POST", f"{base}/{erased['id']}/replay", body)
+    assert answer.status_code == 409
+    await platform.acme.ok("PATCH", f"/workflows/{flow}", {"enabled": False})
+    answer = await platform.acme.ask("POST", f"{base}/{kept['id']}/replay", body)
+    assert answer.status_code == 409
+    await platform.acme.ok("DELETE", f"/workflows/{flow}")
+    answer = await platform.acme.ask("POST", f"{base}/{kept['id']}/replay", body)
+    assert answer.status_code == 404
+
+
+async def test_through_the_catalogue_while_it_is_published(platform: Platform) -> None:
+    flow = await platform.acme.publish(code("a", "return 1", "b"), code("b", "return 2"))
+    first = await platform.globex.discover(flow)
+    path = f"/workflows/discover/{flow}/runs/{first['id']}/replay"
+    second = await platform.globex.ok("POST", path, {"stepKey": "b", "identifier": "again"})
+    assert (second["app_id"], second["identifier"]) == (platform.globex.id, "again")
+    await platform.acme.ok("PATCH", f"/workflows/{flow}", {"discoverable": False})
+    assert (await platform.globex.ask("POST", path, {"stepKey": "b"})).status_code == 404
+
+
+async def test_a_replay_streams_from_what_it_keeps(platform: Platform) -> None:
+    flow = await platform.acme.make(code("a", "return 1", "b"), code("b", "return 2"))
+    first = await platform.acme.run(flow)
+    path = f"/workflows/{flow}/runs/{first['id']}/replay"
+    told = await platform.acme.stream(path, {"stepKey": "b", "stream": True})
+    assert [(one.event, one.data.get("key")) for one in told] == [
+        ("run", None),
+        ("step", "a"),
+        ("step", "a"),
+        ("step", "b"),
+        ("step", "b"),
+        ("run", None),
+    ]
+    resumed = f"/workflows/{flow}/runs/{told[-1].data['id']}/stream?from=0"
+    assert [one.text for one in await platform.acme.stream(resumed)] == [one.text for one in told]
+
+
+async def test_a_replay_keeps_limits_and_takes_a_key(platform: Platform) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    first = await platform.acme.run(flow, limits={"cpu": 3})
+    path = f"/workflows/{flow}/runs/{first['id']}/replay"
+    headers = {"idempotency-key": "k"}
+    second = await platform.acme.ok("POST", path, {"stepKey": "a"}, headers=headers)
+    assert platform.sandbox.limits[-1].cpu == 3
+    third = await platform.acme.ok("POST", path, {"stepKey": "a"}, headers=headers)
+    assert second == third
+    other = await platform.acme.ask(
+        "POST", path, {"stepKey": "a", "identifier": "x"}, headers=headers
+    )
+    assert other.status_code == 422
+
+
+async def test_a_replay_waits_where_there_is_no_room(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=1) as platform:
+        flow = await platform.acme.make(code("a", "return 1", "b"), code("b", "return 2"))
+        first = await platform.acme.run(flow)
+        busy = await platform.acme.make(code("a", "wait(g)"))
+        await platform.acme.run(busy, background=True)
+        await platform.reached("g")
+        path = f"/workflows/{flow}/runs/{first['id']}/replay"
+        assert (await platform.acme.ask("POST", path, {"stepKey": "b"})).status_code == 429
+        waiting = await replay(platform.acme, first, "b", background=True)
+        assert (waiting["status"], statuses(waiting)) == ("PENDING", {"a": "COMPLETED"})
+        told = platform.services.journal.subscribe(waiting["id"])
+        platform.gate("g").opened.set()
+        async for _ in told:
+            pass
+        ended = await platform.acme.ok("GET", f"/workflows/{flow}/runs/{waiting['id']}")
+        assert statuses(ended) == {"a": "COMPLETED", "b": "COMPLETED"}
+        assert platform.sandbox.evaluated.count("1") == 1
