@@ -145,6 +145,8 @@ async def _play(arrival: Arrival, writer: asyncio.StreamWriter) -> None:
     else:
         if kind == "slow":
             await asyncio.sleep(int(more[0]) / 1000)
+        if writer.is_closing():
+            raise ConnectionResetError
         body = json.dumps({"ok": True, "tag": arrival.tag}).encode()
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
