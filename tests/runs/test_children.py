@@ -1,0 +1,146 @@
+"""Child runs: whose rights they have, how deep and how many they may be, and what they cost."""
+
+from typing import Any
+
+import pytest
+from tests.contract import validate
+from tests.runs.platform import Platform, child, code, model
+
+
+async def test_a_child_is_a_run_of_the_root_s_caller(platform: Platform) -> None:
+    inner = await platform.acme.publish(
+        model("m", [{"text": "x", "credits": 3}], "z"), code("z", 'return {"result": 7}')
+    )
+    outer = await platform.acme.publish(
+        child("o", inner, "after", input={"n": 1}), code("after", "return o.output.result")
+    )
+    run = await platform.globex.discover(outer)
+    assert (run["status"], run["result"]) == ("COMPLETED", 7)
+    output = run["output"]["o"]["output"]
+    validate(output, "StepWorkflowOutputSchema")
+    assert output["app_id"] == platform.globex.id
+    assert output["workflow_app_id"] == platform.acme.id
+    assert output["origin"] == "WORKFLOW"
+    assert output["usage"]["total"] == 3
+    assert run["usage"]["total"] == 3
+    assert run["usage"]["steps"]["o"]["total"] == 3
+    seen = await platform.globex.ok("GET", f"/workflows/discover/{inner}/runs/{output['run_id']}")
+    assert (seen["input"], seen["parent_run_id"]) == ({"n": 1}, run["id"])
+
+
+async def test_the_owner_of_the_parent_decides_what_it_may_call(platform: Platform) -> None:
+    secret = await platform.acme.make(code("z", "return 7"))
+    outer = await platform.acme.publish(child("o", secret))
+    assert (await platform.globex.discover(outer))["status"] == "COMPLETED"
+    stranger = await platform.globex.make(child("o", secret))
+    run = await platform.globex.run(stranger)
+    assert run["status"] == "FAILED"
+    assert run["error_code"] == "child"
+    nothing = await platform.globex.run(await platform.globex.make(child("o", "work_nothing")))
+    assert nothing["error"] == run["error"]
+
+
+async def test_a_tree_is_only_so_deep(platform: Platform) -> None:
+    flow = await platform.acme.make(code("z", "return 1"))
+    for _ in range(15):
+        flow = await platform.acme.make(child("o", flow))
+    run = await platform.acme.run(flow)
+    assert run["status"] == "COMPLETED"
+    assert await platform.rows("SELECT max(depth) AS d, count(*) AS n FROM runs") == [(15, 16)]
+    deeper = await platform.acme.run(await platform.acme.make(child("o", flow)))
+    assert deeper["status"] == "FAILED"
+    assert "16" in deeper["error"]
+
+
+async def test_a_tree_has_only_so_many_runs(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.runs.child_start.MAX_TREE", 4)
+    inner = await platform.acme.make(code("z", "return 1"))
+    outer = await platform.acme.make(child("o", inner, loop="index < 5 ? 1 : null"))
+    run = await platform.acme.run(outer)
+    assert (run["status"], len(run["output"]["o"]["output"])) == ("FAILED", 3)
+    assert await platform.rows("SELECT count(*) AS n FROM runs") == [(4,)]
+
+
+async def test_a_closed_child_shows_its_caller_s_parent_what_callers_see(
+    platform: Platform,
+) -> None:
+    closed = await platform.globex.publish(
+        code("hidden", 'return "inside"', "shown"),
+        code("shown", "return 1", "bad", "ok"),
+        code("ok", "return 2"),
+        code("bad", "fail(inside)", "last", throw_on_error=False),
+        code("last", "return 3"),
+        open=False,
+    )
+    failing = await platform.globex.publish(
+        code("hidden", "fail(inside)", "last"), code("last", "return 3"), open=False
+    )
+    outer = await platform.acme.make(child("o", closed))
+    run = await platform.acme.run(outer)
+    output = run["output"]["o"]["output"]
+    assert set(output["output"]) == {"ok", "last"}
+    assert output["usage"]["steps"] == {}
+    assert "inside" not in str(run)
+    broken = await platform.acme.run(await platform.acme.make(child("o", failing)))
+    assert (broken["status"], broken["error"]) == ("FAILED", "A step failed")
+    assert broken["output"]["o"]["output"]["error"] == "A step failed"
+    assert "inside" not in str(broken)
+    own = await platform.globex.run(await platform.globex.make(child("o", closed)))
+    assert set(own["output"]["o"]["output"]["output"]) == {"hidden", "shown", "ok", "bad", "last"}
+
+
+@pytest.mark.parametrize("what", ["closed", "hidden"])
+async def test_a_receipt_says_only_how_many_were_interrupted_out_of_sight(
+    platform: Platform, what: str
+) -> None:
+    if what == "closed":
+        inner = await platform.acme.publish(
+            code("z", "wait(g)", "y"), code("y", "return 1"), open=False
+        )
+    else:
+        inner = await platform.acme.make(code("z", "wait(g)"))
+    outer = await platform.acme.publish(child("o", inner))
+    run = await platform.globex.discover(outer, background=True)
+    await platform.reached("g")
+    path = f"/workflows/discover/{outer}/runs/{run['id']}/cancel"
+    answer = await platform.globex.ok("POST", path, params={"verbose": "all"})
+    receipt = answer["cancellation"]
+    assert [one["key"] for one in receipt["interrupted"]] == ["o"]
+    assert receipt["interrupted_hidden"] == 1
+
+
+async def test_a_child_s_input_is_checked(platform: Platform) -> None:
+    fields = {"n": {"type": "number", "order": 0}}
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["z"]}
+    inner = await platform.acme.make(start, code("z", "return input.n"))
+    good = await platform.acme.run(await platform.acme.make(child("o", inner, input={"n": 4})))
+    assert good["output"]["o"]["output"]["result"] == 4
+    bad = await platform.acme.run(await platform.acme.make(child("o", inner, input={"n": "x"})))
+    assert (bad["status"], bad["error_code"]) == ("FAILED", "child")
+
+
+async def test_a_failing_child_fails_its_step_unless_that_goes_on(platform: Platform) -> None:
+    inner = await platform.acme.make(code("z", "fail(words)"))
+    outer = await platform.acme.make(
+        child("o", inner, "after", throw_on_error=False), code("after", "return 2")
+    )
+    run = await platform.acme.run(outer)
+    assert (run["status"], run["result"]) == ("COMPLETED", 2)
+    step: Any = run["output"]["o"]
+    assert (step["status"], step["error"]) == ("FAILED", "It failed: words")
+    assert step["output"]["status"] == "FAILED"
+
+
+async def test_a_failing_step_stops_children_beside_it(platform: Platform) -> None:
+    inner = await platform.acme.make(code("z", "wait(g)"))
+    outer = await platform.acme.make(child("o", inner), code("b", "wait(f)", "c"), code("c", "1"))
+    failing = await platform.acme.make(child("o", inner), code("b", "fail(x)"))
+    run = await platform.acme.run(failing)
+    assert run["status"] == "FAILED"
+    rows = await platform.rows("SELECT status FROM runs WHERE depth = 1")
+    assert {row.status for row in rows} <= {"CANCELLED"}
+    limited = await platform.acme.run(outer, timeout=0.1)
+    assert limited["error_code"] == "timeout"
+    assert not await platform.rows("SELECT id FROM runs WHERE ended_at IS NULL")

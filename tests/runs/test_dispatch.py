@@ -1,0 +1,107 @@
+"""Queued runs: the apps in turns, as there is room, after a restart too."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.runs.platform import Caller, Platform, code, open_platform
+
+from insula.runs.dispatch import sweep
+
+
+async def wait_for(platform: Platform, caller: Caller, path: str, status: str) -> Any:
+    async with asyncio.timeout(5):
+        while True:
+            run = await caller.ok("GET", path)
+            if run["status"] == status:
+                return run
+            await asyncio.sleep(0.005)
+
+
+async def test_apps_take_turns(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=1) as platform:
+        flow = await platform.acme.publish(code("a", "wait(g)"))
+        note = await platform.acme.publish(code("a", "return input.n"))
+        await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        for number in range(3):
+            await platform.acme.run(note, background=True, input={"n": f"acme{number}"})
+        for number in range(2):
+            await platform.globex.discover(note, background=True, input={"n": f"globex{number}"})
+        platform.gate("g").opened.set()
+        async with asyncio.timeout(5):
+            while await platform.rows("SELECT 1 FROM runs WHERE ended_at IS NULL"):
+                await platform.idle()
+        order = await platform.rows(
+            "SELECT app_id FROM runs WHERE workflow_id = :flow ORDER BY started_at, ended_at",
+            flow=note,
+        )
+        names = ["acme" if row.app_id == platform.acme.id else "globex" for row in order]
+        assert names == ["acme", "globex", "acme", "globex", "acme"]
+
+
+async def test_the_queue_outlives_a_restart(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=1) as platform:
+        flow = await platform.acme.make(code("a", "wait(g)"))
+        await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        waiting = await platform.acme.run(flow, background=True, input={"n": 1})
+        callers = (platform.acme, platform.globex)
+    async with open_platform(tmp_path, callers, runs_max=1) as platform:
+        await platform.reached("g")
+        path = f"/workflows/{flow}/runs/{waiting['id']}"
+        assert (await platform.acme.ok("GET", path))["status"] == "PENDING"
+        platform.gate("g").opened.set()
+        ended = await wait_for(platform, platform.acme, path, "COMPLETED")
+        assert ended["input"] == {"n": 1}
+
+
+async def test_what_the_queue_had_no_place_for_is_offered_again(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=1) as platform:
+        flow = await platform.acme.make(code("a", "wait(g)"))
+        await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        waiting = await platform.acme.run(flow, background=True)
+        assert platform.services.queue.take(lambda _: True) == waiting["id"]
+        platform.gate("g").opened.set()
+        await platform.idle()
+        await sweep(platform.services)
+        path = f"/workflows/{flow}/runs/{waiting['id']}"
+        await wait_for(platform, platform.acme, path, "COMPLETED")
+
+
+async def test_the_queue_of_an_app_is_bounded(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=1, queue_max=2) as platform:
+        flow = await platform.acme.publish(code("a", "wait(g)"))
+        await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        path, body = f"/workflows/{flow}/runs", {"background": True}
+        answers = [await platform.acme.ask("POST", path, body) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert int(answers[2].headers["retry-after"]) >= 1
+        assert "INSULA_QUEUE_MAX" in answers[2].json()["message"]
+        assert (await platform.globex.discover(flow, background=True))["status"] == "PENDING"
+        await platform.acme.ok("POST", "/runs/cancel")
+        await platform.globex.ok("POST", "/runs/cancel")
+
+
+async def test_a_caller_s_limit_holds_in_the_queue(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=4, runs_share=0.5) as platform:
+        flow = await platform.acme.publish(code("a", "wait(g)"), caller_limit=1)
+        free = await platform.acme.publish(code("a", "wait(f)"))
+        await platform.globex.discover(flow, background=True)
+        await platform.globex.discover(free, background=True)
+        waiting = await platform.globex.discover(flow, background=True)
+        assert waiting["status"] == "PENDING"
+        await asyncio.gather(platform.reached("g"), platform.reached("f"))
+        platform.gate("f").opened.set()
+        async with asyncio.timeout(5):
+            while len(platform.services.live) > 1:  # noqa: ASYNC110  # the end of one of two
+                await asyncio.sleep(0.001)
+        await sweep(platform.services)
+        path = f"/workflows/discover/{flow}/runs/{waiting['id']}"
+        assert (await platform.globex.ok("GET", path))["status"] == "PENDING"
+        platform.gate("g").opened.set()
+        await platform.idle()
+        await sweep(platform.services)
+        await wait_for(platform, platform.globex, path, "COMPLETED")

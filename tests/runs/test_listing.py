@@ -1,0 +1,191 @@
+"""Lists of runs: filters, pages, cursors and counts, over indexes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+from tests.contract import validate
+from tests.runs.platform import Caller, Platform, child, code, model
+
+from insula.runs import repository
+from insula.runs.listing import RunFilter, list_runs, unfinished_ids
+from insula.web.pagination import Page
+
+
+async def ids(caller: Caller, path: str, **query: Any) -> list[str]:
+    return [run["id"] for run in await caller.ok("GET", path, params=query)]
+
+
+async def test_an_app_lists_what_it_ran(platform: Platform) -> None:
+    flow = await platform.acme.publish(code("a", "return 1"))
+    own = [(await platform.acme.run(flow))["id"] for _ in range(2)]
+    theirs = await platform.globex.discover(flow)
+    path = f"/workflows/{flow}/runs"
+    assert await ids(platform.acme, path) == own[::-1]
+    assert await ids(platform.acme, "/runs") == own[::-1]
+    assert await ids(platform.globex, f"/workflows/discover/{flow}/runs") == [theirs["id"]]
+    assert await ids(platform.globex, "/runs") == [theirs["id"]]
+    assert (await platform.globex.ask("GET", path)).status_code == 404
+    listed = await platform.acme.ok("GET", path)
+    for run in listed:
+        validate(run, "RunSchema")
+    assert listed[1] == await platform.acme.ok("GET", f"{path}/{own[0]}")
+
+
+async def test_filters_and_their_counts(platform: Platform) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    bad = await platform.acme.make(code("a", "fail(x)"))
+    slow = await platform.acme.make(code("a", "wait(g)"))
+    good = [(await platform.acme.run(flow, identifier=f"n{n % 2}"))["id"] for n in range(4)]
+    failed = (await platform.acme.run(bad))["id"]
+    live = (await platform.acme.run(slow, background=True))["id"]
+    wanted: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, [live, failed, *good[::-1]]),
+        ({"status": "COMPLETED"}, good[::-1]),
+        ({"status": "FAILED"}, [failed]),
+        ({"status": "RUNNING"}, [live]),
+        ({"status": "PENDING"}, []),
+        ({"status": "ALL", "origin": "ENDPOINT"}, [live, failed, *good[::-1]]),
+        ({"origin": "TEST"}, []),
+        ({"identifier": "n1"}, [good[3], good[1]]),
+        ({"workflow_id": flow}, good[::-1]),
+        ({"workflow_id": "work_none"}, []),
+        ({"since": "2020-01-01T00:00:00Z"}, [live, failed, *good[::-1]]),
+        ({"since": "2020-01-01", "until": "2021-01-01T00:00:00+02:00"}, []),
+        ({"until": "2100-01-01T00:00:00Z", "status": "FAILED"}, [failed]),
+    ]
+    for query, expected in wanted:
+        answer = await platform.acme.ask("GET", "/runs", params=query)
+        assert [run["id"] for run in answer.json()] == expected, query
+        assert answer.headers["pagination-count"] == str(len(expected)), query
+        assert "pagination-capped" not in answer.headers
+    await platform.acme.ok("POST", "/runs/cancel")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"status": "DONE"},
+        {"origin": "x"},
+        {"since": "yesterday"},
+        {"until": "2020-13-01"},
+        {"take": 101},
+        {"page": 0},
+        {"page": 501},
+        {"next": "zzz"},
+        {"verbose": "some"},
+    ],
+)
+async def test_what_is_no_filter_is_400(platform: Platform, query: dict[str, Any]) -> None:
+    answer = await platform.acme.ask("GET", "/runs", params=query)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["errors"]
+
+
+async def test_pages_and_cursors_walk_all(platform: Platform) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    made = [(await platform.acme.run(flow))["id"] for _ in range(7)][::-1]
+    assert await ids(platform.acme, "/runs", take=3, page=2) == made[3:6]
+    seen: list[str] = []
+    query: dict[str, Any] = {"take": 3}
+    for newer in range(3):
+        answer = await platform.acme.ask("GET", "/runs", params=query)
+        assert answer.headers["pagination-count"] == str(7 + newer)
+        assert answer.headers["pagination-page"] == str(newer + 1)
+        seen += [run["id"] for run in answer.json()]
+        query = {"take": 3, "next": answer.headers.get("pagination-next")}
+        await platform.acme.run(flow)  # newer than where the walk is: it is not in the way
+    assert query["next"] is None
+    assert seen == made
+
+
+async def test_verbose_shows_a_model_s_raw_answer(platform: Platform) -> None:
+    flow = await platform.acme.make(model("m", [{"text": "x"}]))
+    await platform.acme.run(flow)
+    (plain,) = await platform.acme.ok("GET", "/runs")
+    (verbose,) = await platform.acme.ok("GET", "/runs", params={"verbose": "all"})
+    assert "raw" not in plain["output"]["m"]["output"]
+    shown = {**verbose["output"]["m"]["output"]}
+    shown.pop("raw", None)
+    assert shown == plain["output"]["m"]["output"]
+
+
+async def test_children_are_listed_unless_their_caller_could_not_run_them(
+    platform: Platform,
+) -> None:
+    secret = await platform.acme.make(code("z", "wait(g)"))
+    public = await platform.acme.publish(child("s", secret))
+    outer = await platform.acme.publish(child("p", public))
+    run = await platform.globex.discover(outer, background=True)
+    await platform.reached("g")
+    running = await platform.globex.ask("GET", "/runs", params={"status": "RUNNING"})
+    assert [one["workflow_id"] for one in running.json()] == [public, outer]
+    assert running.headers["pagination-count"] == "2"
+    platform.gate("g").opened.set()
+    await platform.idle()
+    listed = await platform.globex.ask("GET", "/runs")
+    assert [one["workflow_id"] for one in listed.json()] == [public, outer]
+    assert listed.headers["pagination-count"] == "2"
+    assert [one["origin"] for one in listed.json()] == ["WORKFLOW", "ENDPOINT"]
+    assert listed.json()[0]["parent_run_id"] == run["id"]
+    (hidden,) = await platform.rows("SELECT id FROM runs WHERE hidden")
+    for base in (f"/workflows/discover/{secret}", f"/workflows/{secret}"):
+        for caller in (platform.globex, platform.acme):
+            path = f"{base}/runs/{hidden.id}"
+            assert (await caller.ask("GET", path)).status_code == 404
+            assert (await caller.ask("POST", f"{path}/cancel")).status_code == 404
+    assert await platform.rows("SELECT 1 FROM counters WHERE status = 'RUNNING' AND count") == []
+    seen = await platform.acme.ok("GET", f"/workflows/{outer}/callers")
+    assert seen[0]["runs_count"] == 1
+
+
+async def test_counts_hold_while_runs_come_and_go(platform: Platform) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    await asyncio.gather(*(platform.acme.run(flow) for _ in range(20)))
+    rows = await platform.rows(
+        "SELECT status, sum(count) AS n FROM counters WHERE workflow_id = :f GROUP BY status",
+        f=flow,
+    )
+    assert {(row.status, row.n) for row in rows if row.n} == {("COMPLETED", 20)}
+
+
+async def test_no_list_scans(platform: Platform) -> None:
+    """Whatever is asked for, SQLite looks at an index and sorts nothing."""
+    executed: list[tuple[str, Any]] = []
+
+    def explained(connection: Connection) -> list[str]:
+        plans = []
+
+        def note(
+            conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+        ) -> None:
+            if statement.startswith("SELECT runs"):
+                executed.append((statement, parameters))
+
+        event.listen(connection, "before_cursor_execute", note)
+        try:
+            for wanted in filters:
+                list_runs(connection, wanted, Page())
+                unfinished_ids(connection, wanted, 10)
+            repository.unfinished_of_app(connection, "app_1")
+            repository.unfinished_of_workflow(connection, "work_1", "app_1")
+        finally:
+            event.remove(connection, "before_cursor_execute", note)
+        for statement, parameters in executed:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans += [f"{row[3]} <- {statement[-300:]}" for row in rows]
+        return plans
+
+    filters = [
+        RunFilter("app_1", workflow_id, own_workflow=own, status=status, identifier=identifier)
+        for workflow_id, own in ((None, False), ("work_1", True), ("work_1", False))
+        for status in (None, "COMPLETED", "FAILED", "RUNNING", "PENDING")
+        for identifier in (None, "x")
+    ]
+    plans = await platform.read(explained)
+    assert len(plans) > len(filters)
+    scans = [plan for plan in plans if plan.startswith("SCAN")]
+    assert not scans
+    sorts = [p for p in plans if "TEMP B-TREE" in p and "runs_live" not in p]
+    assert not [p for p in sorts if "ended_at IS NULL" not in p]
