@@ -58,10 +58,7 @@ async def test_a_run_and_its_lists(whole: Platform) -> None:
         await whole.globex.ok("PATCH", f"{path}/{run['id']}/retention", {"retention": 60}),
         await whole.globex.ok("POST", f"{path}/{run['id']}/cancel", params={"verbose": "all"}),
         [told.data for told in await whole.globex.stream(f"{path}/{run['id']}/stream")],
-        [
-            told.data
-            for told in await whole.globex.stream(path, {"stream": True, "input": {"q": ""}})
-        ],
+        [told.data for told in await whole.globex.stream(path, begin)],
     ):
         check(one)
 
