@@ -276,6 +276,21 @@ def test_many_edges_are_refused() -> None:
     layers = [code(key, *(f"t{i}" for i in range(500))) for key in targets]
     ends = [code(f"t{i}") for i in range(500)]
     assert found(*layers, *ends) == [("steps", "too_many")]
+    conditions = {
+        str(i): {"condition": "true", "destinations": targets, "order": i} for i in range(99)
+    }
+    branch = {"type": "branch", "key": "b", "conditions": conditions, "else": targets}
+    assert found(branch, *(code(key) for key in targets)) == []
+    branch["destinations"] = targets
+    assert found(branch, *(code(key) for key in targets)) == [("steps", "too_many")]
+
+
+def test_too_many_edges_are_counted_not_walked() -> None:
+    targets = [f"s{i}" for i in range(1000)]
+    steps = [code(f"s{i}", *targets) for i in range(5000)]
+    began = time.process_time()
+    assert found(*steps) == [("steps", "too_many")]
+    assert time.process_time() - began < 2
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

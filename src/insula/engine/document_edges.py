@@ -1,11 +1,12 @@
 """The edges of a document as it was sent: where they lead, and whether they go in circles."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from insula.engine.document_words import Path, Problem, problem
 
-EDGES_MAX: Final = 100_000
+EDGES_MAX: Final = 50_000
+"""Of a whole document: what is walked for every check and every run that is laid out."""
 _EXTERNAL: Final = "external:"
 _NAMED_MAX: Final = 12
 
@@ -24,6 +25,28 @@ def destinations(step: RawStep) -> Iterator[tuple[Path, str]]:
             path = ("conditions", str(key), "destinations")
             yield from _texts(path, condition.get("destinations"))
     yield from _texts(("else",), step.get("else"))
+
+
+def edges_problem(steps: Iterable[object]) -> Problem | None:
+    """Refuse more edges than are walked in reasonable time, before any is walked."""
+    if sum(_edges(step) for step in steps) <= EDGES_MAX:
+        return None
+    return problem(("steps",), "too_many", f"have more than {EDGES_MAX} edges; use fewer")
+
+
+def _edges(step: object) -> int:
+    if not isinstance(step, Mapping):
+        return 0
+    groups = [step.get("destinations")]
+    if step.get("type") == "branch":
+        conditions = step.get("conditions")
+        if isinstance(conditions, Mapping):
+            groups += [c.get("destinations") for c in conditions.values() if isinstance(c, Mapping)]
+        groups.append(step.get("else"))
+    provider = step.get("provider")
+    if step.get("type") == "model" and isinstance(provider, Mapping):
+        groups.append(provider.get("tools"))
+    return sum(len(group) for group in groups if isinstance(group, list))
 
 
 def tool_references(step: RawStep) -> Iterator[tuple[Path, str]]:
@@ -52,8 +75,6 @@ def cycle_problems(steps: Sequence[tuple[int, RawStep]]) -> list[Problem]:
     for _, step in runnable:
         targets = [key for _, key in destinations(step)] + [key for _, key in tool_references(step)]
         edges[step["key"]] += [key for key in targets if key in edges]
-    if sum(map(len, edges.values())) > EDGES_MAX:
-        return [problem(("steps",), "too_many", f"have more than {EDGES_MAX} edges; use fewer")]
     found = []
     for knot in _knots(edges):
         first = min(knot, key=places.__getitem__)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from insula.engine.document_edges import RawStep, cycle_problems, destinations
+from insula.engine.document_edges import RawStep, cycle_problems, destinations, edges_problem
 from insula.engine.document_steps import STEP_MODELS, Document, Step
 from insula.engine.document_words import Problem, problem, shape_problems
 from insula.engine.inputs_kinds import kind_of
@@ -29,17 +29,25 @@ def check(body: object) -> tuple[Document | None, list[Problem]]:
         return None, [unusable]
     document, problems = _head(body)
     steps = body.get("steps")
-    if isinstance(steps, list) and len(steps) <= STEPS_MAX:
-        checked, found = _steps(steps)
-        problems += found
-    elif isinstance(steps, list):
-        message = f"are {len(steps)}; a workflow has at most {STEPS_MAX}"
-        problems.append(problem(("steps",), "too_many", message))
+    if isinstance(steps, list):
+        if excess := _excess(steps):
+            problems.append(excess)
+        else:
+            checked, found = _steps(steps)
+            problems += found
     if document is None or problems:
         return None, _first(problems)
     # The steps are validated already, one by one; assigning does not validate them again.
     document.steps = checked  # type: ignore[assignment]  # each is one of the variants of AnyStep
     return document, []
+
+
+def _excess(steps: list[Any]) -> Problem | None:
+    """Refuse what is too large to be looked through; nothing else is said of it."""
+    if len(steps) <= STEPS_MAX:
+        return edges_problem(steps)
+    message = f"are {len(steps)}; a workflow has at most {STEPS_MAX}"
+    return problem(("steps",), "too_many", message)
 
 
 def _first(problems: list[Problem]) -> list[Problem]:

@@ -16,6 +16,7 @@ from insula.runs.creation import create
 from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
 from insula.runs.recovery import take_over
+from insula.runs.render import closed_to
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.runs.start import check_seen, checked_input
@@ -46,7 +47,7 @@ async def begin_child(
     if request.step_key is not None:
         check_seen(runnable, parent.workflow_app_id, request.step_key)
     row = await _child_row(services, parent, request, runnable)
-    plan = services.plan_of(runnable, row.from_step_key)
+    plan = await services.lay_out(runnable, row.from_step_key)
     given = await checked_input(
         services, row.app_id, row.id, runnable.document, plan, json.decode(request.input)
     )
@@ -95,6 +96,19 @@ async def _resumed(services: RunServices, run_id: str) -> LiveRun | Ended:
     return Ended(row, fold(events), runnable)
 
 
+def _is_told(services: RunServices, parent: RunRow, parent_key: str) -> bool:
+    """Say whether the run's app sees the step that starts a child: else the child's input would
+    tell it what hidden steps have made."""
+    if parent.hidden:
+        return False
+    live = services.live.get(parent.id)
+    visible = None if live is None else closed_to(live.runnable, parent.app_id)
+    if live is None or visible is None:
+        return live is not None
+    # As a model's tool it is one of the calls, which nobody outside sees.
+    return parent_key in visible and live.plan.nodes[parent_key].step.type == "workflow"
+
+
 async def _child_row(
     services: RunServices, parent: RunRow, request: ChildRequest, runnable: Runnable
 ) -> RunRow:
@@ -111,7 +125,8 @@ async def _child_row(
         parent_id=parent.id,
         parent_key=request.parent_key,
         depth=parent.depth + 1,
-        hidden=not await services.resolver.may_run(
+        hidden=not _is_told(services, parent, request.parent_key)
+        or not await services.resolver.may_run(
             parent.app_id, runnable.workflow_id, runnable.version_id
         ),
         status="RUNNING",

@@ -32,6 +32,7 @@ from insula.runs.start import (
     Started,
     attach,
     begin,
+    caller_limit,
     check_seen,
     claiming,
     made_before,
@@ -64,7 +65,7 @@ async def replay(
         raise Conflict("The run's data was erased; start a new run")
     runnable = await _runnable(services, principal, source, draft, asked)
     check_seen(runnable, principal.app_id, step_key)
-    plan = services.plan_of(runnable, source.from_step_key)
+    plan = await services.lay_out(runnable, source.from_step_key)
     _check(runnable.document, plan, step_key)
     events, _ = await services.journal.read(source.id)
     kept = kept_events(plan, fold(events), step_key, now_ms())
@@ -74,7 +75,8 @@ async def replay(
     if queued:
         earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
         return Started(row, None) if earlier is None else await attach(services, earlier)
-    with services.live.admit(row.app_id, row.workflow_id, runnable.caller_limit) as held:
+    limit = caller_limit(runnable, row.app_id)
+    with services.live.admit(row.app_id, row.workflow_id, limit) as held:
         live = prepare(services, row, runnable, Raw(given), fold(kept), held)
         return await begin(services, live, new, principal, asked, kept)
 

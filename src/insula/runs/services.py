@@ -19,6 +19,8 @@ from insula.storage.gather import Gathering
 from insula.workflows.resolve import Resolver, Runnable
 
 _PLANS = 2_000
+_LARGE = 200
+"""Steps beyond which laying out a run may take longer than the event loop can wait."""
 
 
 async def _no_children(parent: RunRow, request: ChildRequest, stop: Stop) -> LiveRun | Ended:
@@ -67,19 +69,41 @@ class RunServices:
     """Starts children; set by the composition root, because it needs these services itself."""
     _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)
 
-    def plan_of(self, runnable: Runnable, from_step_key: str | None) -> Plan:
-        """Return the plan of a version, or make the plan of a draft.
+    async def lay_out(self, runnable: Runnable, from_step_key: str | None) -> Plan:
+        """Return the plan as ``plan_of`` does; a large one is made away from the event loop.
 
         Raises:
             BadInput: no run can start from that step.
         """
-        if runnable.version_id is None:
-            return plan(runnable.document, from_step_key)
-        key = (runnable.version_id, from_step_key)
-        found = self._plans.get(key)
+        if len(runnable.document.steps) > _LARGE and self._planned(runnable, from_step_key) is None:
+            self._keep(
+                runnable,
+                from_step_key,
+                await asyncio.to_thread(plan, runnable.document, from_step_key),
+            )
+        return self.plan_of(runnable, from_step_key)
+
+    def plan_of(self, runnable: Runnable, from_step_key: str | None) -> Plan:
+        """Return the plan of a version or a draft, made at its first use.
+
+        Raises:
+            BadInput: no run can start from that step.
+        """
+        found = self._planned(runnable, from_step_key)
         if found is None:
             found = plan(runnable.document, from_step_key)
-            if len(self._plans) >= _PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = found
+            self._keep(runnable, from_step_key, found)
         return found
+
+    def _planned(self, runnable: Runnable, from_step_key: str | None) -> Plan | None:
+        if runnable.version_id is None:
+            return runnable.plans.get(from_step_key)
+        return self._plans.get((runnable.version_id, from_step_key))
+
+    def _keep(self, runnable: Runnable, from_step_key: str | None, made: Plan) -> None:
+        if runnable.version_id is None:
+            runnable.plans[from_step_key] = made
+            return
+        if len(self._plans) >= _PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[(runnable.version_id, from_step_key)] = made

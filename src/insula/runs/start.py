@@ -86,10 +86,11 @@ async def start(
     )
     if asked.from_step_key is not None:
         check_seen(runnable, principal.app_id, asked.from_step_key)
-    plan = services.plan_of(runnable, asked.from_step_key)
+    plan = await services.lay_out(runnable, asked.from_step_key)
     if waits(services, principal.app_id, asked):
         return await _queue(services, principal, runnable, plan, asked)
-    with services.live.admit(principal.app_id, workflow_id, runnable.caller_limit) as held:
+    limit = caller_limit(runnable, principal.app_id)
+    with services.live.admit(principal.app_id, workflow_id, limit) as held:
         row = _row(services, principal, runnable, asked, waits=False)
         given = await _input(services, row, runnable.document, plan, asked)
         live = prepare(services, row, runnable, given, place=held)
@@ -150,6 +151,11 @@ async def _queue(
             partial(repository.request_cancel, run_id=row.id, by=DELETED, now=now_ms())
         )
     return Started(row, None)
+
+
+def caller_limit(runnable: Runnable, app_id: str) -> int | None:
+    """Return how many live runs the workflow's owner allows an app; itself any number."""
+    return None if runnable.workflow_app_id == app_id else runnable.caller_limit
 
 
 def check_seen(runnable: Runnable, app_id: str, step_key: str) -> None:

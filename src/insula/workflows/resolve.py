@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from insula.engine.document import Document, check
+from insula.engine.graph import Plan
 from insula.errors import Conflict, NotFound
 from insula.kit.json import Raw, decode
 from insula.storage.database import Database
@@ -47,6 +48,8 @@ class Runnable(msgspec.Struct, frozen=True):
     caller_limit: int | None
     """Live runs that one other app may have at once."""
     name: str
+    plans: dict[str | None, Plan] = msgspec.field(default_factory=dict)
+    """Of a draft, by the step it starts from: laid out once, for as long as the draft is held."""
 
 
 class _Parsed(msgspec.Struct, frozen=True):
