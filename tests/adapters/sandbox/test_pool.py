@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import structlog
 
 from insula.adapters.sandbox import forker
 from insula.adapters.sandbox.pool import SandboxPool
@@ -313,3 +314,37 @@ def test_everything_dies_with_the_server() -> None:
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.005)
     assert not [pid for pid in pids if is_running(pid)]
+
+
+WITHOUT_LANDLOCK = """
+import insula.adapters.sandbox.landlock as landlock
+import insula.adapters.sandbox.zygote as zygote
+
+def restrict(libc):
+    raise OSError("the kernel has no Landlock")
+
+landlock.restrict = restrict
+zygote.main()
+"""
+
+
+async def test_a_missing_wall_is_said_once_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without Landlock, whichever worker finds out, and however many do."""
+    start_process = subprocess.Popen
+
+    def elsewhere(command: list[str], **others: object) -> object:
+        lane, server = command[-2:]
+        return start_process([sys.executable, "-I", "-c", WITHOUT_LANDLOCK, lane, server], **others)  # type: ignore[call-overload]  # passed through
+
+    monkeypatch.setattr(forker.subprocess, "Popen", elsewhere)
+    pool = SandboxPool(maximum=4, warm=2)
+    with structlog.testing.capture_logs() as logged:
+        await pool.start()
+        await until(lambda: pool.stats().alive == 2)
+    assert await number(pool, "1 + 1") == 2
+    await pool.close()
+    assert ("landlock", "the kernel has no Landlock") in pool.stats().missing
+    told = [entry for entry in logged if entry.get("wall") == "landlock"]
+    assert [(entry["event"], entry["log_level"]) for entry in told] == [
+        ("sandbox_wall_missing", "warning")
+    ]

@@ -6,8 +6,10 @@ maximum, and replaces what it has killed in the background.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from insula.adapters.sandbox.conversation import Conversation
 from insula.adapters.sandbox.forker import Forker, Listener
@@ -25,6 +27,8 @@ _REFILL_SECONDS = 0.005
 """How long the refill of ready workers gives way to what was asked for."""
 _FAILED_STARTS = 3
 _RETRY_SECONDS = 1.0
+
+log = structlog.get_logger("insula.sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +296,16 @@ class SandboxPool:
     def _ready(self, worker: Worker) -> None:
         self._failed_starts[worker.lane] = 0
         if worker.ready is not None:
-            self._missing.update(worker.ready.missing)
+            self._tell_missing(worker.ready.missing)
         if self._first is not None and not self._first.done():
             self._first.set_result(None)
+
+    def _tell_missing(self, missing: Sequence[tuple[str, str]]) -> None:
+        """Say once of each wall that it does not stand: the operator decides, not the log."""
+        for wall, reason in missing:
+            if wall not in self._missing:
+                self._missing[wall] = reason
+                log.warning("sandbox_wall_missing", wall=wall, reason=reason, see="insula doctor")
 
     def _ended(self, worker: Worker) -> None:
         self._workers.discard(worker)
