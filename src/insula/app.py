@@ -52,7 +52,7 @@ from insula.runs.start import DELETED
 from insula.settings import Settings
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
-from insula.storage.lock import FolderLock
+from insula.storage.lock import SOCKET, FolderLock
 from insula.storage.sqlite import open_sqlite
 from insula.web.openapi import create_application
 from insula.web.server import serve
@@ -61,8 +61,6 @@ from insula.workflows.paths import DISCOVER, WORKFLOW
 from insula.workflows.remove import remove_all
 from insula.workflows.resolve import Resolver
 
-SOCKET = "insula.sock"
-"""In the data folder: where the command line of the same user reaches the server."""
 LATE_SECONDS = 10.0
 """How long ago the queue may have been looked at in a server that is ready."""
 _LOOKS = 20

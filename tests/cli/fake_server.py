@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -63,12 +64,25 @@ def event(name: str, data: Any, number: int | None = None) -> bytes:
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
+class _OnSocketFile(ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        return self.socket.accept()[0], ("local", 0)
+
+
 @contextmanager
-def serving() -> Iterator[FakeServer]:
-    """Serve until the block is left."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def serving(path: str | None = None) -> Iterator[FakeServer]:
+    """Serve until the block is left, on the loopback or on a socket file."""
+    if path is None:
+        http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    else:
+        http = _OnSocketFile(path, _Handler)  # type: ignore[arg-type]  # its stub knows no paths
     http.daemon_threads = True
-    server = FakeServer(f"http://127.0.0.1:{http.server_address[1]}")
+    server = FakeServer(f"http://127.0.0.1:{http.server_address[1]}" if path is None else path)
     http.fake = server  # type: ignore[attr-defined]  # the handler's only way to it
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -9,10 +9,10 @@ import pytest
 
 from insula.cli.failures import ExitCode
 from insula.cli.kept_keys import Server, find_key, write_server
-from insula.storage.lock import FolderLock
+from insula.storage.lock import SOCKET, FolderLock
 
 from .conftest import Invoke
-from .fake_server import Answer, FakeServer
+from .fake_server import Answer, FakeServer, serving
 
 MADE = {"id": "app_1", "name": "Acme", "key": "ins_acme", "created_at": "2026-01-31T12:00:00.000Z"}
 
@@ -46,6 +46,20 @@ def test_a_folder_keeps_the_key_and_leads_to_its_server(
     outcome = invoke("workflows", "list", "--data", str(held), "--app", "Acme")
     assert outcome.code == ExitCode.OK
     assert server.asked[1].headers["authorization"] == "Bearer ins_acme"
+
+
+def test_a_folder_s_server_is_reached_through_its_socket(
+    invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it listens besides: an address from which this machine does not reach it."""
+    monkeypatch.chdir(held)  # a socket's address is short
+    for name in ("INSULA_URL", "INSULA_KEY", "INSULA_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(SOCKET) as server:
+        write_server(held, Server(os.getpid(), "http://127.0.0.1:1"))
+        server.on("GET", "/apps", Answer([MADE]))
+        assert invoke("apps", "list", "--data", ".").code == ExitCode.OK
+    assert server.asked[0].headers["authorization"].startswith("Bearer insadm_")
 
 
 def test_a_folder_that_another_command_uses(invoke: Invoke, held: Path) -> None:

@@ -8,10 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from insula.cli.client import Client
 from insula.cli.failures import CommandFailed, ExitCode, usage
 from insula.cli.kept_keys import admin_key, find_key, read_server
-from insula.storage.lock import holder
+from insula.storage.lock import SOCKET, holder
+
+_LONGEST_ADDRESS = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,21 @@ async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
         raise usage("Which server?", "Give --data DIR, or set INSULA_URL and INSULA_KEY.")
     key = target.admin_key() if admin else target.key()
     async with _address(target) as url:
-        client = Client(url, key)
+        client = Client(url, key, _socket(target.data))
         try:
             yield client
         finally:
             await client.close()
+
+
+def _socket(data: Path | None) -> httpx.AsyncHTTPTransport | None:
+    """Return the way through the folder's socket file, which no firewall, proxy or address to
+    listen on can close; ``None`` where the kernel takes no path so long, or there is no such file.
+    """
+    path = None if data is None else data / SOCKET
+    if path is None or len(os.fsencode(path)) > _LONGEST_ADDRESS or not path.is_socket():
+        return None
+    return httpx.AsyncHTTPTransport(uds=str(path))
 
 
 @asynccontextmanager

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 FILE = "insula.lock"
+SOCKET = "insula.sock"
+"""Where the holder, if it serves, is reached by the commands of the same user."""
 _CONTENT_MAX = 4096
 
 
