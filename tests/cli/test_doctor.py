@@ -67,6 +67,12 @@ def test_a_port_in_use_and_a_bad_setting(
     monkeypatch.setenv("INSULA_PORT", "no")
     outcome = invoke("doctor", "--data", str(tmp_path), "--json")
     assert findings(outcome.out)["settings"][0] == "failed"
+    monkeypatch.delenv("INSULA_PORT")
+    monkeypatch.setenv("INSULA_EGRESS_ALLOW", "localhost:no")
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    verdict, detail = findings(outcome.out)["settings"]
+    assert verdict == "failed"
+    assert detail.startswith("INSULA_EGRESS_ALLOW: ")
 
 
 def test_a_folder_in_use_and_open_to_others(

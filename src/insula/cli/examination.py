@@ -13,12 +13,13 @@ from typing import Literal, get_args
 
 from pydantic import SecretStr
 
+from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.sandbox.walls import Wall, inspect
 from insula.cli.failures import CommandFailed
 from insula.cli.hosting import data_folder, settings_for
 from insula.cli.kept_keys import read_server
 from insula.engine.ports import Lane
-from insula.settings import Settings
+from insula.settings import Settings, SettingsError
 from insula.storage.lock import holder
 
 _SQLITE_NEEDED = (3, 35, 0)
@@ -81,8 +82,9 @@ def _folder(data: Path) -> Iterator[Finding]:
 def _settings(data: Path) -> Iterator[Finding]:
     try:
         settings = settings_for(data, make_key=False)
-    except CommandFailed as failure:
-        yield Finding("settings", "failed", failure.message)
+        EgressPolicy(settings.egress_allow)
+    except (CommandFailed, SettingsError) as failure:
+        yield Finding("settings", "failed", str(failure))
         return
     for name in Settings.model_fields:
         value = getattr(settings, name)

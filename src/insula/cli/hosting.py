@@ -67,6 +67,8 @@ async def hosted(data: Path, host: str | None, port: int | None) -> AsyncIterato
                 failure = error
     except (FolderLocked, NewerSchema, ForeignFile) as error:
         raise CommandFailed(str(error), ExitCode.CONFLICT) from error
+    except SettingsError as error:
+        raise usage(str(error)) from error
     if failure is not None:
         raise failure
 

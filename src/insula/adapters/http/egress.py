@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from insula.adapters.http.addresses import Address, is_public, parse_address, unwrapped
 from insula.engine.failures import StepFailure
+from insula.settings import SettingsError
 
 # Ports on which other protocols would take an HTTP request for their own commands, as browsers
 # refuse them too (https://fetch.spec.whatwg.org/#port-blocking).
@@ -87,6 +88,9 @@ class EgressPolicy:
 
     Entries: ``*``, ``host``, ``*.domain``, an address, a CIDR, each with ``:port`` if wanted.
     A host entry trusts that name, whatever it resolves to.
+
+    Raises:
+        SettingsError: an entry is none of these.
     """
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
@@ -98,7 +102,7 @@ class EgressPolicy:
         try:
             return _parse_rule(entry)
         except ValueError as error:
-            raise ValueError(f"INSULA_EGRESS_ALLOW: the entry {entry!r}: {error}") from error
+            raise SettingsError(f"INSULA_EGRESS_ALLOW: the entry {entry!r}: {error}") from error
 
     def also(self, *entries: str) -> "EgressPolicy":
         """Return a policy that allows these entries too."""
