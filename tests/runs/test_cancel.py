@@ -327,8 +327,9 @@ async def test_the_owner_cancels_what_callers_run(platform: Platform) -> None:
     assert (await platform.globex.ask("POST", path)).status_code == 404
     answer = await platform.acme.ok("POST", path, params={"scope": "callers"})
     assert answer == {"count": 1}
-    seen = await platform.globex.ok("GET", theirs)
+    seen = await platform.globex.ok("GET", theirs, params={"verbose": "all"})
     assert seen["status"] == "CANCELLED"
+    assert seen["cancellation"]["requested_by"] == "owner"
     assert (await platform.acme.ok("GET", own))["status"] == "RUNNING"
     assert await platform.acme.ok("POST", path) == {"count": 1}
     assert (await platform.acme.ok("GET", own))["status"] == "CANCELLED"

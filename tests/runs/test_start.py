@@ -139,7 +139,8 @@ async def test_the_owner_limits_each_caller(platform: Platform) -> None:
     path = f"/workflows/discover/{flow}/runs"
     refused = await platform.globex.ask("POST", path, {})
     assert refused.status_code == 429
-    assert (await platform.acme.run(flow, background=True))["status"] == "RUNNING"
+    for _ in range(2):  # itself it does not limit
+        assert (await platform.acme.run(flow, background=True))["status"] == "RUNNING"
     await platform.globex.ok("POST", f"{path}/{first['id']}/cancel")
     platform.gate("g").opened.set()
     assert (await platform.globex.discover(flow))["status"] == "COMPLETED"

@@ -46,6 +46,8 @@ Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
 Text = Annotated[str | None, Query(max_length=256)]
 
 _MOST_CANCELLED = 10_000
+OWNER = "owner"
+"""Who asked for a cancel, as callers see it, where the workflow's owner did."""
 
 
 def router(services: RunServices) -> APIRouter:
@@ -227,10 +229,9 @@ def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: b
         ) -> Response:
             """For the owner: cancels the runs of its callers, or all; answers how many."""
             await services.resolver.check_own(principal.app_id, workflow_id)
-            spared = principal.app_id if scope == "callers" else None
-            count = await cancel_workflow(
-                services, workflow_id, principal.key_id, callers_of=spared
-            )
+            count = await cancel_workflow(services, workflow_id, OWNER, callers_of=principal.app_id)
+            if scope == "all":
+                count += await cancel_workflow(services, workflow_id, principal.key_id)
             return json_answer({"count": count})
 
         @routes.delete(base + "/{run_id}", summary="Delete a run's data", responses=WRITES)
