@@ -52,7 +52,9 @@ class TestCancel:
         await settled()
         stage.cancel()
         run = await stage.end()
-        assert (run.statuses, run.ended.interruptions) == ({}, ())
+        assert run.statuses == {}
+        (told,) = run.ended.interruptions
+        assert (told.key, told.doing) == ("A", "code step, conditional: evaluating")
 
     async def test_a_resumed_step_that_did_not_get_to_run_is_cancelled(self) -> None:
         state = fold([StepStarted(1, "A", "code", attempt=1)])
@@ -178,6 +180,16 @@ class TestShutdown:
         with pytest.raises(asyncio.CancelledError):
             await stage.end()
         assert stage.state.steps["A"].end is None
+
+    async def test_a_cancel_that_nobody_asked_for_ends_nothing(self) -> None:
+        gates = Gates()
+        stage = Stage(code("A"), pause=gates).begin()
+        await settled()
+        stage.cancel(None)
+        with pytest.raises(asyncio.CancelledError):
+            await stage.end()
+        assert stage.state.steps["A"].end is None
+        assert stage.stop.kind == "shutdown"
 
 
 class TestFenced:

@@ -6,17 +6,19 @@ cancel from outside that comes in the meantime. Here only the outside cancels wh
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
 class Crew:
     """Tasks that are all stopped when one fails or asks for it, or when the owner is cancelled.
 
-    The owner is the task that makes the crew. ``errors`` are what tasks raised.
+    The owner is the task that makes the crew. ``errors`` are what tasks raised; ``interrupted`` is
+    called when a cancel comes from outside, before the tasks hear of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, interrupted: Callable[[], None] | None = None) -> None:
+        self._interrupted = interrupted
         self.errors: list[BaseException] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -72,6 +74,8 @@ class Crew:
                 await self._waiter
             except asyncio.CancelledError:
                 self._cancelled = True
+                if self._interrupted is not None:
+                    self._interrupted()
                 self.stop()
         if self.cancelled and not self._cancelled:
             # It has been asked for and not come out: here it does, not in what the owner does next.

@@ -31,6 +31,14 @@ def cancel_step(state: RunState, ports: Ports, key: str) -> list[Interruption]:
     return interruptions
 
 
+def interrupted_before(ports: Ports, key: str) -> list[Interruption]:
+    """Say what a step was doing that had not begun: its conditional was being asked."""
+    activity = ports.activities.pop(key, None)
+    if activity is None or not activity.parts:
+        return []
+    return [_interruption(key, activity, ports.clock())]
+
+
 def cancel_open_steps(state: RunState, ports: Ports) -> list[Interruption]:
     """End as CANCELLED what is left running by nobody."""
     left = [step.key for step in state.steps.values() if step.end is None]

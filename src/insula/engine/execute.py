@@ -18,6 +18,7 @@ from insula.engine.ending import (
     completed,
     end,
     end_at_rest,
+    interrupted_before,
 )
 from insula.engine.events import (
     Event,
@@ -65,7 +66,7 @@ class _Execution:
         self._plan = plan
         self._state = state
         self._ports = ports
-        self._crew = Crew()
+        self._crew = Crew(self._interrupted)
         self._frontier = Frontier({})
         self._failure: tuple[str | None, str | None] | None = None
         """Message and code of what ended the run."""
@@ -82,7 +83,7 @@ class _Execution:
                 self._crew.start(self._chain(key))
             await self._crew.finish()
             self._check_errors()
-            if self._crew.cancelled and self._ports.stop.kind == "shutdown":
+            if self._crew.cancelled and self._ports.stop.kind in (None, "shutdown"):
                 raise asyncio.CancelledError
         if stopped or self._crew.stopping:
             return self._stopped()
@@ -97,6 +98,10 @@ class _Execution:
                 self._failure = (step.error, step.code)
             stopping = stopping or step.status == "CANCELLED"
         return stopping or self._failure is not None
+
+    def _interrupted(self) -> None:
+        """Take a cancel that nobody asked for as what it is: the process is going down."""
+        self._ports.stop.kind = self._ports.stop.kind or "shutdown"
 
     def _check_errors(self) -> None:
         """Raise what says that the run is lost; any other error outside of a step is our defect."""
@@ -164,7 +169,10 @@ class _Execution:
         """Ask the conditional, then start or skip the step."""
         step = context.step
         if step.conditional and step.conditional.strip():
+            doing = context.activity.doing
+            context.activity.doing = f"{doing}, conditional"
             value = await context.condition(step.conditional)
+            context.activity.doing = doing  # not in a finally: a receipt still has to tell
             self._crew.check()
             if not truthy(value):
                 logs = context.all_logs(None)
@@ -245,8 +253,12 @@ class _Execution:
     def _cancelled(self, key: str) -> None:
         """Note what a running step was doing, and end it, unless the process only shuts down."""
         step = self._state.steps.get(key)
-        silent = self._fenced or self._ports.stop.kind == "shutdown"
-        if step is not None and step.end is None and not silent:
+        stop = self._ports.stop
+        silent = self._fenced or stop.kind == "shutdown"
+        silent = silent or (stop.kind is None and self._crew.cancelled)
+        if step is None and not silent:  # it has no entry, but its conditional was being asked
+            self._interruptions += interrupted_before(self._ports, key)
+        elif step is not None and step.end is None and not silent:
             self._interruptions += cancel_step(self._state, self._ports, key)
         self._ports.activities.pop(key, None)
 

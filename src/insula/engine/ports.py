@@ -250,10 +250,11 @@ class Stop:
     """Why a run's task is being cancelled; shared by a run and its children.
 
     ``cancel`` ends the run as CANCELLED, ``deadline`` as FAILED; ``shutdown`` ends nothing: the
-    journal stays as it is, and whoever recovers the run goes on.
+    journal stays as it is, and whoever recovers the run goes on. ``None``: nobody has asked; a task
+    that is cancelled all the same is so because the process is going down, which is ``shutdown``.
     """
 
-    kind: Literal["cancel", "deadline", "shutdown"] = "cancel"
+    kind: Literal["cancel", "deadline", "shutdown"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from insula.engine.events import Event, Interruption
 from insula.engine.execute import execute
 from insula.engine.failures import StepFailure
 from insula.engine.graph import plan
-from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Ports
+from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Ports, Stop
 from insula.engine.state import RunState
 from insula.errors import BadInput, FieldError, Unavailable
 from insula.kit import json
@@ -85,6 +85,7 @@ def _alone(step: dict[str, Any]) -> dict[str, Any]:
 def _ports(services: RunServices, app_id: str, recorder: _Listener) -> Ports:
     return Ports(
         run_id=new_id("run"),
+        stop=Stop("cancel"),
         app_id=app_id,
         recorder=recorder,
         sandbox=services.sandbox,
