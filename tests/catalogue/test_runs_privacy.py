@@ -88,6 +88,16 @@ async def test_receipts(whole: Platform) -> None:
     check(answer)
 
 
+async def test_a_receipt_tells_nothing_of_a_seen_step_s_settings(whole: Platform) -> None:
+    flow = await closed(whole, last="wait(gate)")
+    run = await ask(whole.globex, flow, background=True)
+    await whole.reached("gate")
+    path = f"/workflows/discover/{flow}/runs/{run['id']}"
+    answer = await whole.globex.ok("POST", f"{path}/cancel", params={"verbose": "all"})
+    (told,) = answer["cancellation"]["interrupted"]
+    assert (told["key"], told["doing"]) == ("last", "code step")
+
+
 @pytest.mark.parametrize("key", ["buried", "think", "memo", "tool", "nothing"])
 async def test_starts_at_what_is_not_seen_are_one_404(whole: Platform, key: str) -> None:
     flow = await closed(whole)

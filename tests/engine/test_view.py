@@ -9,7 +9,7 @@ from insula.engine.events import (
     UnitStarted,
 )
 from insula.engine.state import fold
-from insula.engine.view import call_view, output_view, step_view, usage_view
+from insula.engine.view import call_view, step_view, usage_view
 from insula.kit import json
 from insula.kit.json import Raw
 
@@ -21,16 +21,14 @@ def test_a_completed_step() -> None:
             StepEnded(3, "A", "COMPLETED", json.raw({"a": 1}), logs=json.raw([1])),
         ]
     )
-    assert output_view(state) == {
-        "A": {
-            "status": "COMPLETED",
-            "type": "code",
-            "key": "A",
-            "start": 1,
-            "end": 3,
-            "output": Raw(b'{"a":1}'),
-            "logs": Raw(b"[1]"),
-        }
+    assert step_view(state.steps["A"]) == {
+        "status": "COMPLETED",
+        "type": "code",
+        "key": "A",
+        "start": 1,
+        "end": 3,
+        "output": Raw(b'{"a":1}'),
+        "logs": Raw(b"[1]"),
     }
 
 

@@ -144,3 +144,25 @@ async def test_a_failing_step_stops_children_beside_it(platform: Platform) -> No
     limited = await platform.acme.run(outer, timeout=0.1)
     assert limited["error_code"] == "timeout"
     assert not await platform.rows("SELECT id FROM runs WHERE ended_at IS NULL")
+
+
+async def test_what_hidden_steps_give_to_a_child_is_hidden_with_it(platform: Platform) -> None:
+    public = await platform.acme.publish(code("z", "return 1"))
+    hidden = await platform.acme.publish(
+        child("o", public, "last", input={"note": "hush"}), code("last", "return 2"), open=False
+    )
+    run = await platform.globex.discover(hidden)
+    assert [one["id"] for one in await platform.globex.ok("GET", "/runs")] == [run["id"]]
+    shown = await platform.acme.publish(child("o", public), open=False)
+    run = await platform.globex.discover(shown)
+    assert (run["result"]["result"], run["result"]["output"]) == (1, {})
+    assert run["output"]["o"]["output"]["output"] == {}
+    below = f"/workflows/discover/{public}/runs/{run['result']['run_id']}"
+    assert (await platform.globex.ok("GET", below))["parent_run_id"] == run["id"]
+
+
+async def test_a_child_s_result_is_no_raw_answer(platform: Platform) -> None:
+    inner = await platform.acme.make(model("m", [{"text": "x"}]))
+    run = await platform.acme.run(await platform.acme.make(child("o", inner)))
+    assert run["result"]["result"]["message"] == "x"
+    assert "raw" not in run["result"]["result"]

@@ -106,6 +106,8 @@ async def test_verbose_shows_a_model_s_raw_answer(platform: Platform) -> None:
     (plain,) = await platform.acme.ok("GET", "/runs")
     (verbose,) = await platform.acme.ok("GET", "/runs", params={"verbose": "all"})
     assert "raw" not in plain["output"]["m"]["output"]
+    assert "raw" not in plain["result"]
+    assert "raw" in verbose["result"]
     shown = {**verbose["output"]["m"]["output"]}
     shown.pop("raw", None)
     assert shown == plain["output"]["m"]["output"]

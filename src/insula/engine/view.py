@@ -49,11 +49,6 @@ def call_view(call: CallState) -> dict[str, Any]:
     return view | {name: value for name, value in optional.items() if value is not None}
 
 
-def output_view(state: RunState) -> dict[str, Any]:
-    """Return the run's ``output``: every step that was started or skipped, by key."""
-    return {key: step_view(step) for key, step in state.steps.items()}
-
-
 def usage_view(state: RunState) -> dict[str, Any]:
     """Return ``{total, steps}`` in credits; of the steps, those that cost anything."""
     steps = {

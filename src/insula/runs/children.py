@@ -19,7 +19,7 @@ from insula.errors import InsulaError
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.runs.live import LiveRun
-from insula.runs.render import Sight, closed_to, run_output, shown_error, usage_of
+from insula.runs.render import Sight, closed_to, run_output, shown_error, shown_result, usage_of
 from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
 
@@ -118,7 +118,7 @@ def _output(child: LiveRun | Ended, sight: Sight, error: str | None) -> dict[str
         "origin": row.origin,
         "error": error,
         "usage": usage_of(row, state, sight),
-        "result": state.result,
+        "result": shown_result(state, sight),
         "output": run_output(state, sight),
         "date": iso(row.created_at),
     }

@@ -6,7 +6,7 @@ from typing import Any
 from insula.engine.document import Document
 from insula.engine.graph import outgoing
 from insula.engine.state import RunState, StepState
-from insula.engine.view import output_view, step_view, usage_view
+from insula.engine.view import step_view, usage_view
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import Raw
@@ -48,7 +48,7 @@ def run_members(
     erased = row.erased_at is not None and row.is_final and not state.steps
     shown: dict[str, Any] = {
         "id": row.id,
-        "result": state.result,
+        "result": shown_result(state, sight, verbose=verbose),
         "input": given,
         "output": {} if erased else run_output(state, sight, verbose=verbose),
         "status": row.status,
@@ -89,10 +89,18 @@ def run_bytes(
 
 def run_output(state: RunState, sight: Sight, *, verbose: bool = False) -> dict[str, Any]:
     """Return ``output``: every step that began or was skipped, as far as it is shown."""
-    if sight.visible is None:
-        views = output_view(state)
-        return views if verbose else {key: _plain(view) for key, view in views.items()}
-    return {key: shown_step(step, sight) for key, step in state.steps.items() if sight.sees(key)}
+    return {
+        key: shown_step(step, sight, verbose=verbose)
+        for key, step in state.steps.items()
+        if sight.sees(key)
+    }
+
+
+def shown_result(state: RunState, sight: Sight, *, verbose: bool = False) -> Any:
+    """Return the run's result: some step's output, of which no more is shown here than there."""
+    if state.result is None or state.result_key is None:
+        return None
+    return _shown_output(state.steps[state.result_key].type, state.result, sight, verbose=verbose)
 
 
 def shown_step(step: StepState, sight: Sight, *, verbose: bool = False) -> dict[str, Any]:
@@ -101,19 +109,32 @@ def shown_step(step: StepState, sight: Sight, *, verbose: bool = False) -> dict[
     if sight.visible is not None:
         view.pop("logs", None)
         view.pop("calls", None)
-    return view if verbose else _plain(view)
+    if "output" in view:
+        view["output"] = _shown_output(step.type, view["output"], sight, verbose=verbose)
+    return view
 
 
-def _plain(view: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what only ``verbose`` shows: a model's raw answer."""
-    output = view.get("output")
-    if view["type"] != "model" or output is None or b'"raw":' not in bytes(output):
-        return view
+def _shown_output(kind: str, output: Raw, sight: Sight, *, verbose: bool) -> Any:
+    """Leave out a model's raw answer, which only ``verbose`` shows, and of a closed workflow what
+    stands in its child runs' outputs, as if it were its own."""
+    closed = sight.visible is not None
+    if kind == "workflow" and closed:
+        change = _without_steps
+    elif kind == "model" and (closed or not verbose) and b'"raw":' in bytes(output):
+        change = _without_raw
+    else:
+        return output
     value = json.decode(output)
-    for answer in value if isinstance(value, list) else [value]:
-        if isinstance(answer, dict):
-            answer.pop("raw", None)
-    return {**view, "output": value}
+    return [change(answer) for answer in value] if isinstance(value, list) else change(value)
+
+
+def _without_steps(answer: dict[str, Any]) -> dict[str, Any]:
+    total = answer.get("usage", {}).get("total", 0)
+    return {**answer, "output": {}, "usage": {"total": total, "steps": {}}}
+
+
+def _without_raw(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "raw"}
 
 
 def usage_of(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
@@ -143,7 +164,8 @@ def _receipt(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
         {
             "key": i.key,
             **({"runs": list(i.path)} if i.path else {}),
-            "doing": i.doing,
+            # What follows the first colon tells of settings and of calls.
+            "doing": i.doing if sight.visible is None else i.doing.partition(":")[0],
             "for_ms": i.for_ms,
             "effect_possible": i.effect_possible,
         }

@@ -204,6 +204,6 @@ def _output(
         output["refusal"] = answer.refusal
     if context.address[0] is not None and context.tool is None:
         output["index"] = context.address[0]
-    if answer.raw is not None:
+    if answer.raw is not None and context.tool is None:  # a calling model has no use for it
         output["raw"] = dict(answer.raw)
     return json.raw(output)
