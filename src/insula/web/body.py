@@ -30,8 +30,8 @@ _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 def too_large(limit: int) -> TooLarge:
     """Make the 413 of a JSON body, which names the ways for more."""
     return TooLarge(
-        f"The body is over {limit:,} bytes. Send files as parts of multipart/form-data, "
-        "or make an upload link with POST /apps/{app_id}/files/uploads."
+        f"The body is over {limit:,} bytes. Send files as parts of multipart/form-data, or first "
+        "with POST /apps/{app_id}/files and then by id; upload links are not available yet."
     )
 
 
@@ -40,9 +40,12 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         TooLarge: it has more than ``limit`` bytes; refused by its announced length if it has one.
+        UnsupportedMedia: it is compressed.
         ClientDisconnect: the client went away.
     """
     for name, value in request.scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnsupportedMedia("Compressed bodies are not read here. Send it without encoding.")
         if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
             raise too_large(limit)
     pieces: list[bytes] = []

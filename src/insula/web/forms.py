@@ -1,6 +1,7 @@
 """Forms as they arrive: texts in memory, file parts on disk, everything under a limit."""
 
 import hashlib
+import logging
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ FIELDS = 1000
 FILES = 100
 _FILENAME = 255
 _PIECE = 1024 * 1024
+
+# It warns of every form that is wrong, which the caller is told and the log must not fill with.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,8 @@ async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         size += len(piece)
         if size > limit:
             raise TooLarge(
-                f"The form is over {limit:,} bytes. Make an upload link for each file with "
-                "POST /apps/{app_id}/files/uploads."
+                f"The form is over {limit:,} bytes. Send each file first with POST "
+                "/apps/{app_id}/files and then its id; upload links are not available yet."
             )
         if piece:
             yield piece
