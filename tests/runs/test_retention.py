@@ -181,6 +181,26 @@ async def test_children_are_as_strict_as_their_parents(platform: Platform) -> No
     assert is_erased(await platform.acme.ok("GET", f"/workflows/{inner}/runs/{row.id}"))
 
 
+@pytest.mark.parametrize("kept", [0, 900])
+async def test_a_child_s_data_stays_for_who_recovers_its_parent(
+    platform: Platform, kept: int
+) -> None:
+    inner = await platform.acme.make(code("z", "return 1"), retention=0)
+    outer = await platform.acme.make(child("o", inner, "last"), code("last", "wait(g)"))
+    run = await platform.acme.run(outer, background=True, retention=kept)
+    await platform.reached("g")
+    (below,) = await platform.rows("SELECT id FROM runs WHERE depth = 1")
+    path = f"/workflows/{inner}/runs/{below.id}"
+    assert await erase_due(platform.services) == 0
+    assert (await platform.acme.ok("GET", path))["result"] == 1
+    platform.gate("g").opened.set()
+    await platform.idle()
+    assert await erase_due(platform.services) == (1 if kept else 0)
+    assert is_erased(await platform.acme.ok("GET", path))
+    root = await platform.acme.ok("GET", f"/workflows/{outer}/runs/{run['id']}")
+    assert is_erased(root) == (kept == 0)
+
+
 async def test_a_run_is_deleted_with_what_is_below_it(platform: Platform) -> None:
     inner = await platform.acme.make(code("z", "wait(g)"))
     outer = await platform.acme.make(child("o", inner))

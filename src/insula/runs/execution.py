@@ -182,9 +182,12 @@ async def _store_end(
     files: list[str] = []
 
     def erase(connection: Connection) -> None:
-        files[:] = retention.erase(connection, [row.id], ended.at)
+        below = retention.due_below(connection, row.id, ended.at)
+        files[:] = retention.erase(connection, [row.id, *below], ended.at)
 
-    erased = columns["retention_due_at"] == ended.at
+    # A child's data stays until its root has ended: should the process die before the parent has
+    # stored what its child gave, whoever recovers it reads that again.
+    erased = columns["retention_due_at"] == ended.at and row.depth == 0
     stored = await log.end(ended, columns, erase if erased else None)
     if stored:
         for name, value in columns.items():

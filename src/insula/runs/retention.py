@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, delete, select, update
+from sqlalchemy import Connection, case, delete, exists, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from insula.files.repository import delete_run_files
@@ -50,17 +50,27 @@ class Erased(NamedTuple):
 
 
 def erase_due(connection: Connection, now: int, limit: int) -> Erased:
-    """Erase the data of up to ``limit`` runs that are due."""
+    """Erase the data of up to ``limit`` runs that are due; of children only when their root has
+    ended."""
+    root = runs.alias("root")
+    root_lives = exists().where(root.c.id == runs.c.root_id, root.c.ended_at.is_(None))
     due = list(
         connection.scalars(
             select(runs.c.id)
             .where(runs.c.erased_at.is_(None), runs.c.retention_due_at <= now)
-            .where(runs.c.ended_at.is_not(None))
+            .where(runs.c.ended_at.is_not(None), or_(runs.c.depth == 0, ~root_lives))
             .order_by(runs.c.retention_due_at)
             .limit(limit)
         )
     )
     return Erased(len(due), erase(connection, due, now) if due else [])
+
+
+def due_below(connection: Connection, root_id: str, now: int) -> list[str]:
+    """Return the ended runs below a root whose data is due, and was kept for the root alone."""
+    query = select(runs.c.id).where(runs.c.root_id == root_id, runs.c.depth > 0)
+    due = query.where(runs.c.erased_at.is_(None), runs.c.retention_due_at <= now)
+    return list(connection.scalars(due.where(runs.c.ended_at.is_not(None))))
 
 
 def erase(connection: Connection, run_ids: list[str], now: int) -> list[str]:
