@@ -130,6 +130,9 @@ async def test_a_run_whose_cancel_was_requested_starts_nothing(platform: Platfor
     }
     (told,) = run["cancellation"]["interrupted"]
     assert (told["key"], told["effect_possible"]) == ("b", True)
+    async with asyncio.timeout(5):  # what was offered to the queue is taken from it in its turn
+        while (await read(platform, flow, waiting))["ended_at"] is None:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.002)
     for other in (fresh, waiting):
         assert (await read(platform, flow, other))["status"] == "CANCELLED"
     assert platform.sandbox.evaluated == []
