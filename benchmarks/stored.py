@@ -22,8 +22,8 @@ from insula.runs.rows import COLUMNS, RunRow
 
 _BATCH = 5_000
 _PAGES = 100
-_LIVE_RATE = 300
-"""Light runs a second beside the erasing."""
+_LIVE_CALLERS = 1
+"""Callers of light runs beside the erasing: one makes about 300 a second."""
 
 
 def _row(app_id: str, workflow_id: str, version_id: str, due: int | None) -> RunRow:
@@ -109,7 +109,7 @@ async def measure(count: int) -> dict[str, Any]:
                 key,
                 json.dumps({**LIGHT_INPUT, "retention": -1}).encode(),
             )
-            before = await drive_apart(server.port, data, 4, 0.5, 3)
+            before = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, 3)
         with sqlite3.connect(folder / "insula.db") as raw:
             raw.execute("UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4")
         raw.close()
@@ -140,7 +140,7 @@ async def _erase(
     """Open the server on runs that are all due, and drive light runs beside the erasing."""
     async with serving(folder) as server:
         began = time.perf_counter()
-        beside = asyncio.create_task(drive_apart(server.port, data, 4, 0.2, 3))
+        beside = asyncio.create_task(drive_apart(server.port, data, _LIVE_CALLERS, 0.2, 3))
         while _left(folder) > 0:  # noqa: ASYNC110  another process erases
             await asyncio.sleep(0.1)
         seconds = time.perf_counter() - began

@@ -19,7 +19,8 @@ _log = structlog.get_logger(__name__)
 SWEEP_SECONDS = 1.0
 RECLAIM_SECONDS = 600.0
 _OFFERED = 1_000
-_ERASED_AT_ONCE = 200
+_ERASED_AT_ONCE = 100
+_REST = 4
 _REMOVED_AT_ONCE = 200
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -139,15 +140,22 @@ async def remove_old_rows(services: RunServices) -> None:
 
 
 async def erase_due(services: RunServices) -> int:
-    """Erase what is due, in batches that leave room for others between them; return how many."""
+    """Erase what is due, in batches; return how many.
+
+    While runs are live it rests after each batch for a multiple of what the batch took: the more
+    others ask of the database, the longer that is, and the more erasing gives way to them.
+    """
     total = 0
+    loop = asyncio.get_running_loop()
     while True:
+        begun = loop.time()
         unit = partial(retention.erase_due, now=now_ms(), limit=_ERASED_AT_ONCE)
         erased = await services.database.write(unit)
         await services.files.remove(erased.files)
         total += erased.runs
         if erased.runs < _ERASED_AT_ONCE:
             return total
+        await asyncio.sleep((loop.time() - begun) * (_REST if len(services.live) else 0))
 
 
 async def shut_down(services: RunServices) -> None:
