@@ -27,8 +27,7 @@ from benchmarks.client import percentile
 BESIDE = 16
 PENDING = "pending"
 _LONG = "iteration-1000"
-"""Takes a second of work until it is where it is cancelled: some are on their way together, and
-beside other runs there are fewer."""
+"""Takes a second of work until it is where it is cancelled: some are on their way together."""
 _TOGETHER = 4
 
 
@@ -90,23 +89,20 @@ class Bench:
         times.late += sum(a.tag == tag for a in self.loopback.arrivals[seen:])
 
     async def pending(self, samples: int) -> Times:
-        """Cancel runs that wait in the queue of a full house."""
+        """Cancel runs that wait in the queue of a house that is full already."""
         hangs = [http("busy", f"{self.loopback.url}/hang/{{{{input.tag}}}}")]
         path = f"workflows/{await self.caller.push(hangs)}/runs"
         times = Times()
-        for _ in range(2):
-            await self.caller.ok("POST", path, {"input": {"tag": "x"}, "background": True})
         for number in range(samples):
             body = {"input": {"tag": f"queued-{number}"}, "background": True}
             run = await self.caller.ok("POST", path, body)
             if run["status"] != "PENDING":
                 raise RuntimeError("the house is not full")
             await self._cancel(times, f"{path}/{run['id']}/cancel", f"queued-{number}")
-        await self.caller.ok("POST", "runs/cancel")
         return times
 
     @asynccontextmanager
-    async def company(self, count: int) -> AsyncIterator[None]:
+    async def company(self, count: int, asleep: bool = False) -> AsyncIterator[None]:
         """Keep so many other runs live: streaming, asking, sleeping and waiting ones."""
         url = self.loopback.url
         words = {"replies": [{"text": MANY_WORDS, "token_delay_ms": 20}]}
@@ -116,6 +112,7 @@ class Bench:
             code("await util.sleep(3600000)"),
             http("busy", f"{url}/hang/company"),
         )
+        alive = alive[2:] if asleep else alive
         ids = [await self.caller.push([{**step, "destinations": []}]) for step in alive]
         body = {"input": {"tag": "company"}, "background": True}
         for number in range(count):
@@ -132,14 +129,18 @@ async def measure(samples: int, kinds: str = "") -> dict[str, dict[str, float]]:
         for beside in (0, BESIDE):
             async with bench.company(beside):
                 for kind in wanted:
-                    label = f"{kind.name}, beside {beside} runs" if beside else kind.name
-                    few = beside and kind.name == _LONG
-                    count = max(1, samples // 10) if few else samples
-                    found[label] = (await bench.kind(kind, count)).figures()
-    if kinds in PENDING:
-        async with _bench({"INSULA_RUNS_MAX": "2", "INSULA_RUNS_SHARE": "1"}) as bench:
-            found[PENDING] = (await bench.pending(samples)).figures()
+                    found[_label(kind.name, beside)] = (await bench.kind(kind, samples)).figures()
+    for beside in (0, BESIDE) if kinds in PENDING else ():
+        # As many runs as there is room for: sleeping ones where the row is the idle one.
+        count = beside or 2
+        room = {"INSULA_RUNS_MAX": str(count), "INSULA_RUNS_SHARE": "1"}
+        async with _bench(room) as bench, bench.company(count, asleep=not beside):
+            found[_label(PENDING, beside)] = (await bench.pending(samples)).figures()
     return found
+
+
+def _label(name: str, beside: int) -> str:
+    return f"{name}, beside {beside} runs" if beside else name
 
 
 @asynccontextmanager
