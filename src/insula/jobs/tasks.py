@@ -1,0 +1,39 @@
+"""Short tasks with an owner: bounded in number, all ended when the owner closes."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Tasks:
+    """At most ``maximum`` tasks at once, none of which outlives ``close``.
+
+    Not a task group: what one of them raises must not end the others, and their owner is an object
+    that is opened and closed, not a block of code.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run it as a task; ``False``, and it never begins, where there is no room for it."""
+        if self._closed or len(self._running) >= self._maximum:
+            work.close()
+            return False
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return True
+
+    async def close(self) -> None:
+        """Cancel them all and wait until they have ended; nothing starts afterwards."""
+        self._closed = True
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
