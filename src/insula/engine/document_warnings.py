@@ -10,14 +10,15 @@ from insula.engine.document_words import Path, Problem, problem
 from insula.engine.scripts import SCOPE_NAMES, analyse
 from insula.engine.scripts_globals import GLOBALS
 from insula.engine.template import compile_template
+from insula.engine.triggers import is_trigger, trigger_problems
 
 
 def warnings(document: Document) -> list[Problem]:
     """Return what must be mended before a deploy.
 
     Scripts and templates that do not parse, references to steps that are not there or not before
-    this one, and empty settings. Of names that nobody declares only those count that are read like
-    a step, ``NAME.output``.
+    this one, empty settings, and triggers that cannot start a run. Of names that nobody declares
+    only those count that are read like a step, ``NAME.output``.
     """
     ancestry = Ancestry.of(document)
     found: list[Problem] = []
@@ -27,6 +28,7 @@ def warnings(document: Document) -> list[Problem]:
         found += _tool_problems(document, ancestry, place, path)
         for setting in settings(step):
             found += _setting_problems(setting, ancestry, step.key, path)
+    found += trigger_problems(document.steps)
     return found
 
 
@@ -38,6 +40,9 @@ def _tool_problems(
         if target is None:
             message = f'"{key[:40]}" is no step of this workflow; name one, or external:NAME'
             yield Problem((*path, *inner), "missing_step", message)
+        elif is_trigger(target):
+            message = f'"{key[:40]}" starts runs and cannot serve as a tool'
+            yield Problem((*path, *inner), "trigger", message)
         elif target.type in ("note", "input", "branch"):
             message = f'"{key[:40]}" is of type {target.type} and cannot serve as a tool'
             yield Problem((*path, *inner), "tool_type", message)

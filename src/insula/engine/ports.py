@@ -282,6 +282,8 @@ class Ports:
     new_id: Callable[[str], str]
     input: Raw = field(default_factory=lambda: Raw(b"{}"))
     variables: Raw = field(default_factory=lambda: Raw(b"{}"))
+    trigger: Raw | None = None
+    """What a trigger step tells, of a run that one started."""
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     stop: Stop = field(default_factory=Stop)
