@@ -103,7 +103,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # calls C alone
             )
         ends = time.monotonic() + _UP_WITHIN
         while True:
@@ -118,7 +118,7 @@ class PostgresServer:
                 return
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT ends every session and shuts down, SIGQUIT does so without a checkpoint."""
+        """Stop it: SIGINT ends every session first, SIGQUIT shuts nothing down."""
         if self._process is not None:
             self._process.send_signal(how)
             try:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete
 
 from insula.storage import counters, tables
 from insula.storage.sqlite import SqliteDatabase
+from insula.storage.sqlite_connection import driver
 
 
 def bump(app: str, workflow: str, status: str, origin: str = "ENDPOINT", delta: int = 1):
@@ -55,7 +56,7 @@ async def test_a_group_writes_each_counter_once(database: SqliteDatabase) -> Non
     statements: list[str] = []
 
     def listen(connection: Connection) -> None:
-        counters.driver(connection).set_trace_callback(statements.append)
+        driver(connection).set_trace_callback(statements.append)
 
     await asyncio.gather(
         database.submit(listen), *[database.submit(bump("a", "w", "RUNNING")) for _ in range(50)]

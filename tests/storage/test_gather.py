@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Sequence
 
@@ -81,11 +82,11 @@ async def test_where_nothing_can_be_stored_all_hear_of_it(database: SqliteDataba
 async def test_a_group_that_never_began_is_told_to_those_who_gathered(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(connection: Connection, raw: object) -> None:
-        raise driver(connection).OperationalError("no such thing")
+    def refuse(session: object, serial: bool) -> None:
+        raise sqlite3.OperationalError("no such thing")
 
     gathering: Gathering[str, int] = Gathering(database, store)
-    monkeypatch.setattr("insula.storage.sqlite_group._begin", refuse)
+    monkeypatch.setattr("insula.storage.group._begin", refuse)
     outcomes = await asyncio.gather(*map(gathering.write, "abc"), return_exceptions=True)
     assert {type(outcome).__name__ for outcome in outcomes} == {"OperationalError"}
     monkeypatch.undo()

@@ -143,7 +143,7 @@ async def test_units_through_sqlalchemy_and_nested_ones(database: SqliteDatabase
 async def test_too_many_waiting_units_are_refused(
     database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insula.storage.sqlite_writer.UNITS_WAITING_MAX", 3)
+    monkeypatch.setattr("insula.storage.writer.UNITS_WAITING_MAX", 3)
     taken, hold = threading.Event(), threading.Event()
 
     def block(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from insula.errors import InsulaError
 from insula.storage.database import Database
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 
 # A longer journal stays in its rows: writing it as one would hold the writer for too long.
 JOURNAL_MAX = 2 * 1024 * 1024

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, update
 from insula.errors import InsulaError
 from insula.kit.clock import now_ms
 from insula.storage.database import Database
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 from insula.storage.tables import nodes
 
 SECONDS = 6.0

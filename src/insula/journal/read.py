@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from insula.engine.events import Event, decode_events
 from insula.journal.store import expand
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 
 
 class Stored(NamedTuple):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from insula.storage.counters import bump
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 from insula.storage.tables import runs
 
 _ROWS_A_STATEMENT = 64

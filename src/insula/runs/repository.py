@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Select, bindparam, func, insert, or_, select,
 
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 from insula.storage.tables import nodes, run_data, run_events, runs
 
 assert tuple(column.name for column in runs.columns) == COLUMNS

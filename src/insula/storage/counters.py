@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, func, select
 
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 from insula.storage.tables import counters
 
 Key = tuple[str, str, str, str]

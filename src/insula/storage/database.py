@@ -25,8 +25,20 @@ class Database(Protocol):
         """
         ...
 
-    def submit(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
-        """Queue the unit for the next group without waiting; as ``write`` otherwise."""
+    def submit(self, unit: Callable[[Connection], T], fenced: bool = False) -> asyncio.Future[T]:
+        """Queue the unit for the next group without waiting; as ``write`` otherwise.
+
+        Units see what all units before them stored, and no other unit of any process runs beside
+        them; except that ``fenced`` ones, whose statements each hold by themselves, may.
+        """
+        ...
+
+    async def beside(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit at once and not in a group; each of its statements is a transaction.
+
+        For leases: what was sent is stored, even if this process stops in that moment. Where the
+        connection is lost the unit runs a second time, and the first may have been stored.
+        """
         ...
 
     async def read(self, query: Callable[[Connection], T]) -> T:

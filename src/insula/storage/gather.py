@@ -51,12 +51,14 @@ class Gathering(Generic[Item, Result]):
     """Stores items of one kind with ``store``, which returns a result for each, in order.
 
     ``store`` is a unit in all but its second argument. Where it fails for several items together,
-    each is stored again alone, so that the one at fault is the only one that hears of it.
+    each is stored again alone, so that the one at fault is the only one that hears of it. With
+    ``fenced``, ``store`` holds by itself beside units of other processes (``Database.submit``).
     """
 
-    def __init__(self, database: Database, store: Store[Item, Result]) -> None:
+    def __init__(self, database: Database, store: Store[Item, Result], fenced: bool = True) -> None:
         self._database = database
         self._store = store
+        self._fenced = fenced
         self._ready: deque[tuple[Item, Told[Result]]] = deque()
         self._unit: _Unit[Item, Result] | None = None
 
@@ -77,7 +79,7 @@ class Gathering(Generic[Item, Result]):
 
     def _send(self, unit: _Unit[Item, Result]) -> None:
         try:
-            future = self._database.submit(unit)
+            future = self._database.submit(unit, self._fenced)
         except InsulaError as error:
             while self._ready:
                 self._ready.popleft()[1](None, error)
@@ -109,7 +111,7 @@ class Gathering(Generic[Item, Result]):
         alone = _Unit(self._store, deque([one]))
         alone.taken.append(alone._ready.popleft())
         try:
-            future = self._database.submit(alone)
+            future = self._database.submit(alone, self._fenced)
         except InsulaError as error:
             one[1](None, error)
         else:

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from insula.storage.migrate import migrate
 from insula.storage.sqlite_connection import (
     BUSY_TIMEOUT_MS,
+    SqliteSession,
     Synchronous,
     create_file,
     driver,
     open_writer,
 )
 from insula.storage.sqlite_reader import Readers
-from insula.storage.sqlite_writer import Writer
+from insula.storage.writer import Writer
 
 T = TypeVar("T")
 
@@ -43,11 +44,11 @@ async def open_sqlite(
         ForeignFile: the file is not a database of this program.
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
-    engine, connection = await asyncio.to_thread(_open, path, synchronous)
-    return SqliteDatabase(path, engine, connection, readers)
+    session = await asyncio.to_thread(_open, path, synchronous)
+    return SqliteDatabase(path, session, readers)
 
 
-def _open(path: Path, synchronous: Synchronous) -> tuple[Engine, Connection]:
+def _open(path: Path, synchronous: Synchronous) -> SqliteSession:
     create_file(path)
     engine, connection = open_writer(path, synchronous)
     try:
@@ -56,20 +57,16 @@ def _open(path: Path, synchronous: Synchronous) -> tuple[Engine, Connection]:
         connection.close()
         engine.dispose()
         raise
-    return engine, connection
+    return SqliteSession(engine, connection)
 
 
 class SqliteDatabase:
     """One writer, many readers. Made by ``open_sqlite``."""
 
-    def __init__(self, path: Path, engine: Engine, connection: Connection, readers: int) -> None:
-        def closing() -> None:
-            connection.close()
-            engine.dispose()
-
+    def __init__(self, path: Path, session: SqliteSession, readers: int) -> None:
         self.path = path
         self._readers = Readers(path, readers)
-        self._writer = Writer(connection, closing)
+        self._writer = Writer(session)
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in the next group and return its value once the group is committed.
@@ -83,9 +80,13 @@ class SqliteDatabase:
         result: T = await self._writer.submit(unit)
         return result
 
-    def submit(self, unit: Callable[[Connection], T]) -> asyncio.Future[T]:
+    def submit(self, unit: Callable[[Connection], T], fenced: bool = False) -> asyncio.Future[T]:
         """Queue the unit for the next group, without waiting; as ``write`` otherwise."""
         return self._writer.submit(unit)
+
+    async def beside(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit as ``write`` does: there is one writer."""
+        return await self.write(unit)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query against what is committed, beside the writer, in one snapshot."""

@@ -1,4 +1,6 @@
-"""One SQLite connection: how it is opened, and which of its errors mean "not now"."""
+"""SQLite connections: how they are opened, which of their errors mean "not now", and the
+session of the one that writes.
+"""
 
 import os
 import sqlite3
@@ -86,6 +88,52 @@ def not_now(error: BaseException) -> Unavailable | None:
     if reason is None:
         return None
     return Unavailable(f"Nothing can be stored or read now: {reason}. Try again.", retry_after=1)
+
+
+class SqliteSession:
+    """The writer's connection and its transactions, as ``storage.session.Session``."""
+
+    def __init__(self, engine: Engine, connection: Connection) -> None:
+        self.connection = connection
+        self._engine = engine
+        self._raw = driver(connection)
+
+    def begin(self, serial: bool) -> None:
+        """Begin; there is one writer, so every transaction is ``serial``."""
+        self._raw.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit; what failed is not committed."""
+        self._raw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo, unless SQLite already has."""
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK")
+
+    def is_open(self) -> bool:
+        """Say whether a transaction is open."""
+        return self._raw.in_transaction
+
+    def settle(self, mark: str) -> bool:
+        """Never asked: a commit here is answered."""
+        raise NotImplementedError(mark)
+
+    def not_now(self, error: BaseException) -> Unavailable | None:
+        """Translate an error of the disk, the memory or a lock."""
+        return not_now(error)
+
+    def again(self, error: BaseException) -> bool:
+        """Nobody else writes: the same would happen."""
+        return False
+
+    def abort(self) -> None:
+        """Nothing here waits for anything far away."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+        self._engine.dispose()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
