@@ -228,6 +228,36 @@ idempotency = Table(
     Index("idempotency_by_age", "created_at"),
 )
 
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),  # whose runs it starts
+    Column("workflow_id", Text, nullable=False),
+    Column("step_key", Text),  # the trigger of the workflow that it comes from; null: made by hand
+    Column("version", Text),  # as callers name it; null: the latest
+    Column("from_step_key", Text),
+    Column("cron", Text),  # one of these three
+    Column("every", BigInteger),  # seconds, counted from anchor
+    Column("at", BigInteger),
+    Column("timezone", Text, nullable=False),
+    Column("anchor", BigInteger, nullable=False),
+    Column("missed", Text, nullable=False),
+    Column("input", LargeBinary),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("next_at", BigInteger),  # null: nothing is to come
+    Column("last_at", BigInteger),  # the last tick that was dealt with: it only rises
+    Column("last_run_id", Text),
+    Column("last_error", Text),
+    Column("runs", BigInteger, nullable=False, default=0),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("schedules_by_app", "app_id", "id"),
+    Index("schedules_by_workflow", "workflow_id", "step_key"),
+    Index("schedules_due", "next_at", "id", **_where("next_at IS NOT NULL")),
+)
+
 files = Table(
     "files",
     metadata,
