@@ -71,12 +71,17 @@ class Signals(Protocol):
         ...
 
 
+def is_subject(subject: str) -> bool:
+    """Say whether it is 1 to 8 words of letters, digits, ``_`` and ``-``, joined by dots."""
+    return _SUBJECT.fullmatch(subject) is not None
+
+
 def check_subject(subject: str) -> str:
     """Return the subject.
 
     Raises:
         ValueError: it is not words with dots between them.
     """
-    if _SUBJECT.fullmatch(subject) is None:
+    if not is_subject(subject):
         raise ValueError("a subject is 1 to 8 words of letters, digits, _ and -, joined by dots")
     return subject
