@@ -79,13 +79,14 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
         migrate(connection)
         before = shape(connection)
         broken = chain()[0]._replace(
-            number=2, statements=("CREATE TABLE extra (id TEXT)", "SELECT nothing FROM nowhere")
+            number=len(chain()) + 1,
+            statements=("CREATE TABLE extra (id TEXT)", "SELECT nothing FROM nowhere"),
         )
         monkeypatch.setattr("insula.storage.migrate.chain", lambda dialect: [*chain(), broken])
         with pytest.raises(Exception, match="nowhere"):
             migrate(connection)
         assert shape(connection) == before
-        assert version(connection) == 1
+        assert version(connection) == len(chain())
 
 
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE facts SET value = '99' WHERE name = 'schema_version'")
     raw.close()
-    with pytest.raises(NewerSchema, match=r"newer version of Insula: its schema is 99.*knows 1"):
+    with pytest.raises(NewerSchema, match=r"newer version of Insula: its schema is 99.*knows \d"):
         await open_sqlite(path)
 
 
