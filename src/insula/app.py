@@ -20,6 +20,7 @@ from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.models.providers import ModelProviders
 from insula.adapters.sandbox.pool import SandboxPool
+from insula.adapters.services.registry import ServiceRegistry
 from insula.apps import endpoints as apps_endpoints
 from insula.apps.actions import create_app
 from insula.apps.authenticate import Authenticator
@@ -206,6 +207,7 @@ def _services(
         http=http,
         models=models,
         files=files,
+        actions=ServiceRegistry({}),
         live=LiveRuns(settings.runs_max, settings.runs_share),
         queue=FairQueue(),
         group=group,
@@ -216,6 +218,7 @@ def _services(
             http_request=settings.timeout_http,
             model=settings.timeout_model,
             browser=settings.timeout_browser,
+            service=settings.timeout_service,
         ),
         limits=Limits(
             cpu=settings.sandbox_cpu,

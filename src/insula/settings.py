@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     timeout_model: Seconds = Field(600.0, description="Default limit of a model step.")
     timeout_code: Seconds = Field(300.0, description="Default limit of a code step.")
     timeout_browser: Seconds = Field(120.0, description="Default limit of a browser step.")
+    timeout_service: Seconds = Field(600.0, description="Default limit of a service step.")
     timeout_run: Seconds = Field(3600.0, description="Default limit of a whole run.")
     model_default: str | None = Field(
         None,

@@ -21,6 +21,7 @@ from insula.engine.ports import (
     ModelReply,
     ModelRequest,
     Ports,
+    ServiceCall,
 )
 from insula.kit import json
 from insula.kit.json import Raw
@@ -118,6 +119,23 @@ class ScriptedModels:
             return reply
         made = reply(request)
         return await made if isinstance(made, Awaitable) else made
+
+
+class ScriptedServices:
+    """Answers service calls from a function, which may be asynchronous, and remembers them."""
+
+    def __init__(self, answer: Callable[[ServiceCall], Any]) -> None:
+        self.calls: list[ServiceCall] = []
+        self._answer = answer
+
+    async def call(self, call: ServiceCall, activity: Activity) -> Raw:
+        """Answer; an effect is possible until then."""
+        self.calls.append(call)
+        activity.effect_possible = True
+        answer = self._answer(call)
+        output = await answer if isinstance(answer, Awaitable) else answer
+        activity.effect_possible = False
+        return json.raw(output)
 
 
 class NoChildren:

@@ -131,6 +131,8 @@ def seconds(step: AnyStep, defaults: Timeouts) -> float | None:
             return defaults.http_request if step.timeout is None else step.timeout
         case "browser":
             return defaults.browser if step.timeout is None else step.timeout
+        case "service":
+            return defaults.service if step.timeout is None else step.timeout
         case "code" | "model":
             return None
     return step.timeout

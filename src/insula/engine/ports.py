@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from insula.engine.events import Event, FinalStatus, Interruption
+from insula.engine.failures import StepFailure, plain
 from insula.kit.json import Raw
 
 Lane = Literal["quickjs", "v8"]
@@ -226,6 +227,41 @@ class Children(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceCall:
+    """One action of a service, its templates filled in: ``type`` and ``action`` as the contract
+    names them (``FILES``, ``DELETE_FILE``).
+
+    ``app_id`` is whose run it is, ``workflow_app_id`` whose workflow. ``idempotency_key`` is the
+    same in every attempt at this call.
+    """
+
+    app_id: str
+    workflow_app_id: str
+    run_id: str
+    type: str
+    action: str
+    input: Mapping[str, Any]
+    connection_id: str | None = None
+    idempotency_key: str = ""
+
+
+class Services(Protocol):
+    """Actions of services: files, collections, and those of third parties."""
+
+    async def call(self, call: ServiceCall, activity: Activity) -> Raw:
+        """Do it; return the step's output. Raises ``StepFailure``: ``not_available``, ``input``."""
+        ...
+
+
+class NoServices:
+    """Knows no service."""
+
+    async def call(self, call: ServiceCall, activity: Activity) -> Raw:
+        """Refuse."""
+        raise StepFailure(f"The service {plain(call.type, 100)} is not available", "not_available")
+
+
 class Recorder(Protocol):
     """Where the engine puts its events: the journal of a run that this process owns."""
 
@@ -265,6 +301,7 @@ class Timeouts:
     http_request: float = 60.0
     model: float = 600.0
     browser: float = 120.0
+    service: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +317,9 @@ class Ports:
     children: Children
     clock: Callable[[], int]
     new_id: Callable[[str], str]
+    services: Services = field(default_factory=NoServices)
+    workflow_app_id: str = ""
+    """Whose workflow it is; empty: the app's own."""
     input: Raw = field(default_factory=lambda: Raw(b"{}"))
     variables: Raw = field(default_factory=lambda: Raw(b"{}"))
     trigger: Raw | None = None

@@ -76,6 +76,8 @@ def _ports(
         sandbox=services.sandbox,
         http=services.http,
         models=services.models,
+        services=services.actions,
+        workflow_app_id=row.workflow_app_id,
         children=ChildRuns(row, stop, services.begin_child),
         stop=stop,
         clock=now_ms,

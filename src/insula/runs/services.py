@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 
 from insula.engine.failures import StepFailure
 from insula.engine.graph import Plan, plan
-from insula.engine.ports import ChildRequest, Http, Limits, Models, Sandbox, Stop, Timeouts
+from insula.engine.ports import (
+    ChildRequest,
+    Http,
+    Limits,
+    Models,
+    NoServices,
+    Sandbox,
+    Services,
+    Stop,
+    Timeouts,
+)
 from insula.files.resolve import FileInputs
 from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
@@ -44,6 +54,8 @@ class RunServices:
     token: str
     creating: Gathering[NewRun, None]
     """Inserts runs, those that arrive together with the same statements."""
+    actions: Services = field(default_factory=NoServices)
+    """What *service* steps call."""
     metrics: RunMetrics = field(default_factory=RunMetrics)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)

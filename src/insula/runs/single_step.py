@@ -91,6 +91,7 @@ def _ports(services: RunServices, app_id: str, recorder: _Listener) -> Ports:
         sandbox=services.sandbox,
         http=services.http,
         models=services.models,
+        services=services.actions,
         children=_NoChildren(),
         clock=now_ms,
         new_id=new_id,

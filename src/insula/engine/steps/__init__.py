@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from insula.engine.context import Result, StepContext
-from insula.engine.steps import branch, code, http_request, input_, later, model, workflow
+from insula.engine.steps import branch, code, http_request, input_, later, model, service, workflow
 
 KINDS: Final[dict[str, Callable[[StepContext], Awaitable[Result]]]] = {
     "input": input_.run,
@@ -14,6 +14,6 @@ KINDS: Final[dict[str, Callable[[StepContext], Awaitable[Result]]]] = {
     "model": model.run,
     "workflow": workflow.run,
     "browser": later.run,
-    "service": later.run,
+    "service": service.run,
 }
 """Every type that runs; notes never do."""

@@ -1,4 +1,4 @@
-"""*browser* and *service*: they are known, and not available yet."""
+"""*browser*: it is known, and not available yet."""
 
 from insula.engine.context import Result, StepContext
 from insula.engine.failures import StepFailure

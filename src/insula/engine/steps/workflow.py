@@ -75,6 +75,15 @@ async def child_input(context: StepContext, given: Any) -> Raw:
     """Fill the child's input in. Called as a tool, the model's arguments are the input."""
     if context.scope.args is not None:
         return context.scope.args
+    return await filled_object(context, given, "The child's input")
+
+
+async def filled_object(context: StepContext, given: Any, what: str) -> Raw:
+    """Fill in an object, or a template or JSON text that yields one; nothing gives an empty one.
+
+    Raises:
+        StepFailure: it yields something else; names it as ``what``.
+    """
     if given is None or given == "":
         return Raw(b"{}")
     renderer = context.renderer()
@@ -82,20 +91,20 @@ async def child_input(context: StepContext, given: Any) -> Raw:
     await renderer.evaluate()
     filled = json.raw(renderer.filled_tree(tree))
     if isinstance(given, str):
-        return _object_in(filled)
+        return _object_in(filled, what)
     return filled
 
 
-def _object_in(value: Raw) -> Raw:
-    """Accept an input that is JSON text of an object as well as the object."""
+def _object_in(value: Raw, what: str) -> Raw:
+    """Accept what is JSON text of an object as well as the object."""
     decoded = json.decode(value)
     if isinstance(decoded, str):
         try:
             decoded = json.decode(decoded) if decoded.strip() else {}
         except json.InvalidJson as error:
-            raise StepFailure("The child's input is text but not JSON", "input") from error
+            raise StepFailure(f"{what} is text but not JSON", "input") from error
     if decoded is None:
         return Raw(b"{}")
     if not isinstance(decoded, dict):
-        raise StepFailure("The child's input must be an object", "input")
+        raise StepFailure(f"{what} must be an object", "input")
     return json.raw(decoded)
