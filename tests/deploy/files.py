@@ -29,7 +29,8 @@ def unit(name: str) -> dict[str, dict[str, list[str]]]:
             sections[section] = {}
             continue
         setting, equals, value = line.partition("=")
-        assert section and equals and re.fullmatch(r"[A-Z]\w+", setting), f"{name}:{number}: {line}"
+        known = section and equals and re.fullmatch(r"[A-Z]\w+", setting)
+        assert known, f"{name}:{number}: {line}"
         sections[section].setdefault(setting, []).append(value)
     return sections
 
