@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _MIB = 1024 * 1024
 _DAY = 24 * 60 * 60
+_BROKERS = ("nats://", "tls://")
 
 Network = IPv4Network | IPv6Network
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -100,6 +101,10 @@ class Settings(BaseSettings):
         None, description="Script of the `mock` model provider, for all steps that bring none."
     )
 
+    cluster_url: SecretStr | None = Field(
+        None, description="Brokers of the cluster, `nats://…`, by comma; unset: a node alone."
+    )
+
     @field_validator("cors_origins", "egress_allow", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -112,6 +117,14 @@ class Settings(BaseSettings):
     def _networks(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
             return tuple(ip_network(part, strict=False) for part in value)
+        return value
+
+    @field_validator("cluster_url")
+    @classmethod
+    def _brokers(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = [part.strip() for part in value.get_secret_value().split(",")] if value else []
+        if any(not part.startswith(_BROKERS) for part in parts):
+            raise ValueError("must be nats:// or tls:// addresses, with commas between them")
         return value
 
     @field_validator("public_url")
