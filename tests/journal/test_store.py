@@ -6,8 +6,10 @@ from tests.journal.rows import TOKEN, create, event_rows, run_row, steal
 
 from insula.journal import store
 from insula.journal.store import Batch, Ending, SomeFenced, compress, expand
+from insula.storage.rows import update_text
 from insula.storage.sqlite import SqliteDatabase
 from insula.storage.sqlite_connection import driver
+from insula.storage.tables import runs
 
 
 def batch(run_id: str, previous: int = 0) -> Batch:
@@ -69,7 +71,9 @@ async def test_a_column_that_does_not_exist_is_refused(database: SqliteDatabase)
 
 async def test_the_fence_is_found_by_index(database: SqliteDatabase) -> None:
     def plan(connection: Connection) -> str:
-        text = "EXPLAIN QUERY PLAN " + store._advance_text((), 8)
+        text = "EXPLAIN QUERY PLAN " + update_text(
+            runs, ("id", "seq"), ("seq", "updated_at"), 8, store._OURS
+        )
         rows = driver(connection).execute(text, [1] * 33).fetchall()
         return "\n".join(row[3] for row in rows)
 

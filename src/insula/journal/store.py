@@ -7,7 +7,6 @@ where this process left it, and that has not ended.
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -15,12 +14,15 @@ from sqlalchemy import Connection
 
 from insula.storage.counters import bump
 from insula.storage.dialect import driver
-from insula.storage.tables import runs
+from insula.storage.rows import delete_rows, insert_rows, parts, update_rows
+from insula.storage.tables import run_data, run_events, runs
 
-_ROWS_A_STATEMENT = 64
 _WORTH_COMPRESSING = 4096
-_COLUMNS = frozenset(runs.c.keys())
 _NO_COLUMNS: tuple[str, ...] = ()
+_MATCHED = ("id", "seq")
+_ALWAYS = ("seq", "updated_at")
+_OURS = "runs.owner = ? AND runs.ended_at IS NULL"
+_REPLACE = "ON CONFLICT (run_id) DO UPDATE SET events = excluded.events"
 
 
 class Counted(NamedTuple):
@@ -71,12 +73,11 @@ def append(connection: Connection, token: str, batches: Sequence[Batch]) -> list
         SomeFenced: some of several were, and everything is to be undone.
     """
     stored: list[bool] = []
-    for start in range(0, len(batches), _ROWS_A_STATEMENT):
-        some = batches[start : start + _ROWS_A_STATEMENT]
+    for some in parts(connection, batches):
         rows = [(one.run_id, one.previous, one.last, one.at) for one in some]
         ours = _advance(connection, token, _NO_COLUMNS, rows)
         if ours:
-            _insert_rows(connection, some)
+            _insert_events(connection, some)
         stored += [ours] * len(some)
     return stored
 
@@ -89,9 +90,7 @@ def end(connection: Connection, token: str, endings: Sequence[Ending]) -> list[b
     """
     ended: dict[str, bool] = {}
     for names, group in groupby(sorted(endings, key=_names), _names):
-        alike = list(group)
-        for start in range(0, len(alike), _ROWS_A_STATEMENT):
-            some = alike[start : start + _ROWS_A_STATEMENT]
+        for some in parts(connection, list(group)):
             ours = _end_alike(connection, token, names, some)
             ended |= {ending.batch.run_id: ours for ending in some}
     return [ended[ending.batch.run_id] for ending in endings]
@@ -130,39 +129,28 @@ def _advance(
     The number of rows written says whether it does, which is as good as always. To ask for which
     ones would cost every group, so where it did not for some, each is stored again alone.
     """
-    cursor = driver(connection).execute(
-        _advance_text(names, len(rows)), [value for row in rows for value in row] + [token]
-    )
-    if cursor.rowcount == len(rows):
+    assigned = (*_ALWAYS, *names)
+    written = update_rows(connection, runs, _MATCHED, assigned, rows, _OURS, (token,))
+    if written == len(rows):
         return True
     if len(rows) == 1:
         return False
     raise SomeFenced
 
 
-def _insert_rows(connection: Connection, batches: Sequence[Batch]) -> None:
+def _insert_events(connection: Connection, batches: Sequence[Batch]) -> None:
     if batches:
-        values: list[object] = []
-        for one in batches:
-            values += (one.run_id, one.last, one.events)
-        driver(connection).execute(_insert_text(len(batches)), values)
+        rows = [(one.run_id, one.last, one.events) for one in batches]
+        insert_rows(connection, run_events, ("run_id", "seq", "events"), rows)
 
 
 def _replace_journals(connection: Connection, endings: Sequence[Ending]) -> None:
     """Put each whole journal in its run's data and delete its rows."""
-    raw = driver(connection)
-    whole: list[object] = []
-    obsolete: list[str] = []
-    for ending in endings:
-        if ending.journal is not None:
-            whole += (ending.batch.run_id, ending.journal)
-            if ending.rows:
-                obsolete.append(ending.batch.run_id)
-    if whole:
-        raw.execute(_journal_text(len(whole) // 2), whole)
-    if obsolete:
-        raw.execute(_delete_text(len(obsolete)), obsolete)
-    _insert_rows(connection, [ending.batch for ending in endings if ending.journal is None])
+    whole = [(one.batch.run_id, one.journal) for one in endings if one.journal is not None]
+    insert_rows(connection, run_data, ("run_id", "events"), whole, _REPLACE)
+    obsolete = [one.batch.run_id for one in endings if one.journal is not None and one.rows]
+    delete_rows(connection, run_events, "run_id", obsolete)
+    _insert_events(connection, [one.batch for one in endings if one.journal is None])
 
 
 def _find_counted(connection: Connection, ending: Ending) -> Counted | None:
@@ -180,44 +168,6 @@ def _find_counted(connection: Connection, ending: Ending) -> Counted | None:
 
 def _names(ending: Ending) -> tuple[str, ...]:
     return tuple(ending.columns)
-
-
-@lru_cache(1024)
-def _advance_text(names: tuple[str, ...], rows: int) -> str:
-    unknown = set(names) - _COLUMNS
-    if unknown:
-        raise ValueError(f"The table of runs has no column {sorted(unknown)}.")
-    assignments = "".join(
-        f", {name} = v.column{number}" for number, name in enumerate(names, start=5)
-    )
-    return (
-        f"UPDATE runs SET seq = v.column3, updated_at = v.column4{assignments}"  # noqa: S608  # names of columns alone
-        f" FROM (VALUES {_values(rows, 4 + len(names))}) AS v"
-        " WHERE runs.id = v.column1 AND runs.owner = ? AND runs.seq = v.column2"
-        " AND runs.ended_at IS NULL"
-    )
-
-
-@lru_cache(128)
-def _insert_text(rows: int) -> str:
-    return f"INSERT INTO run_events (run_id, seq, events) VALUES {_values(rows, 3)}"  # noqa: S608  # placeholders alone
-
-
-@lru_cache(128)
-def _journal_text(rows: int) -> str:
-    return (
-        f"INSERT INTO run_data (run_id, events) VALUES {_values(rows, 2)}"  # noqa: S608  # placeholders alone
-        " ON CONFLICT (run_id) DO UPDATE SET events = excluded.events"
-    )
-
-
-@lru_cache(128)
-def _delete_text(rows: int) -> str:
-    return f"DELETE FROM run_events WHERE run_id IN {_values(1, rows)}"  # noqa: S608  # placeholders alone
-
-
-def _values(rows: int, columns: int) -> str:
-    return ", ".join(["(" + ", ".join(["?"] * columns) + ")"] * rows)
 
 
 def compress(journal: bytes) -> bytes:

@@ -1,21 +1,19 @@
 """The SQL of runs. Units and queries are plain functions of a connection."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, func, insert, or_, select, update
 
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
-from insula.storage.dialect import driver
+from insula.storage.rows import insert_rows
 from insula.storage.tables import nodes, run_data, run_events, runs
 
 assert tuple(column.name for column in runs.columns) == COLUMNS
 
 GRACE_MS = 1_000
 """A lease counts as lapsed so long after its expiry."""
-_ROWS_A_STATEMENT = 64
 _INSERT_EVENTS = insert(run_events)
 _BY_ID = select(runs).where(runs.c.id == bindparam("run_id"))
 _DATA = select(run_data.c.input, run_data.c.draft).where(run_data.c.run_id == bindparam("run_id"))
@@ -56,13 +54,9 @@ class NewRun(NamedTuple):
 
 def create_many(connection: Connection, made: Sequence[NewRun]) -> list[None]:
     """Insert runs with a handful of statements, however many there are."""
-    raw = driver(connection)
-    for start in range(0, len(made), _ROWS_A_STATEMENT):
-        some = made[start : start + _ROWS_A_STATEMENT]
-        rows = [value for new in some for value in new.row.values()]
-        raw.execute(_insert_text("runs", COLUMNS, len(some)), rows)
-        data = [value for new in some for value in (new.row.id, new.input, new.draft)]
-        raw.execute(_insert_text("run_data", ("run_id", "input", "draft"), len(some)), data)
+    insert_rows(connection, runs, COLUMNS, [tuple(new.row.values()) for new in made])
+    data = [(new.row.id, new.input, new.draft) for new in made]
+    insert_rows(connection, run_data, ("run_id", "input", "draft"), data)
     for row, _, _, events in made:
         if events is not None:
             row_of_events = {"run_id": row.id, "seq": row.seq, "events": events}
@@ -70,13 +64,6 @@ def create_many(connection: Connection, made: Sequence[NewRun]) -> list[None]:
         if not row.hidden:
             counters.bump(connection, row.app_id, row.workflow_id, row.status, row.origin, 1)
     return [None] * len(made)
-
-
-@lru_cache(256)
-def _insert_text(table: str, columns: tuple[str, ...], rows: int) -> str:
-    places = f"({', '.join('?' * len(columns))})"
-    values = ", ".join([places] * rows)
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"  # noqa: S608  # constants
 
 
 def find(connection: Connection, run_id: str) -> RunRow | None:

@@ -1,19 +1,32 @@
 """How many runs there are, per app, workflow, status and origin: changed in the commit that
 changes the rows, so that no list ever counts.
+
+Processes that share a database count in slots of their own, so that they do not wait for each
+other's commits; a count is the sum.
 """
 
 from collections.abc import Collection
 
 from sqlalchemy import Connection, func, select
 
-from insula.storage.dialect import driver
+from insula.storage.rows import insert_rows
 from insula.storage.tables import counters
 
 Key = tuple[str, str, str, str]
 Bumps = dict[Key, int]
 
 _INFO = "counters"
-_ROWS_A_STATEMENT = 500
+_SLOT = "counter_slot"
+_COLUMNS = ("app_id", "workflow_id", "status", "origin", "slot", "count")
+_ADD = (
+    "ON CONFLICT (app_id, workflow_id, status, origin, slot)"
+    " DO UPDATE SET count = counters.count + excluded.count"
+)
+
+
+def use_slot(connection: Connection, slot: int) -> None:
+    """Count in this slot on this connection; without it, in slot 0."""
+    connection.info[_SLOT] = slot
 
 
 def bump(
@@ -71,16 +84,7 @@ def flush(connection: Connection) -> None:
     if not bumps:
         return
     connection.info[_INFO] = {}
-    changed = [(*key, delta) for key, delta in bumps.items() if delta]
-    for start in range(0, len(changed), _ROWS_A_STATEMENT):
-        rows = changed[start : start + _ROWS_A_STATEMENT]
-        driver(connection).execute(_upsert(len(rows)), [value for row in rows for value in row])
-
-
-def _upsert(rows: int) -> str:
-    values = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
-    return (
-        f"INSERT INTO counters (app_id, workflow_id, status, origin, count) VALUES {values}"  # noqa: S608  # placeholders alone
-        " ON CONFLICT (app_id, workflow_id, status, origin)"
-        " DO UPDATE SET count = count + excluded.count"
-    )
+    slot = connection.info.get(_SLOT, 0)
+    # In order, so that two processes in one slot do not wait for each other crosswise.
+    changed = [(*key, slot, delta) for key, delta in sorted(bumps.items()) if delta]
+    insert_rows(connection, counters, _COLUMNS, changed, _ADD)

@@ -17,11 +17,14 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     text,
 )
+from sqlalchemy import Text as AnyText
 
 metadata = MetaData()
+
+Text = AnyText().with_variant(AnyText(collation="C"), "postgresql")
+"""Compared byte by byte on both databases, so that ids sort by their time."""
 
 _UNUSUAL = "('FAILED', 'CANCELLED', 'SKIPPED')"
 
@@ -200,6 +203,7 @@ counters = Table(
     Column("workflow_id", Text, primary_key=True),
     Column("status", Text, primary_key=True),
     Column("origin", Text, primary_key=True),
+    Column("slot", Integer, primary_key=True),  # of the process that counted
     Column("count", BigInteger, nullable=False, default=0),
     sqlite_with_rowid=False,
 )
