@@ -1,0 +1,141 @@
+import time
+from itertools import pairwise
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from insula.engine.masking import MASK, Masker
+from insula.kit import json
+from insula.kit.json import Raw
+
+SECRET = 'pä"ss\\w/ord 😀!'
+WAYS = {
+    "as it is": SECRET,
+    "JSON": json.encode(SECRET).decode()[1:-1],
+    "JSON in ASCII": "".join(
+        f"\\u{unit:04x}" for unit in memoryview(SECRET.encode("utf-16-le")).cast("H")
+    ),
+    "half of it escaped": SECRET.replace("\\", "\\\\").replace('"', '\\"').replace("s", "\\u0073"),
+    "JSON with slashes": json.encode(SECRET).decode()[1:-1].replace("/", "\\/"),
+    "JSON in JSON": json.encode(json.encode(SECRET).decode()[1:-1]).decode()[1:-1],
+    "a URL": quote(SECRET, safe=""),
+    "a path": quote(SECRET),
+    "a form": quote_plus(SECRET),
+    "lower case": quote(SECRET).replace("%C3", "%c3").replace("%F0", "%f0"),
+}
+
+
+@pytest.mark.parametrize("written", WAYS.values(), ids=list(WAYS))
+def test_a_value_is_covered_however_it_is_written(written: str) -> None:
+    masker = Masker([SECRET])
+    text = f"before {written} after"
+    assert masker.text(text) == f"before {MASK} after"
+    for cut in range(len(text) + 1):
+        stream = masker.stream()
+        pieces = [stream.feed(text[:cut]), stream.feed(text[cut:]), stream.finish()]
+        assert "".join(pieces) == f"before {MASK} after"
+    stream = masker.stream()
+    assert "".join([*map(stream.feed, text), stream.finish()]) == f"before {MASK} after"
+
+
+def test_what_can_not_begin_a_value_is_not_held_back() -> None:
+    stream = Masker(["sk-live-1234", "sk-test-5678"]).stream()
+    assert stream.feed("The key is s") == "The key is "
+    assert stream.feed("mall, and sk-") == "small, and "
+    assert stream.feed("live") == ""
+    assert stream.feed("-1235. \\") == "sk-live-1235. "
+    assert stream.feed("x%") == "\\x"
+    assert stream.finish() == "%"
+
+
+def test_values_that_overlap_are_one_and_neighbours_are_two() -> None:
+    masker = Masker(["abcdefghij", "ghijklmnop", "abcdefgh", "cdefghij"])
+    assert masker.text("xabcdefghijklmnopx") == f"x{MASK}x"
+    assert masker.text("abcdefghabcdefgh") == MASK + MASK
+    assert masker.text("abcdefghi") == MASK + "i"
+
+
+def test_values_that_are_too_short_are_none() -> None:
+    assert not Masker(["short", "1234567"])
+    assert Masker(["short"]).text("short") == "short"
+
+
+LETTERS = 'ab\\u0061%2/"'
+TEXTS = st.text(LETTERS, max_size=60)
+
+
+@given(st.lists(st.text("ab\\%/", min_size=8, max_size=12), min_size=1, max_size=5), st.data())
+@settings(max_examples=200)
+def test_a_stream_is_covered_like_the_whole(values: list[str], data: st.DataObject) -> None:
+    masker = Masker(values)
+    text = "".join(
+        data.draw(st.lists(st.one_of(TEXTS, st.sampled_from(values)), min_size=1, max_size=4))
+    )
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    stream = masker.stream()
+    pieces = [stream.feed(text[start:end]) for start, end in pairwise([0, *cuts, len(text)])]
+    whole = masker.text(text)
+    assert "".join([*pieces, stream.finish()]) == whole
+    assert not any(value in whole for value in values)
+
+
+@given(st.lists(st.text("ab", min_size=8, max_size=12), min_size=1, max_size=6), st.text("ab"))
+@settings(max_examples=200)
+def test_every_value_is_found_wherever_it_stands(values: list[str], text: str) -> None:
+    covered = [False] * len(text)
+    for value in values:
+        for at in range(len(text) - len(value) + 1):
+            if text.startswith(value, at):
+                covered[at : at + len(value)] = [True] * len(value)
+    found = [False] * len(text)
+    for start, end in Masker(values).spans(text.encode()):
+        found[start:end] = [True] * (end - start)
+    assert found == covered
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{"a":"12345678","b":12345678,"c":1.5}', '{"a":"•••","b":"•••","c":1.5}'),
+        ('{"12345678":[1,{"x":"a\\u003112345678"}]}', '{"•••":[1,{"x":"a1•••"}]}'),
+        ("123456789", '"•••"'),
+        ('["\\u0031\\u0032345678",true,null]', '["•••",true,null]'),
+        ("[12345678", '"[•••"'),
+    ],
+)
+def test_json_stays_json(before: str, after: str) -> None:
+    assert bytes(Masker(["12345678"]).json(Raw(before.encode()))).decode() == after
+
+
+def test_a_value_that_looks_like_structure_harms_none() -> None:
+    text = Raw(b'{"a":1,"b":2,"c":",\\"b\\":2,\\""}')
+    masked = json.decode(Masker([',"b":2,"']).json(text))
+    assert masked == {"a": 1, "b": 2, "c": MASK}
+
+
+def test_json_that_holds_no_value_is_the_same_object() -> None:
+    text = Raw(b'{"a":1.0}')
+    assert Masker(["12345678"]).json(text) is text
+
+
+def test_many_values_and_much_data_are_no_matter() -> None:
+    values = [f"sk-live-{number:032x}" for number in range(1000)]
+    masker = Masker(values)
+    quiet = (b"nothing to be seen here, and no sk-live key either %41\\n" * 100_000)[: 5 << 20]
+    loud = b"sk-live-" * (5 << 17)
+    begun = time.process_time()
+    assert masker.spans(quiet) == []
+    assert masker.data(quiet[:-40] + values[7].encode()).endswith(MASK.encode())
+    assert time.process_time() - begun < 8
+    begun = time.process_time()
+    assert masker.spans(loud) == []
+    assert time.process_time() - begun < 8
+
+
+def test_values_that_repeat_themselves_are_no_matter() -> None:
+    masker = Masker(["a" * length for length in range(8, 260)])
+    begun = time.process_time()
+    assert masker.spans(b"a" * (1 << 20)) == [(0, 1 << 20)]
+    assert time.process_time() - begun < 5
