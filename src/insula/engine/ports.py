@@ -8,11 +8,14 @@ Failures of the work itself are ``StepFailure``. Whatever may have an effect out
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from insula.engine.events import Event, FinalStatus, Interruption
 from insula.engine.failures import StepFailure, plain
 from insula.kit.json import Raw
+
+if TYPE_CHECKING:
+    from insula.engine.secrets import Secrets
 
 Lane = Literal["quickjs", "v8"]
 
@@ -57,6 +60,8 @@ class HttpRequest:
     timeout: float = 60.0
     idempotency_key: str | None = None
     max_bytes: int = 64 * 1024 * 1024
+    secrets: "Secrets | None" = field(default=None, repr=False)
+    """What puts the values in where the request leaves; until then it holds their handles."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ class _Hop:
     headers: Headers
     body: bytes | None
 
+    def parts(self) -> list[bytes]:
+        """Return everything of it that a server would get to see."""
+        return [str(self.url).encode(), *(value for _, value in self.headers), self.body or b""]
+
     def core(self) -> httpcore2.Request:
         scheme, host, port = origin_of(self.url)
         headers = [(b"Host", self.url.netloc), *self.headers]
@@ -98,7 +102,8 @@ class HttpClient:
             StepFailure: ``input`` (a URL, method or header that cannot be sent), ``egress``,
                 ``dns``, ``refused``, ``tls``, ``timeout``, ``network``, ``limit_output``.
         """
-        url = parse_url(request.url)
+        secrets = request.secrets
+        request, url = _revealed(request)
         hop = _Hop(check_method(request.method), url, build_headers(request, url), request.body)
         exchange: Exchange | None = None
         try:
@@ -113,6 +118,8 @@ class HttpClient:
                     activity.effect_possible = False
                     exchange.end()
                     hop = following
+                    if secrets is not None:
+                        secrets.check_redirect(*_place(hop.url), hop.parts())
                 raise StepFailure(f"there were more than {MAX_REDIRECTS} redirects", "network")
         except TimeoutError:
             raise StepFailure(
@@ -152,6 +159,30 @@ class HttpClient:
     async def close(self) -> None:
         """Close the connections that are at rest; those in use close with their tasks."""
         await self._pool.close()
+
+
+def _revealed(request: HttpRequest) -> tuple[HttpRequest, httpx2.URL]:
+    """Put secrets into a request; from here on it is never shown.
+
+    Raises:
+        StepFailure: ``input``, or ``egress`` where a secret may not go.
+    """
+    if request.secrets is None:
+        return request, parse_url(request.url)
+    revealed = request.secrets.reveal(request)
+    try:
+        url = parse_url(revealed.request.url)
+    except StepFailure:
+        if not revealed.in_url:
+            raise
+        raise StepFailure("the URL, which a secret is part of, cannot be used", "input") from None
+    revealed.check(*_place(url))
+    return revealed.request, url
+
+
+def _place(url: httpx2.URL) -> tuple[str, int]:
+    _, host, port = origin_of(url)
+    return host.strip("[]"), port
 
 
 def _answer(hop: _Hop, response: httpcore2.Response, max_bytes: int, activity: Activity) -> Answer:
