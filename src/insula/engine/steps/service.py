@@ -6,6 +6,7 @@ from insula.engine.context import Result, StepContext
 from insula.engine.document import ServiceStep
 from insula.engine.failures import StepFailure, plain
 from insula.engine.ports import ServiceCall
+from insula.engine.steps import trigger
 from insula.engine.steps.workflow import filled_object
 from insula.kit import json
 
@@ -20,7 +21,7 @@ async def run(context: StepContext) -> Result:
     service = step.service
     named, action = _named(service, "type"), _named(service, "action")
     if action.startswith("ON_"):
-        raise StepFailure(f"{named}.{action} is a trigger: it is not called", "input")
+        return trigger.run(context)
     given = await filled_object(context, service.get("input"), "The input of the service")
     connection = service.get("connection_id")
     part = context.begin_effect(f"service {plain(named, 40)}.{plain(action, 60)}")
