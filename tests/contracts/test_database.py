@@ -1,7 +1,7 @@
 """What every database does, whichever it is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,25 @@ from sqlalchemy.exc import IntegrityError
 
 from insula.errors import Unavailable
 from insula.storage.database import Database
+from insula.storage.postgres import open_postgres
 from insula.storage.sqlite import open_sqlite
 from insula.storage.tables import facts
 
+Open = Callable[[], Awaitable[Database]]
 
-@pytest.fixture(params=["sqlite"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    assert request.param == "sqlite"
-    opened = await open_sqlite(tmp_path / "insula.db")
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the same database each time."""
+    if request.param == "sqlite":
+        return lambda: open_sqlite(tmp_path / "insula.db")
+    url = request.getfixturevalue("postgres_url")
+    return lambda: open_postgres(url)
+
+
+@pytest.fixture
+async def database(open_again: Open) -> AsyncIterator[Database]:
+    opened = await open_again()
     yield opened
     await opened.close()
 
@@ -118,12 +129,12 @@ async def test_an_error_of_a_query_is_raised(database: Database) -> None:
         await database.read(query)
 
 
-async def test_close_commits_what_was_submitted(tmp_path: Path) -> None:
-    database = await open_sqlite(tmp_path / "insula.db")
+async def test_close_commits_what_was_submitted(open_again: Open) -> None:
+    database = await open_again()
     futures = [database.submit(put(f"{n:03}")) for n in range(700)]
     await database.close()
     assert await asyncio.gather(*futures) == [f"{n:03}" for n in range(700)]
-    again = await open_sqlite(tmp_path / "insula.db")
+    again = await open_again()
     assert len(await again.read(names)) == 700
     await again.close()
 

@@ -80,7 +80,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
         before = shape(connection)
         broken = chain()[0]._replace(
             number=len(chain()) + 1,
-            statements=("CREATE TABLE extra (id TEXT)", "SELECT nothing FROM nowhere"),
+            statements=("CREATE TABLE extra (id TEXT)", "SELECT 1 FROM nowhere"),
         )
         monkeypatch.setattr("insula.storage.migrate.chain", lambda dialect: [*chain(), broken])
         with pytest.raises(Exception, match="nowhere"):

@@ -60,7 +60,7 @@ def commit_group(session: Session, units: Sequence[Unit], serial: bool) -> list[
         raise UnsettledGroup(error.mark, outcomes) from error
     except BaseException as error:
         # Whatever a unit raises, SystemExit included, is its caller's to see: this is its thread.
-        _reset(session)
+        session.rollback()
         if len(units) == 1 and not session.again(error):
             return [_failed(session, error)]
     else:
@@ -80,11 +80,11 @@ def _one_by_one(session: Session, units: Sequence[Unit], serial: bool) -> list[O
         except Unsettled as unsettled:
             raise UnsettledGroup(unsettled.mark, _merge(failed, left, stood)) from unsettled
         except _Lost as lost:
-            _reset(session)
+            session.rollback()
             failed[left[lost.position]] = _failed(session, lost.error)
             error = lost.error
         except BaseException as storage_error:
-            _reset(session)
+            session.rollback()
             error = storage_error
             if not session.again(error):
                 break
@@ -133,23 +133,11 @@ def _commit(session: Session) -> None:
     counters.flush(session.connection)
     _check_open(session)
     session.commit()
-    _forget(session)
 
 
 def _check_open(session: Session) -> None:
     if not session.is_open():
         raise RuntimeError("A unit ended the transaction of its group: units never commit.")
-
-
-def _reset(session: Session) -> None:
-    _forget(session)
-    session.rollback()
-
-
-def _forget(session: Session) -> None:
-    """End the transaction that SQLAlchemy began for itself when a unit used it."""
-    if session.connection.in_transaction():
-        session.connection.rollback()
 
 
 def _failed(session: Session, error: BaseException) -> Outcome:

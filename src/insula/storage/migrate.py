@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, inspect
 
 from insula.storage import migrations
+from insula.storage.dialect import driver, is_postgres
 
 _FACT = "schema_version"
 
@@ -58,10 +59,13 @@ def version(connection: Connection) -> int:
         return 0
     if "facts" not in tables:
         raise ForeignFile(
-            "This database was made by another program. Give an empty folder as the data folder."
+            "This database was made by another program. Give an empty "
+            + ("database" if is_postgres(connection) else "folder as the data folder")
+            + "."
         )
-    fact = connection.exec_driver_sql("SELECT value FROM facts WHERE name = ?", (_FACT,)).scalar()
-    return int(fact) if fact is not None else 0
+    query = "SELECT value FROM facts WHERE name = ?"
+    fact = driver(connection).execute(query, (_FACT,)).fetchone()
+    return int(fact[0]) if fact is not None else 0
 
 
 def migrate(connection: Connection) -> int:
@@ -87,15 +91,17 @@ def migrate(connection: Connection) -> int:
 
 
 def _apply(connection: Connection, link: Migration) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    raw = driver(connection)
+    raw.execute("BEGIN" if is_postgres(connection) else "BEGIN IMMEDIATE")
     try:
         for statement in link.statements:
-            connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(
+            raw.execute(statement)
+        raw.execute(
             "INSERT INTO facts (name, value) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (_FACT, str(link.number).encode()),
         )
-        connection.exec_driver_sql("COMMIT")
-    finally:
-        connection.rollback()
+        raw.execute("COMMIT")
+    except BaseException:
+        raw.execute("ROLLBACK")
+        raise

@@ -9,6 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from insula.storage.migrate import migrate
+from insula.storage.reader import Readers
 from insula.storage.sqlite_connection import (
     BUSY_TIMEOUT_MS,
     SqliteSession,
@@ -17,7 +18,7 @@ from insula.storage.sqlite_connection import (
     driver,
     open_writer,
 )
-from insula.storage.sqlite_reader import Readers
+from insula.storage.sqlite_reader import SqliteSource
 from insula.storage.writer import Writer
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, session: SqliteSession, readers: int) -> None:
         self.path = path
-        self._readers = Readers(path, readers)
+        self._readers = Readers(SqliteSource(path), readers)
         self._writer = Writer(session)
 
     async def write(self, unit: Callable[[Connection], T]) -> T:

@@ -105,9 +105,11 @@ class SqliteSession:
     def commit(self) -> None:
         """Commit; what failed is not committed."""
         self._raw.execute("COMMIT")
+        self._forget()
 
     def rollback(self) -> None:
         """Undo, unless SQLite already has."""
+        self._forget()
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK")
 
@@ -134,6 +136,11 @@ class SqliteSession:
         """Close the connection."""
         self.connection.close()
         self._engine.dispose()
+
+    def _forget(self) -> None:
+        """End the transaction that SQLAlchemy began for itself when a unit used it."""
+        if self.connection.in_transaction():
+            self.connection.rollback()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,191 @@
+"""The database on a server: PostgreSQL behind ``storage.database.Database``."""
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from insula.storage.dialect import driver
+from insula.storage.migrate import migrate
+from insula.storage.postgres_address import DatabaseUnusable, describe
+from insula.storage.postgres_connection import Limits, execute_simple, not_now, raw_of
+from insula.storage.postgres_reader import PostgresSource
+from insula.storage.postgres_session import Line, PostgresSession
+from insula.storage.reader import Readers
+from insula.storage.writer import Writer
+
+T = TypeVar("T")
+
+OLDEST = 14
+"""The oldest major version of the server."""
+_SLOTS = 16
+_MIGRATION_LOCK = 0x1A5C_5E70
+_SWITCH_INTERVAL = 500e-6
+_GROUP_DEADLINE = 10.0
+# A process that is paused in the middle of a transaction must not hold its locks for long.
+_WRITING = Limits(statement_ms=10_000, lock_ms=5_000, idle_in_transaction_ms=2_000)
+_BESIDE = Limits(statement_ms=3_000, lock_ms=2_000, idle_in_transaction_ms=2_000)
+_MAINTAINING = Limits(statement_ms=0, lock_ms=60_000, idle_in_transaction_ms=60_000)
+
+
+async def open_postgres(
+    url: str, readers: int = 4, name: str = "insula", slot: int | None = None
+) -> "PostgresDatabase":
+    """Open the database at this URL, brought up to date if need be.
+
+    ``name`` is what the server's administrator sees; ``slot`` is where this process counts.
+
+    Raises:
+        DatabaseUnusable: it cannot be reached or used; says what to do, without the password.
+        NewerSchema: a later version of the program wrote it.
+        ForeignFile: it belongs to another program.
+    """
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
+    await asyncio.to_thread(_prepare, url, name)
+    chosen = secrets.randbelow(_SLOTS) if slot is None else slot
+    line = Line(url, name, _WRITING, chosen)
+    await asyncio.to_thread(line.connect)
+    return PostgresDatabase(url, name, line, readers)
+
+
+def _prepare(url: str, name: str) -> None:
+    """Look at the server, and migrate while no other process does."""
+    where = describe(url)
+    line = Line(url, name, _MAINTAINING)
+    try:
+        line.connect()
+        _check(where, line.connection)
+        execute_simple(line.raw, b"SELECT pg_advisory_lock(%d)" % _MIGRATION_LOCK)
+        migrate(line.connection)
+    except (DBAPIError, psycopg.Error) as error:
+        raise DatabaseUnusable(_words(where, error)) from None
+    finally:
+        line.close()
+
+
+def _check(where: str, connection: Connection) -> None:
+    major = raw_of(connection).info.server_version // 10_000
+    if major < OLDEST:
+        raise DatabaseUnusable(
+            f"The server of {where} is PostgreSQL {major}; {OLDEST} or newer is needed."
+        )
+    encoding = driver(connection).execute("SHOW server_encoding").fetchone()[0]
+    if encoding != "UTF8":
+        raise DatabaseUnusable(
+            f"The database {where} has the encoding {encoding}. Create it with ENCODING 'UTF8'."
+        )
+
+
+def _words(where: str, error: BaseException) -> str:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    said = " ".join(str(original).split())
+    return f"The database {where} cannot be used (INSULA_DATABASE_URL): {said}"
+
+
+class PostgresDatabase:
+    """One writer, many readers, and a connection beside them. Made by ``open_postgres``."""
+
+    def __init__(self, url: str, name: str, line: Line, readers: int) -> None:
+        self._readers = Readers(PostgresSource(url, f"{name} reader"), readers)
+        self._writer = Writer(PostgresSession(line), _GROUP_DEADLINE)
+        self._beside = _Beside(Line(url, f"{name} lease", _BESIDE))
+        self._maintaining = _Beside(Line(url, f"{name} vacuum", _MAINTAINING))
+
+    async def write(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit in the next group and return its value once the group is committed.
+
+        Cancelling the awaiting task does not withdraw the unit: what was submitted is committed.
+
+        Raises:
+            Unavailable: the server cannot be reached, or cannot store anything, or too much
+                waits. Nothing of the unit was stored. What was on its way when the connection was
+                lost is told once the server has said what became of it.
+        """
+        result: T = await self._writer.submit(unit)
+        return result
+
+    def submit(self, unit: Callable[[Connection], T], fenced: bool = False) -> asyncio.Future[T]:
+        """Queue the unit for the next group, without waiting; as ``write`` otherwise."""
+        return self._writer.submit(unit, serial=not fenced)
+
+    async def beside(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit at once; each of its statements is a transaction. Cancelling the awaiting
+        task hangs up."""
+        return await self._beside.run(unit)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query against what is committed, beside the writer, in one snapshot."""
+        return await self._readers.read(query)
+
+    async def reclaim(self) -> None:
+        """Make the space of erased rows free for others, off everybody's path."""
+        await self._maintaining.run(_vacuum)
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close every connection."""
+        await self._readers.close()
+        await self._beside.close()
+        await self._maintaining.close()
+        await self._writer.close()
+
+
+def _vacuum(connection: Connection) -> None:
+    # Where another process is at it already there is nothing to do.
+    driver(connection).execute("VACUUM (SKIP_LOCKED) run_data, run_events, runs")
+
+
+class _Beside:
+    """A connection for statements that are transactions of their own, one unit at a time."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="insula-beside")
+
+    async def run(self, unit: Callable[[Connection], T]) -> T:
+        """Run a unit; a second time on a new connection if the first one was lost."""
+        running = asyncio.get_running_loop().run_in_executor(self._executor, self._run, unit)
+        try:
+            return await running
+        except asyncio.CancelledError:
+            self._line.abort()
+            raise
+
+    async def close(self) -> None:
+        """Hang up and end the thread."""
+        self._line.abort()
+        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        self._line.close()
+
+    def _run(self, unit: Callable[[Connection], T]) -> T:
+        line = self._line
+        try:
+            rested = not line.is_lost()
+            if not rested:
+                line.connect()
+            try:
+                return _finish(line, unit)
+            except (DBAPIError, psycopg.Error):
+                if not (rested and line.is_lost()):
+                    raise
+            line.connect()
+            return _finish(line, unit)
+        except Exception as error:
+            unavailable = not_now(error)
+            if unavailable is None:
+                raise
+            raise unavailable from error
+
+
+def _finish(line: Line, unit: Callable[[Connection], T]) -> T:
+    connection = line.connection
+    try:
+        return unit(connection)
+    finally:
+        if not line.is_lost() and connection.in_transaction():
+            connection.rollback()

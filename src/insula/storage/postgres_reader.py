@@ -1,0 +1,84 @@
+"""The reading connections of PostgreSQL, each with a snapshot that cannot write."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from insula.errors import Unavailable
+from insula.storage.postgres_connection import (
+    Limits,
+    execute_simple,
+    hang_up,
+    make_engine,
+    not_now,
+    raw_of,
+)
+from insula.storage.reader import DEADLINE, Reading
+
+_LIMITS = Limits(
+    statement_ms=int(DEADLINE * 1000), lock_ms=5_000, idle_in_transaction_ms=60_000, read_only=True
+)
+_BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_CANCEL_WITHIN = 2.0
+
+
+class PostgresSource:
+    """Connections to one database, as ``storage.reader.Source``."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._engine = make_engine(url, name, _LIMITS)
+        self._cancelling = ThreadPoolExecutor(1, thread_name_prefix="insula-canceller")
+
+    def open(self) -> Connection:
+        """Open a connection."""
+        return self._engine.connect()
+
+    def begin(self, connection: Connection, reading: Reading) -> None:
+        """Begin a snapshot."""
+        execute_simple(raw_of(connection), _BEGIN)
+
+    def end(self, connection: Connection, reading: Reading) -> bool:
+        """End it. A connection whose query was interrupted is closed: the interruption may still
+        be on its way, and would meet the next query."""
+        try:
+            if not reading.interrupted:
+                if connection.in_transaction():
+                    connection.rollback()
+                raw = raw_of(connection)
+                if raw.info.transaction_status != TransactionStatus.IDLE:
+                    execute_simple(raw, b"ROLLBACK")
+                return True
+        except (DBAPIError, psycopg.Error):
+            pass  # what is wrong with the connection ends with it
+        with suppress(DBAPIError, psycopg.Error):
+            connection.invalidate()
+            connection.close()
+        return False
+
+    def interrupt(self, reading: Reading) -> None:
+        """Ask the server to stop the query, off the loop; hang up where it does not answer."""
+        self._cancelling.submit(_cancel, reading)
+
+    def not_now(self, error: BaseException) -> Unavailable | None:
+        """Translate an error of the server or of the way to it."""
+        return not_now(error, writing=False)
+
+    def close(self) -> None:
+        """Let go of what it has of its own."""
+        self._cancelling.shutdown(wait=True)
+        self._engine.dispose()
+
+
+def _cancel(reading: Reading) -> None:
+    with reading.lock:  # the connection stays with this query until the server has been asked
+        if reading.connection is None:
+            return
+        raw = raw_of(reading.connection)
+        try:
+            raw.cancel_safe(timeout=_CANCEL_WITHIN)
+        except psycopg.Error:
+            hang_up(raw)

@@ -1,0 +1,215 @@
+"""The session of the connection that writes to PostgreSQL: one round trip to begin, one to commit;
+it reconnects by itself, and finds out what became of a commit that nobody answered.
+"""
+
+import time
+from contextlib import suppress
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from insula.errors import Unavailable
+from insula.storage.counters import use_slot
+from insula.storage.postgres_connection import (
+    Limits,
+    Raw,
+    execute_simple,
+    hang_up,
+    is_conflict,
+    make_engine,
+    not_now,
+    raw_of,
+)
+from insula.storage.session import Unsettled
+
+SERIAL_LOCK = 0x1A5C_5E71
+"""The advisory lock of transactions that must not run beside each other."""
+_BEGIN = b"BEGIN; SELECT pg_current_xact_id()"
+_BEGIN_SERIAL = b"BEGIN; SELECT pg_current_xact_id(), pg_advisory_xact_lock(%d)" % SERIAL_LOCK
+_BACKOFF_FIRST = 0.05
+_BACKOFF_MAX = 1.0
+
+
+class Line:
+    """A connection that is made anew when it was lost, though not more often than makes sense."""
+
+    def __init__(self, url: str, name: str, limits: Limits, slot: int = 0) -> None:
+        self._engine: Engine = make_engine(url, name, limits)
+        self._slot = slot
+        self._connection: Connection | None = None
+        self._raw: Raw | None = None
+        self._backoff = 0.0
+        self._not_before = 0.0
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, as it was last made."""
+        if self._connection is None:
+            raise Unavailable("The database cannot be reached.", retry_after=1)
+        return self._connection
+
+    @property
+    def raw(self) -> Raw:
+        """psycopg's own."""
+        if self._raw is None:
+            raise Unavailable("The database cannot be reached.", retry_after=1)
+        return self._raw
+
+    def is_lost(self) -> bool:
+        """Say whether there is no connection, as far as is known without asking."""
+        return self._raw is None or self._raw.closed
+
+    def connect(self) -> None:
+        """Make the connection, in the place of one that was lost.
+
+        Raises:
+            Unavailable: it failed a moment ago, and is not tried again yet.
+            psycopg.Error: it fails.
+        """
+        if time.monotonic() < self._not_before:
+            raise Unavailable(
+                "Nothing can be stored or read now: the database cannot be reached. Try again.",
+                retry_after=1,
+            )
+        self.drop()
+        try:
+            self._connection = self._engine.connect()
+        except (DBAPIError, psycopg.Error):
+            self._backoff = min(max(self._backoff * 2, _BACKOFF_FIRST), _BACKOFF_MAX)
+            self._not_before = time.monotonic() + self._backoff
+            raise
+        self._backoff = 0.0
+        self._raw = raw_of(self._connection)
+        use_slot(self._connection, self._slot)
+
+    def drop(self) -> None:
+        """Close the connection, whatever state it is in."""
+        connection, self._connection, self._raw = self._connection, None, None
+        if connection is not None:
+            with suppress(DBAPIError, psycopg.Error):  # it is lost: what else can it say
+                connection.invalidate()
+                connection.close()
+
+    def abort(self) -> None:
+        """From any thread: end what the connection waits for."""
+        raw = self._raw
+        if raw is not None:
+            hang_up(raw)
+
+    def close(self) -> None:
+        """Close the connection for good."""
+        self.drop()
+        self._engine.dispose()
+
+
+class PostgresSession:
+    """The writer's connection and its transactions, as ``storage.session.Session``."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._mark = ""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that units are given."""
+        return self._line.connection
+
+    def begin(self, serial: bool) -> None:
+        """Begin a transaction; ``serial`` waits for the installation's lock."""
+        command = _BEGIN_SERIAL if serial else _BEGIN
+        if not self._line.is_lost():
+            try:
+                self._begin(command)
+            except psycopg.Error:
+                if not self._line.is_lost():
+                    self.rollback()
+                    raise
+            else:
+                return
+        self._line.connect()
+        self._begin(command)
+
+    def _begin(self, command: bytes) -> None:
+        value = execute_simple(self._line.raw, command).get_value(0, 0)
+        assert value is not None
+        self._mark = value.decode()
+
+    def commit(self) -> None:
+        """Commit.
+
+        Raises:
+            Unsettled: the connection was lost, and nobody knows whether it was.
+        """
+        line = self._line
+        try:
+            result = execute_simple(line.raw, b"COMMIT")
+        except psycopg.Error as error:
+            if not line.is_lost():
+                raise
+            raise Unsettled(self._mark, error) from error
+        if result.command_status != b"COMMIT":
+            raise RuntimeError("A unit went on after a statement that failed.")
+        self._forget()
+
+    def rollback(self) -> None:
+        """Undo and end the transaction; a connection on which that fails is dropped."""
+        if self._line.is_lost():
+            self._line.drop()
+            return
+        try:
+            self._forget()
+            if self.is_open():
+                execute_simple(self._line.raw, b"ROLLBACK")
+        except (DBAPIError, psycopg.Error):
+            self._line.drop()
+
+    def is_open(self) -> bool:
+        """Say whether a transaction is open, be it one that can only be undone."""
+        if self._line.is_lost():
+            return False
+        status = self._line.raw.info.transaction_status
+        return status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    def settle(self, mark: str) -> bool:
+        """Say whether the transaction of an ``Unsettled`` was committed.
+
+        Raises:
+            Unavailable: it cannot be said yet.
+        """
+        if self._line.is_lost():
+            self._line.connect()
+        try:
+            row = self._line.raw.execute(
+                "SELECT pg_xact_status(%s::text::xid8)", (mark,)
+            ).fetchone()
+        except psycopg.errors.InvalidParameterValue:
+            return False  # this server has never come so far: the one that had is gone
+        status = row[0] if row is not None else None
+        if status == "in progress":
+            raise Unavailable("The database is still at it.", retry_after=1)
+        return bool(status == "committed")
+
+    def not_now(self, error: BaseException) -> Unavailable | None:
+        """Translate an error of the server, of the way to it or of a lock."""
+        return not_now(error)
+
+    def again(self, error: BaseException) -> bool:
+        """Say whether the transaction failed for others' sake: a conflict, a connection lost."""
+        if isinstance(error, Unavailable):
+            return False
+        return is_conflict(error) or (self._line.is_lost() and not_now(error) is not None)
+
+    def abort(self) -> None:
+        """From any thread: end what the connection waits for."""
+        self._line.abort()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._line.close()
+
+    def _forget(self) -> None:
+        """End the transaction that SQLAlchemy began for itself when a unit used it."""
+        if self.connection.in_transaction():
+            self.connection.rollback()
