@@ -33,6 +33,7 @@ from insula.files.store import remove_app_files
 from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
 from insula.journal.lease import Lease
+from insula.kit.folders import make_folder
 from insula.kit.ids import new_id
 from insula.runs import endpoints as runs_endpoints
 from insula.runs.cancel import cancel_app, cancel_workflow
@@ -117,7 +118,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
     """
     _log_plainly()
     folder = settings.data_dir
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(FolderLock(folder))
         database = await open_sqlite(folder / "insula.db", settings.synchronous)

@@ -37,10 +37,15 @@ def shaped(instance: object, name: str) -> None:
 
 
 class Served:
-    """``insula serve`` as a process in a session of its own."""
+    """``insula serve`` as a process in a session of its own.
 
-    def __init__(self, data: Path, settings: Mapping[str, str]) -> None:
+    What it says goes to ``log``, which is in its folder unless named; the folder is made here only
+    for that.
+    """
+
+    def __init__(self, data: Path, settings: Mapping[str, str], log: Path | None = None) -> None:
         self.data = data
+        self.log_file = log or data / "server.log"
         self.settings = {"INSULA_EGRESS_ALLOW": "127.0.0.1", **settings}
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -52,7 +57,7 @@ class Served:
 
     @property
     def log(self) -> str:
-        return (self.data / "server.log").read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     @property
     def admin_key(self) -> str:
@@ -60,11 +65,11 @@ class Served:
 
     def start(self) -> "Served":
         """Start it and wait until it listens."""
-        self.data.mkdir(parents=True, exist_ok=True)
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
         announced = self.data / "server.json"
         announced.unlink(missing_ok=True)
         command = [sys.executable, "-m", "insula", "serve", "--data", str(self.data)]
-        with (self.data / "server.log").open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", "0"],
                 stdin=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from insula.cli.failures import CommandFailed, ExitCode, usage
+from insula.kit.folders import sync
 
 _NEW_APP = "Make one with `insula apps create NAME --data DIR`, or set INSULA_KEY."
 
@@ -92,12 +93,17 @@ def write_server(data: Path, server: Server) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, readable by its owner alone."""
+    """Replace a file as a whole, readable by its owner alone, so that a power cut leaves the old
+    one or the new one.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(descriptor)
     draft.replace(path)
+    sync(path.parent)
 
 
 def _read(data: Path) -> _Kept:

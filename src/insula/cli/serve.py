@@ -11,6 +11,7 @@ import typer
 from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.kept_keys import Server, write_server
 from insula.cli.output import say, say_failure
+from insula.kit.folders import make_folder
 
 
 def serve(
@@ -41,7 +42,7 @@ async def _serve(host: str | None, port: int | None, data: Path | None) -> None:
     from insula.cli.hosting import data_folder, hosted
 
     folder = data_folder(data)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     async with hosted(folder, host, port) as server:
         write_server(folder, Server(os.getpid(), server.url))
         try:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from insula.adapters.blobs.port import Known, MissingBlob
 from insula.errors import TooLarge, Unavailable
+from insula.kit.folders import make_folder, sync
 
 T = TypeVar("T")
 
@@ -33,7 +34,9 @@ class DiskBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._incoming = folder / _INCOMING
-        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._durable: set[Path] = set()
+        """Folders whose names are known to be on the disk."""
+        make_folder(self._incoming)
 
     def _place(self, key: str) -> Path:
         """Return where a key is stored: a thousand folders, by its last two letters."""
@@ -64,7 +67,7 @@ class DiskBlobs:
                     await _on_disk(_append, aside, b"".join(waiting))
                     waiting, held = [], 0
             await _on_disk(_append, aside, b"".join(waiting))
-            await _on_disk(_publish, aside, place)
+            await _on_disk(self._publish, aside, place)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -108,6 +111,17 @@ class DiskBlobs:
                     removed += 1
         return removed
 
+    def _publish(self, aside: Path, place: Path) -> None:
+        """Make it durable, then visible, then the visibility durable."""
+        sync(aside)
+        if place.parent not in self._durable:
+            # Even if it is there: who made it a moment ago may not have synced it yet.
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            sync(self._folder)
+            self._durable.add(place.parent)
+        aside.rename(place)
+        sync(place.parent)
+
     def _sweep_incoming(self, before: float) -> int:
         removed = 0
         for name in _older(self._incoming, before):
@@ -142,24 +156,6 @@ def _append(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
-
-
-def _publish(aside: Path, place: Path) -> None:
-    """Make it durable, then visible, then the visibility durable."""
-    _sync(aside)
-    if not place.parent.is_dir():
-        place.parent.mkdir(mode=0o700, exist_ok=True)
-        _sync(place.parent.parent)
-    aside.rename(place)
-    _sync(place.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _piece(path: Path, start: int, size: int) -> bytes:
