@@ -1,15 +1,27 @@
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
-from sqlalchemy import insert
-from tests.journal.rows import TOKEN, create, over, started
+from sqlalchemy import Connection, insert
+from tests.journal.rows import TOKEN, create, over, run_row, started
 
 from insula.engine.ports import Fenced
 from insula.errors import Unavailable
 from insula.journal import lease as module
 from insula.journal.journal import Journal
-from insula.journal.lease import Lease, LeaseLost, cancel_requested, lapse_others
+from insula.journal.lease import (
+    Lease,
+    LeaseLost,
+    _take_back,
+    cancel_requested,
+    lapse_others,
+    lives,
+    node_of,
+    remove_lapsed,
+)
 from insula.kit.clock import now_ms
 from insula.storage.sqlite import SqliteDatabase
 from insula.storage.sqlite_connection import driver
@@ -29,20 +41,151 @@ async def tokens(database: SqliteDatabase) -> list[str]:
     )
 
 
-async def test_a_lease_lasts_until_its_deadline(database: SqliteDatabase, journal: Journal) -> None:
+async def test_a_run_pauses_while_the_lease_has_run_out(
+    database: SqliteDatabase, journal: Journal
+) -> None:
     log = journal.open(await create(database, "run_a"))
     lease = Lease(database, journal, "here")
     await lease.take()
     assert journal.lease_until is not None
-    assert 4 < journal.lease_until - time.clock_gettime(time.CLOCK_BOOTTIME) <= module.SECONDS
+    assert 4 < journal.lease_until - time.clock_gettime(time.CLOCK_BOOTTIME) < module.SECONDS
     await log.stored()
     journal.lease_until = time.clock_gettime(time.CLOCK_BOOTTIME)
-    with pytest.raises(Fenced):
-        await log.stored()
+    waiting = asyncio.create_task(log.stored())
+    await asyncio.sleep(0)
+    assert journal.stalled(asyncio.get_running_loop().time()) == ["run_a"]
+    assert not waiting.done()
     await lease.renew()
-    await log.stored()
+    await waiting
+    assert journal.stalled(asyncio.get_running_loop().time()) == []
     await lease.release()
     assert await tokens(database) == []
+
+
+async def test_a_closed_journal_waits_for_no_lease(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a"))
+    journal.lapse()
+    waiting = asyncio.create_task(log.stored())
+    await asyncio.sleep(0)
+    await journal.close()
+    with pytest.raises(Fenced):
+        await waiting
+
+
+async def test_an_expired_lease_is_never_renewed(
+    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(database, journal, "here")
+    await lease.take()
+    ahead = now_ms() + 6_001
+    monkeypatch.setattr("insula.kit.clock.now_ms", lambda: ahead)
+    assert await database.read(lambda connection: lives(connection, TOKEN))  # in its grace
+    with pytest.raises(LeaseLost):
+        await lease.renew()
+    assert journal.lapsed()
+
+
+async def test_who_rejoins_keeps_what_nobody_took_over_and_no_tree_in_part(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    kept: list[frozenset[str]] = []
+    lease = Lease(database, journal, "here", rejoined=kept.append)
+    await lease.take()
+    await create(database, "run_mine")
+    await create(database, "run_child", root_id="run_mine", depth=1)
+    await create(database, "run_taken", owner="node_other")
+    await create(database, "run_left", root_id="run_taken", depth=1)
+    await create(database, "run_over", ended_at=5)
+    await lease.rejoin()
+    assert kept == [frozenset(("run_mine", "run_child"))]
+    assert journal.token == f"{TOKEN}~1"
+    assert node_of(journal.token) == node_of(TOKEN) == TOKEN
+    assert not journal.lapsed()
+    assert (await run_row(database, "run_mine")).owner == journal.token
+    assert (await run_row(database, "run_left")).owner == TOKEN
+    assert (await run_row(database, "run_over")).owner == TOKEN
+
+
+async def test_a_rejoining_that_broke_off_is_completed_by_the_next(
+    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(database, journal, "here")
+    await lease.take()
+    await create(database, "run_a")
+    beside, calls = database.beside, 0
+
+    async def breaking(unit: Callable[[Connection], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        result = await beside(unit)
+        if calls == 2:  # stored, and the answer did not come back
+            raise Unavailable("the connection was lost")
+        return result
+
+    monkeypatch.setattr(database, "beside", breaking)
+    with pytest.raises(Unavailable):
+        await lease.rejoin()
+    assert journal.lapsed()
+    assert (await run_row(database, "run_a")).owner == f"{TOKEN}~1"
+    await create(database, "run_b")
+    await lease.rejoin()
+    assert journal.token == f"{TOKEN}~2"
+    assert (await run_row(database, "run_a")).owner == (await run_row(database, "run_b")).owner
+    assert (await run_row(database, "run_a")).owner == journal.token
+
+
+async def test_a_batch_sent_under_a_lost_lease_is_stored_under_the_next(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a"))
+    lease = Lease(database, journal, "here")
+    await lease.take()
+    await database.write(partial(_take_back, f"{TOKEN}~1", [TOKEN]))
+    journal.lapse()  # the rejoining is stored, and this process does not know yet
+    log.record(started())
+    waiting = asyncio.create_task(log.stored())
+    while log._flight is None:  # noqa: ASYNC110  # there is nothing to wait on
+        await asyncio.sleep(0)
+    journal.adopt(f"{TOKEN}~1", journal.clock() + 5)
+    await waiting
+    assert not log.fenced
+    assert (await run_row(database, "run_a")).seq == 1
+
+
+async def test_an_end_sent_under_a_lost_lease_is_stored_under_the_next(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a"))
+    await database.write(partial(_take_back, f"{TOKEN}~1", [TOKEN]))
+    journal.lapse()
+    ending = asyncio.create_task(log.end(over()))
+    while not log._under:  # noqa: ASYNC110  # there is nothing to wait on
+        await asyncio.sleep(0)
+    journal.adopt(f"{TOKEN}~1", journal.clock() + 5)
+    assert await ending
+
+
+async def test_an_end_of_a_run_that_is_another_s_is_not_sent_again(
+    database: SqliteDatabase, journal: Journal
+) -> None:
+    log = journal.open(await create(database, "run_a", owner="node_other"))
+    journal.lapse()
+    ending = asyncio.create_task(log.end(over()))
+    while not log._under:  # noqa: ASYNC110  # there is nothing to wait on
+        await asyncio.sleep(0)
+    log.drop()
+    journal.adopt(f"{TOKEN}~1", journal.clock() + 5)
+    assert not await ending
+    assert (await run_row(database, "run_a")).ended_at is None
+
+
+async def test_rows_of_leases_long_lapsed_go(database: SqliteDatabase) -> None:
+    await node(database, "node_recent", -10_000)
+    await node(database, "node_old", -100_000)
+    await database.write(remove_lapsed)
+    assert await tokens(database) == ["node_recent"]
 
 
 async def test_the_holder_of_the_folder_lapses_all_others_and_is_never_fenced(
@@ -64,19 +207,21 @@ async def test_a_lease_that_was_taken_away_fences_at_once(
     await database.write(lambda connection: lapse_others(connection, "node_other"))
     with pytest.raises(LeaseLost, match="here"):
         await lease.renew()
-    with pytest.raises(Fenced):
-        journal.deadline()
+    assert journal.lapsed()
 
 
 async def test_renewals_go_on_though_one_fails(
     database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RENEWED_EVERY", 0)
-    lease = Lease(database, journal, "here")
+    monkeypatch.setattr(module, "TRIED_EVERY", 0)
+    lease = Lease(database, journal, "here", exclusive=True)
     await lease.take()
-    outcomes = [Unavailable("the disk is full"), None, Unavailable("again"), LeaseLost("gone")]
+    outcomes = [Unavailable("the disk is full"), None, TimeoutError(), LeaseLost("gone")]
+    renewed = []
 
     async def renew() -> None:
+        renewed.append(lease.renewed)
         outcome = outcomes.pop(0)
         if outcome is not None:
             raise outcome
@@ -84,7 +229,24 @@ async def test_renewals_go_on_though_one_fails(
     monkeypatch.setattr(lease, "renew", renew)
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(lease.keep(), 10)
-    assert outcomes == []
+    assert renewed == [True, False, True, False]
+
+
+async def test_a_lost_lease_is_replaced_by_another(
+    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RENEWED_EVERY", 0)
+    monkeypatch.setattr(module, "TRIED_EVERY", 0)
+    rejoined = asyncio.Event()
+    lease = Lease(database, journal, "here", rejoined=lambda _: rejoined.set())
+    await lease.take()
+    await database.write(lambda connection: lapse_others(connection, "node_other"))
+    keeping = asyncio.create_task(lease.keep())
+    await asyncio.wait_for(rejoined.wait(), 10)
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    assert await tokens(database) == [journal.token]
+    assert journal.token != TOKEN
 
 
 async def test_a_renewal_passes_on_what_is_to_be_cancelled(

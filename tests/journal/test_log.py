@@ -397,10 +397,14 @@ async def test_a_log_goes_on_where_another_process_left_it(
     await other.close()
 
 
-async def test_a_lease_that_has_run_out_fences(database: SqliteDatabase, journal: Journal) -> None:
+async def test_without_a_lease_nothing_begins_and_what_is_another_s_is_dropped(
+    database: SqliteDatabase, journal: Journal
+) -> None:
     log = journal.open(await create(database, "run_a"))
-    journal.lease_until = 0.0
+    journal.lapse()
+    waiting = asyncio.create_task(log.stored())
+    await asyncio.sleep(0)
+    journal.adopt("node_again", journal.clock() + 5)
+    log.drop()
     with pytest.raises(Fenced):
-        await log.stored()
-    journal.lease_until = None
-    await log.stored()
+        await waiting

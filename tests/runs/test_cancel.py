@@ -238,8 +238,8 @@ async def test_a_cancel_while_a_child_is_being_stored(
     submit = platform.services.database.submit
     asked: list[asyncio.Task[Any]] = []
 
-    def slow(unit: Any) -> Any:
-        future = submit(unit)
+    def slow(unit: Any, fenced: bool = False) -> Any:
+        future = submit(unit, fenced)
         live = list(platform.services.live)
         if not asked and any(one.row.depth == 1 and one.task is None for one in live):
             root = next(one for one in live if one.row.depth == 0)

@@ -1,5 +1,5 @@
 """The journal: opens the logs of the runs that this process owns, and lets others read and follow
-them.
+them, wherever they are executed.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from insula.engine.ports import Fenced
 from insula.errors import InsulaError
 from insula.journal import store
 from insula.journal.compact import Compactor
+from insula.journal.elsewhere import Elsewhere, Wakes
 from insula.journal.lease import orphans
 from insula.journal.log import RunLog
 from insula.journal.pending import Pending
@@ -28,21 +29,33 @@ _CLOSING_MAX = 5.0
 
 
 class Journal:
-    """One for each process. ``token`` is what stands as owner in the rows of its runs."""
+    """One for each process. ``token`` is what stands as owner in the rows of its runs; it changes
+    where a lease was lost and another taken. ``wakes`` are the messages between the nodes of a
+    cluster; without them nothing is executed elsewhere.
+    """
 
-    def __init__(self, database: Database, token: str) -> None:
+    def __init__(self, database: Database, token: str, wakes: Wakes | None = None) -> None:
         self.token = token
         self.lease_until: float | None = None
-        """When the lease runs out, in seconds of CLOCK_BOOTTIME; None: the folder's lock is it."""
+        """When the lease runs out, in seconds of ``clock``; None: the folder's lock is it."""
+        self.clock: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+        """Goes on while the machine sleeps, and no step of the wall clock moves it."""
         self.compactor = Compactor(database)
-        self.appending: Gathering[Batch, bool] = Gathering(database, partial(_append, token))
-        self.ending: Gathering[Ending, bool] = Gathering(database, partial(_end, token))
+        self.elsewhere = None if wakes is None else Elsewhere(database, wakes)
         self._database = database
+        self._gather()
         self._logs: dict[str, RunLog] = {}
         self._heard: dict[str, list[Subscription]] = {}
         self._dirty: list[RunLog] = []
         self._retries: dict[asyncio.TimerHandle, Callable[[], None]] = {}
+        self._paused: list[asyncio.Future[None]] = []
         self._closed = False
+
+    def _gather(self) -> None:
+        # What was sent under a token is fenced by that token, whatever it is by then.
+        append, end = partial(_append, self.token), partial(_end, self.token)
+        self.appending: Gathering[Batch, bool] = Gathering(self._database, append)
+        self.ending: Gathering[Ending, bool] = Gathering(self._database, end)
 
     def open(self, run_id: str, seq: int = 0, counted: Counted | None = None) -> RunLog:
         """Open the log of a run that this process owns; ``seq`` is the row's.
@@ -76,12 +89,28 @@ class Journal:
         """Yield ``(number of the last event, events)`` from event ``after`` + 1 on, without gap or
         repeat: first what is stored, then what is stored from then on, to the end of the run.
 
-        Close it (``contextlib.aclosing``) where it is left before its end.
+        In a cluster it goes on wherever the run does. Close it (``contextlib.aclosing``) where it
+        is left before its end.
 
         Raises:
             SlowReader: the reader fell too far behind.
-            Fenced: the run is executed elsewhere now.
+            Fenced: without a cluster: nobody executes the run now.
         """
+        if self.elsewhere is None or self.find(run_id) is not None:
+            async with contextlib.aclosing(self._follow_here(run_id, after)) as batches:
+                try:
+                    async for seq, events in batches:
+                        after = max(after, seq)
+                        yield seq, events
+                    return
+                except Fenced:
+                    if self.elsewhere is None:
+                        raise
+        async with contextlib.aclosing(self.elsewhere.follow(run_id, after)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _follow_here(self, run_id: str, after: int) -> AsyncGenerator[Heard, None]:
         subscription = self.subscribe(run_id)
         try:
             stored = await self._load(run_id)
@@ -106,19 +135,60 @@ class Journal:
         """List the runs that have not ended and whose owner is no living node."""
         return orphans(connection, self.token)
 
-    def deadline(self) -> None:
-        """Check that this process's lease has not run out.
+    def lapsed(self) -> bool:
+        """Say whether this process's lease has run out, or was lost."""
+        return self.lease_until is not None and self.clock() >= self.lease_until
+
+    async def held(self) -> None:
+        """Wait until there is a lease again.
 
         Raises:
-            Fenced: it has.
+            Fenced: the journal is closed; there will be none.
         """
-        until = self.lease_until
-        if until is not None and time.clock_gettime(time.CLOCK_BOOTTIME) >= until:
-            raise Fenced("the lease of this process has run out")
+        while self.lapsed():
+            if self._closed:
+                raise Fenced("the lease of this process has run out")
+            paused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._paused.append(paused)
+            await paused
+
+    def hold(self, until: float | None) -> None:
+        """Count as living until then, in seconds of ``clock``; ``None``: for ever."""
+        self.lease_until = until
+        self._go_on()
+
+    def lapse(self) -> None:
+        """Count as dead until there is a lease again: nothing with an effect begins."""
+        self.lease_until = self.clock()
+
+    def adopt(self, token: str, until: float) -> None:
+        """Go on under another token. What was sent under the former one is sent again under this;
+        whoever knows which runs are another's now drops their logs before the loop turns.
+        """
+        self.token = token
+        self._gather()
+        self.hold(until)
+
+    def stalled(self, since: float) -> list[str]:
+        """List the runs of which something waits since before ``since``, in the loop's time, to be
+        stored, or that wait for a lease. A run that has come to its end waits for nothing more.
+        """
+        return [
+            log.run_id
+            for log in self._logs.values()
+            if log.stalled_since is not None and log.stalled_since <= since and log.final is None
+        ]
+
+    def _go_on(self) -> None:
+        paused, self._paused = self._paused, []
+        for future in paused:
+            if not future.done():
+                future.set_result(None)
 
     async def close(self) -> None:
         """Store what was recorded, then stop telling. What fails now is not tried again."""
         self._closed = True
+        self._go_on()
         for retry, again in list(self._retries.items()):
             retry.cancel()
             again()
@@ -128,6 +198,13 @@ class Journal:
                 for log in list(self._logs.values()):
                     with contextlib.suppress(Fenced, InsulaError):  # whoever recorded hears it
                         await log.stored()
+        self.stop_telling()
+
+    def stop_telling(self) -> None:
+        """Let go everyone who follows a run, here or elsewhere: they may go on from what they have,
+        at another node."""
+        if self.elsewhere is not None:
+            self.elsewhere.close()
         for run_id in list(self._heard):
             self._stop_telling(run_id, "closed")
 
@@ -153,7 +230,9 @@ class Journal:
         return True
 
     def told(self, log: RunLog, pending: Pending) -> None:
-        """Tell those who listen; it is stored."""
+        """Tell those who listen, here and elsewhere; it is stored."""
+        if self.elsewhere is not None:
+            self.elsewhere.tell(log.run_id)
         heard = self._heard.get(log.run_id)
         if heard:
             for subscription in list(heard):

@@ -1,35 +1,33 @@
 """Who is alive: a row for each process, good for six seconds, renewed every two.
 
-On SQLite the lock on the data folder says it first: whoever holds it lapses all the others.
+On SQLite the lock on the data folder says it first: whoever holds it lapses all the others. In a
+cluster a lease that has run out is never renewed: its process takes a new one, and with it those of
+its runs that nobody has taken over meanwhile.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import structlog
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, delete, select, update
 
 from insula.errors import InsulaError
-from insula.kit.clock import now_ms
+from insula.kit import clock
 from insula.storage.database import Database
-from insula.storage.dialect import driver
-from insula.storage.tables import nodes
+from insula.storage.dialect import insert, now_ms
+from insula.storage.tables import nodes, runs
 
 SECONDS = 6.0
+MARGIN = 0.25
+"""How much earlier than everybody else a process counts its own lease as run out."""
 RENEWED_EVERY = 2.0
-_GRACE_MS = 1_000
+TRIED_EVERY = 0.25
+"""How soon it is tried again to take a new lease."""
+ANSWERED_WITHIN = 3.0
+GRACE_MS = 1_000
 _RUNS_MAX = 10_000
-
-# Two ranges round the own token, so that the index of live runs passes over what runs here; and no
-# order, for whose sake SQLite would go through all runs there ever were.
-_DEAD = "owner NOT IN (SELECT nodes.token FROM nodes WHERE expires_at + :grace > :now)"
-_ORPHANS = (
-    f"SELECT id FROM runs WHERE ended_at IS NULL AND owner < :token AND {_DEAD}"  # noqa: S608  # a constant
-    f" UNION ALL SELECT id FROM runs WHERE ended_at IS NULL AND owner > :token AND {_DEAD}"
-    " LIMIT :most"
-)
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +40,16 @@ class Leased(Protocol):
     """What the lease is for: the journal."""
 
     token: str
-    lease_until: float | None
+    clock: Callable[[], float]
+
+    def hold(self, until: float | None) -> None:
+        """Count as living until then, in seconds of ``clock``; ``None``: for ever."""
+
+    def lapse(self) -> None:
+        """Count as dead until there is a lease again."""
+
+    def adopt(self, token: str, until: float) -> None:
+        """Go on under another token."""
 
 
 class Lease:
@@ -50,7 +57,8 @@ class Lease:
 
     With ``exclusive`` the caller holds the lock on the data folder: every former owner is lapsed at
     once, and nothing here ever fences this process. ``cancel_requested`` hears, at each renewal, of
-    the runs of this process that somebody asked to cancel.
+    the runs of this process that somebody asked to cancel. ``rejoined`` hears which runs this
+    process kept when it had lost its lease and took another.
     """
 
     def __init__(
@@ -60,67 +68,108 @@ class Lease:
         name: str,
         exclusive: bool = False,
         cancel_requested: Callable[[list[str]], None] | None = None,
+        rejoined: Callable[[frozenset[str]], None] | None = None,
     ) -> None:
+        self.renewed = True
+        """Whether the last renewal came through."""
         self._database = database
         self._journal = journal
         self._name = name
         self._exclusive = exclusive
         self._cancel_requested = cancel_requested
+        self._rejoined = rejoined
+        self._first = journal.token
+        self._former: list[str] = []
+        self._count = 0
 
     async def take(self) -> None:
         """Write the row."""
-        token, name = self._journal.token, self._name
+        begun = self._journal.clock()
 
         def unit(connection: Connection) -> None:
             if self._exclusive:
-                lapse_others(connection, token)
-            connection.execute(
-                insert(nodes).values(
-                    token=token, name=name, expires_at=_expiry(), started_at=now_ms()
-                )
-            )
+                lapse_others(connection, self._journal.token)
+            _insert(connection, self._journal.token, self._name)
 
-        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
         await self._database.write(unit)
         self._extend(begun)
 
     async def keep(self) -> None:
-        """Renew for ever; to be run as a task of the process's task group.
+        """Renew for ever, and rejoin where that comes too late; a task of the process's group.
 
         Raises:
-            LeaseLost: the row is gone. From then on the journal counts as fenced.
+            LeaseLost: the row is gone though this process holds the folder.
         """
         while True:
-            await asyncio.sleep(RENEWED_EVERY)
+            await asyncio.sleep(TRIED_EVERY if self._former else RENEWED_EVERY)
+            try:
+                await self._once()
+                self.renewed = True
+            except (InsulaError, TimeoutError) as error:
+                # The deadline stands where it was; when it passes, the runs here pause.
+                if self.renewed:
+                    log.warning("lease.not_renewed", reason=str(error) or "no answer in time")
+                self.renewed = False
+
+    async def _once(self) -> None:
+        if not self._former:
             try:
                 await self.renew()
-            except InsulaError as error:
-                # The deadline stands where it was; if it passes, the journal fences itself.
-                log.warning("lease.not_renewed", reason=error.message)
+                return
+            except LeaseLost as lost:
+                if self._exclusive:
+                    raise
+                log.warning("lease.lost", reason=str(lost))
+        await self.rejoin()
 
     async def renew(self) -> None:
         """Renew once, and pass on which runs are to be cancelled.
 
         Raises:
-            LeaseLost: the row is gone.
+            LeaseLost: the row is gone, or had run out. From now on the journal counts as lapsed.
             Unavailable: nothing can be stored now.
+            TimeoutError: the database does not answer.
         """
-        token = self._journal.token
-
-        def unit(connection: Connection) -> list[str] | None:
-            renewed = update(nodes).where(nodes.c.token == token).values(expires_at=_expiry())
-            if connection.execute(renewed).rowcount == 0:
-                return None
-            return cancel_requested(connection, token)
-
-        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-        requested = await self._database.write(unit)
-        if requested is None:
-            self._journal.lease_until = begun
-            raise LeaseLost(f"The lease of {self._name} is gone.")
-        self._extend(begun)
-        if requested and self._cancel_requested is not None:
+        token, begun = self._journal.token, self._journal.clock()
+        async with asyncio.timeout(ANSWERED_WITHIN):
+            renewed = await self._database.beside(partial(_renew, token, self._exclusive))
+            if not renewed:
+                self._journal.lapse()
+                raise LeaseLost(f"The lease of {self._name} is gone.")
+            self._extend(begun)
+            if self._cancel_requested is None:
+                return
+            requested = await self._database.read(partial(cancel_requested, token=token))
+        if requested:
             self._cancel_requested(requested)
+
+    async def rejoin(self) -> None:
+        """Take a new lease, and every run back that nobody has taken over meanwhile.
+
+        Tried again after a failure it uses yet another token, and takes back what stands under any
+        of the former ones.
+
+        Raises:
+            Unavailable: nothing can be stored now.
+            TimeoutError: the database does not answer.
+        """
+        journal = self._journal
+        journal.lapse()
+        self._count += 1
+        token = f"{self._first}~{self._count}"
+        former = self._former or [journal.token]
+        self._former = [*former, token]
+        begun = journal.clock()
+        async with asyncio.timeout(ANSWERED_WITHIN):
+            # First the row is committed, then runs stand under it: whoever finds them finds a
+            # living owner.
+            await self._database.beside(lambda connection: _insert(connection, token, self._name))
+            kept = await self._database.beside(partial(_take_back, token, former))
+        journal.adopt(token, begun + SECONDS - MARGIN)
+        self._former = []
+        log.warning("lease.taken_again", runs_kept=len(kept))
+        if self._rejoined is not None:
+            self._rejoined(kept)
 
     async def release(self) -> None:
         """Give the lease up, so that nobody waits for it to expire."""
@@ -129,11 +178,45 @@ class Lease:
         def unit(connection: Connection) -> None:
             connection.execute(ours)
 
-        await self._database.write(unit)
+        async with asyncio.timeout(ANSWERED_WITHIN):
+            await self._database.write(unit)
 
     def _extend(self, begun: float) -> None:
-        if not self._exclusive:
-            self._journal.lease_until = begun + SECONDS
+        self._journal.hold(None if self._exclusive else begun + SECONDS - MARGIN)
+
+
+def node_of(token: str) -> str:
+    """Return the name a process has throughout, whichever of its tokens this is."""
+    return token.partition("~")[0]
+
+
+def _insert(connection: Connection, token: str, name: str) -> None:
+    expiry = now_ms(connection) + int(SECONDS * 1000)
+    values = {"token": token, "name": name, "started_at": clock.now_ms()}
+    row = insert(connection, nodes).values(expires_at=expiry, **values)
+    # What runs beside the groups may run twice.
+    connection.execute(row.on_conflict_do_nothing())
+
+
+def _renew(token: str, exclusive: bool, connection: Connection) -> bool:
+    """Renew in one statement, so that what was sent stands even if this process is paused."""
+    now = now_ms(connection)
+    renewed = update(nodes).where(nodes.c.token == token)
+    if not exclusive:
+        renewed = renewed.where(nodes.c.expires_at > now)
+    return connection.execute(renewed.values(expires_at=now + int(SECONDS * 1000))).rowcount == 1
+
+
+def _take_back(token: str, former: Iterable[str], connection: Connection) -> frozenset[str]:
+    """Put what still stands under former tokens under this one; a child only with its root."""
+    mine = runs.c.owner.in_(list(former)) & runs.c.ended_at.is_(None)
+    connection.execute(update(runs).where(mine, runs.c.depth == 0).values(owner=token))
+    roots = runs.alias()
+    kept = select(roots.c.id).where(roots.c.owner == token, roots.c.ended_at.is_(None))
+    below = update(runs).where(mine, runs.c.depth > 0, runs.c.root_id.in_(kept))
+    connection.execute(below.values(owner=token))
+    query = select(runs.c.id).where(runs.c.owner == token, runs.c.ended_at.is_(None))
+    return frozenset(connection.scalars(query))
 
 
 def lapse_others(connection: Connection, token: str) -> None:
@@ -141,28 +224,34 @@ def lapse_others(connection: Connection, token: str) -> None:
     connection.execute(delete(nodes).where(nodes.c.token != token))
 
 
+def lives(connection: Connection, token: str) -> bool:
+    """Say whether a lease holds, its grace included. One that does not never will again."""
+    living = (nodes.c.token == token) & (nodes.c.expires_at + GRACE_MS > now_ms(connection))
+    return connection.execute(select(nodes.c.token).where(living)).first() is not None
+
+
+def remove_lapsed(connection: Connection) -> None:
+    """Remove the rows of leases that nobody needs to look at any more."""
+    long_ago = now_ms(connection) - 60 * GRACE_MS
+    connection.execute(delete(nodes).where(nodes.c.expires_at < long_ago))
+
+
 def orphans(connection: Connection, token: str) -> list[str]:
     """List the runs that have not ended and whose owner is neither this process nor a living one.
 
     A lease counts as lapsed a second after its expiry. Runs without an owner are queued, not lost.
     """
-    rows = driver(connection).execute(
-        _ORPHANS,
-        {"token": token, "grace": _GRACE_MS, "now": now_ms(), "most": _RUNS_MAX},
-    )
-    return sorted(run_id for (run_id,) in rows)
+    # Two ranges round the own token, so that the index of live runs passes over what runs here;
+    # and no order, for whose sake SQLite would go through all runs there ever were.
+    living = select(nodes.c.token).where(nodes.c.expires_at + GRACE_MS > now_ms(connection))
+    dead = runs.c.ended_at.is_(None) & runs.c.owner.not_in(living)
+    before = select(runs.c.id).where(dead, runs.c.owner < token)
+    after = select(runs.c.id).where(dead, runs.c.owner > token)
+    return sorted(connection.scalars(before.union_all(after).limit(_RUNS_MAX)))
 
 
 def cancel_requested(connection: Connection, token: str) -> list[str]:
     """List the live runs of a process that somebody asked to cancel."""
-    rows = driver(connection).execute(
-        "SELECT id FROM runs WHERE ended_at IS NULL AND owner = ?"
-        " AND cancel_requested_at IS NOT NULL LIMIT ?",
-        (token, _RUNS_MAX),
-    )
-    return [run_id for (run_id,) in rows]
-
-
-def _expiry() -> int:
-    # On SQLite the database's clock is this machine's.
-    return now_ms() + int(SECONDS * 1000)
+    asked = (runs.c.owner == token) & runs.c.cancel_requested_at.is_not(None)
+    query = select(runs.c.id).where(asked, runs.c.ended_at.is_(None))
+    return list(connection.scalars(query.limit(_RUNS_MAX)))

@@ -24,6 +24,7 @@ _RETRY_MAX = 1.0
 class Owner(Protocol):
     """What a log asks of the journal that opened it."""
 
+    token: str
     appending: Gathering[Batch, bool]
     ending: Gathering[Ending, bool]
 
@@ -39,8 +40,11 @@ class Owner(Protocol):
     def gone(self, log: "RunLog") -> None:
         """Forget a log that has ended, or is fenced."""
 
-    def deadline(self) -> None:
-        """Raise ``Fenced`` if this process's lease has run out."""
+    def lapsed(self) -> bool:
+        """Say whether this process's lease has run out."""
+
+    async def held(self) -> None:
+        """Wait until there is a lease again; raise ``Fenced`` where there will be none."""
 
     def subscribe(self, run_id: str) -> Subscription:
         """Listen to a run."""
@@ -61,11 +65,16 @@ class RunLog:
         """The status that the run's end is being, or has been, written with."""
         self.left_rows = False
         """Whether the journal was too long to be replaced by one row at its end."""
+        self.stalled_since: float | None = None
+        """Since when something recorded waits to be stored, or the run for a lease, in the loop's
+        time; None: all is well, as far as is known."""
         self._owner = owner
         self._counted = counted
         self._failure: BaseException | None = None
         self._pending = Pending()
         self._flight: tuple[Batch, Pending] | None = None
+        self._under = ""
+        """The token under which the batch, or the end, was sent last."""
         self._scheduled = False
         self._delay = _RETRY_FIRST
         self._kept: list[bytes] | None = [] if seq == 0 else None
@@ -88,8 +97,10 @@ class RunLog:
     async def stored(self) -> None:
         """Wait until all that was recorded is stored, and this process still owns the run.
 
+        While the process has no lease this waits: it goes on if the run is still its own then.
+
         Raises:
-            Fenced: it does not, or its lease has run out.
+            Fenced: it is another's.
         """
         self._check()
         waiting = self._last_waiting()
@@ -98,6 +109,8 @@ class RunLog:
             waiting.append(future)
             await future
             self._check()
+        if self._owner.lapsed():
+            await self._held()
 
     async def end(
         self,
@@ -144,6 +157,8 @@ class RunLog:
             return
         pending, self._pending = self._pending, Pending()
         self._flight = (self._make_batch(pending), pending)
+        if self.stalled_since is None:
+            self.stalled_since = asyncio.get_running_loop().time()
         self._submit()
 
     def drop(self, failure: BaseException | None = None) -> None:
@@ -170,14 +185,23 @@ class RunLog:
         last = self.seq + len(pending.events)
         return Batch(self.run_id, self.seq, last, at, pending.encoded())
 
+    async def _held(self) -> None:
+        if self.stalled_since is None:
+            self.stalled_since = asyncio.get_running_loop().time()
+        await self._owner.held()
+        if self._flight is None:
+            self.stalled_since = None
+        self._check()
+
     def _submit(self) -> None:
         if self._flight is not None:
+            self._under = self._owner.token
             self._owner.appending.submit(self._flight[0], self._appended)
 
     def _appended(self, stored: bool | None, error: BaseException | None) -> None:
         if self._flight is None:  # dropped in the meantime
             return
-        if self._retries(error, self._submit):
+        if self._retries(error, self._submit) or self._fenced_early(stored, error, self._submit):
             return
         if error is not None or not stored:
             self.drop(error)
@@ -221,10 +245,13 @@ class RunLog:
 
     def _submit_end(self, ending: Ending, outcome: "asyncio.Future[bool]") -> None:
         def again() -> None:
+            self._under = self._owner.token
             self._owner.ending.submit(ending, told)
 
         def told(ended: bool | None, error: BaseException | None) -> None:
-            if self._retries(error, again):
+            if self.fenced and not ended:  # another's by now: nothing of it is sent again
+                ended, error = False, None
+            if self._retries(error, again) or self._fenced_early(ended, error, again):
                 return
             if error is not None:
                 self._withdraw_end()
@@ -260,8 +287,21 @@ class RunLog:
         self._delay = min(self._delay * 2, _RETRY_MAX)
         return True
 
+    def _fenced_early(
+        self, ours: bool | None, error: BaseException | None, again: Callable[[], None]
+    ) -> bool:
+        """Say whether it will be tried again, because the fence was that of a former lease: the run
+        may have been kept under the new one, or is about to be."""
+        if error is not None or ours or self.fenced:
+            return False
+        if self._under != self._owner.token:
+            again()
+            return True
+        return self._owner.lapsed() and self._owner.later(_RETRY_FIRST, again)
+
     def _tell(self, batch: Batch, pending: Pending) -> None:
         self.seq = batch.last
+        self.stalled_since = None
         self._delay = _RETRY_FIRST
         self._owner.told(self, pending)
         pending.resolve()
@@ -275,4 +315,3 @@ class RunLog:
     def _check(self) -> None:
         if self.fenced:
             raise self._failure if self._failure is not None else Fenced(self.run_id)
-        self._owner.deadline()

@@ -36,3 +36,47 @@ def load(connection: Connection, run_id: str) -> Stored:
     ):
         events += decode_events(batch)
     return Stored(events, seq, ended_at is not None)
+
+
+class Newer(NamedTuple):
+    """What is stored of a run after some event; ``seq`` is the number of the last of ``events``,
+    ``more`` says that there are more, ``ended`` that there are none and never will be."""
+
+    events: list[Event]
+    seq: int
+    ended: bool
+    more: bool
+
+
+_ROWS = 200
+
+
+def load_after(connection: Connection, run_id: str, after: int) -> Newer:
+    """Read some of a run's events, from the one after number ``after`` on."""
+    raw = driver(connection)
+    row = raw.execute(
+        "SELECT runs.seq, runs.ended_at, run_data.events FROM runs"
+        " LEFT JOIN run_data ON run_data.run_id = runs.id WHERE runs.id = ?",
+        (run_id,),
+    ).fetchone()
+    if row is None:
+        return Newer([], after, ended=True, more=False)
+    seq, ended_at, journal = row
+    if journal is not None:
+        events = decode_events(expand(journal))
+        return Newer(_last(events, seq - after), seq, ended=ended_at is not None, more=False)
+    events = []
+    last = after
+    for number, batch in raw.execute(
+        "SELECT seq, events FROM run_events WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        (run_id, after, _ROWS),
+    ):
+        events += _last(decode_events(batch), number - last)
+        last = number
+    more = last < seq and bool(events)
+    return Newer(events, last, ended=ended_at is not None and not more, more=more)
+
+
+def _last(events: list[Event], count: int) -> list[Event]:
+    """Return the last so many of the events, or all if they are fewer."""
+    return events[max(0, len(events) - max(0, count)) :]

@@ -1,0 +1,118 @@
+"""Following runs that another process executes: what is stored is read, and messages say when."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Protocol
+
+from insula.errors import Unavailable
+from insula.journal.read import load_after
+from insula.journal.subscription import Heard
+from insula.storage.database import Database
+
+LOOKED_EVERY = 2.0
+"""Seconds after which it is looked again without a message: one may have been lost."""
+_RETRIED = 0.5
+
+
+class Wakes(Protocol):
+    """What is needed of the messages between nodes."""
+
+    def publish(self, subject: str, body: bytes = b"") -> None:
+        """Tell whoever listens, this node too; never waits."""
+
+    async def listen(self, subject: str, heard: Callable[[bytes], None]) -> Callable[[], None]:
+        """Call ``heard`` with what is published from now on; the returned function ends it."""
+
+    def on_return(self, back: Callable[[], None]) -> None:
+        """Have ``back`` called when messages come through again that did not."""
+
+
+class Elsewhere:
+    """Tells other nodes of what is stored here, and follows what they store."""
+
+    def __init__(self, database: Database, wakes: Wakes) -> None:
+        self._database = database
+        self._wakes = wakes
+        self._woken: dict[str, list[asyncio.Event]] = {}
+        self._closed = False
+        wakes.on_return(self._wake_all)
+
+    def tell(self, run_id: str) -> None:
+        """Say, here and to the others, that something of a run was stored."""
+        self._wakes.publish(f"run.{run_id}")
+        self._wake(run_id)
+
+    async def follow(self, run_id: str, after: int) -> AsyncGenerator[Heard, None]:
+        """Yield what is stored after event ``after``, and then what is stored from then on.
+
+        It reads only what it has not seen, and as fast as its reader takes it: a slow one is never
+        let go, it reads more at a time.
+        """
+        woken = asyncio.Event()
+        # It listens before it reads: what is stored in between is told.
+        self._woken.setdefault(run_id, []).append(woken)
+        end = await self._wakes.listen(f"run.{run_id}", partial(_set, woken))
+        try:
+            while not self._closed:
+                woken.clear()
+                try:
+                    stored = await self._database.read(
+                        partial(load_after, run_id=run_id, after=after)
+                    )
+                except Unavailable:
+                    await asyncio.sleep(_RETRIED)
+                    continue
+                if stored.events:
+                    after = stored.seq
+                    yield after, stored.events
+                if stored.ended:
+                    return
+                if not stored.more:
+                    await _wait(woken)
+        finally:
+            end()
+            self._forget(run_id, woken)
+
+    async def wait(self, run_id: str, seconds: float) -> None:
+        """Wait until something of a run is stored, anywhere, and no longer than so many seconds."""
+        woken = asyncio.Event()
+        self._woken.setdefault(run_id, []).append(woken)
+        end = await self._wakes.listen(f"run.{run_id}", partial(_set, woken))
+        try:
+            await _wait(woken, seconds)
+        finally:
+            end()
+            self._forget(run_id, woken)
+
+    def close(self) -> None:
+        """Let all followers go."""
+        self._closed = True
+        self._wake_all()
+
+    def _wake(self, run_id: str) -> None:
+        for woken in self._woken.get(run_id, ()):
+            woken.set()
+
+    def _wake_all(self) -> None:
+        for run_id in self._woken:
+            self._wake(run_id)
+
+    def _forget(self, run_id: str, woken: asyncio.Event) -> None:
+        left = [other for other in self._woken.get(run_id, ()) if other is not woken]
+        if left:
+            self._woken[run_id] = left
+        else:
+            self._woken.pop(run_id, None)
+
+
+def _set(woken: asyncio.Event, _: bytes) -> None:
+    woken.set()
+
+
+async def _wait(woken: asyncio.Event, seconds: float = LOOKED_EVERY) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await woken.wait()
+    except TimeoutError:
+        return

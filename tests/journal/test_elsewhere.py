@@ -1,0 +1,228 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.journal.rows import TOKEN, create, done, over, started, steal, wire
+
+from insula.engine.events import Event
+from insula.errors import Unavailable
+from insula.jobs.memory_signals import Exchange, MemorySignals
+from insula.journal import elsewhere
+from insula.journal.journal import Journal
+from insula.journal.subscription import Heard
+from insula.storage.sqlite import SqliteDatabase, open_sqlite
+
+
+class Pair:
+    """Two nodes over one database, and what they say to each other."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        exchange = Exchange()
+        self.signals = [MemorySignals(exchange), MemorySignals(exchange)]
+        self.here = Journal(database, TOKEN, self.signals[0])
+        self.there = Journal(database, "node_there", self.signals[1])
+
+    async def close(self) -> None:
+        for journal in (self.here, self.there):
+            await journal.close()
+        for signals in self.signals:
+            await signals.close()
+
+
+@pytest.fixture
+async def pair(database: SqliteDatabase) -> AsyncIterator[Pair]:
+    opened = Pair(database)
+    yield opened
+    await opened.close()
+
+
+async def collect(journal: Journal, run_id: str, after: int = 0) -> list[Heard]:
+    async with contextlib.aclosing(journal.follow(run_id, after)) as batches:
+        return [batch async for batch in batches]
+
+
+def flat(batches: list[Heard]) -> list[Event]:
+    return [event for _, events in batches for event in events]
+
+
+async def listening(journal: Journal) -> None:
+    assert journal.elsewhere is not None
+    while not journal.elsewhere._woken:  # noqa: ASYNC110  # there is nothing to wait on
+        await asyncio.sleep(0)
+
+
+async def test_a_run_is_followed_from_the_node_that_does_not_execute_it(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 60)  # messages alone
+    log = pair.here.open(await create(database, "run_a"))
+    log.record(started())
+    await log.stored()
+    following = pair.there.follow("run_a")
+    assert (await anext(following))[0] == 1
+    log.record(done("a"))
+    assert wire((await asyncio.wait_for(anext(following), 5))[1]) == wire([done("a")])
+    assert await log.end(over())
+    assert wire((await asyncio.wait_for(anext(following), 5))[1]) == wire([over()])
+    with pytest.raises(StopAsyncIteration):
+        await anext(following)
+    assert pair.there.elsewhere is not None
+    assert pair.there.elsewhere._woken == {}
+
+
+async def test_without_messages_it_is_looked_again(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 0.01)
+    pair.signals[1].cut()
+    log = pair.here.open(await create(database, "run_a"))
+    following = asyncio.create_task(collect(pair.there, "run_a"))
+    await listening(pair.there)
+    log.record(started())
+    await log.end(over())
+    assert wire(flat(await asyncio.wait_for(following, 5))) == wire([started(), over()])
+
+
+async def test_what_was_missed_is_read_when_messages_come_again(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 60)
+    log = pair.here.open(await create(database, "run_a"))
+    log.record(started())
+    await log.stored()
+    following = pair.there.follow("run_a")
+    await anext(following)
+    pair.signals[1].cut()
+    waiting = asyncio.ensure_future(anext(following))
+    log.record(done("a"))
+    await log.stored()
+    pair.signals[1].mend()
+    assert (await asyncio.wait_for(waiting, 5))[0] == 2
+    await following.aclose()
+
+
+async def test_a_follower_goes_on_where_the_run_does(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 60)
+    log = pair.here.open(await create(database, "run_a"))
+    log.record(started())
+    await log.stored()
+    following = pair.here.follow("run_a")
+    assert (await anext(following))[0] == 1
+    await steal(database, "run_a", "node_there")
+    log.record(done("never"))
+    waiting = asyncio.ensure_future(anext(following))
+    taken = pair.there.open("run_a", seq=1)
+    taken.record(done("a"))
+    await taken.stored()
+    assert wire((await asyncio.wait_for(waiting, 5))[1]) == wire([done("a")])
+    assert await taken.end(over())
+    assert wire((await asyncio.wait_for(anext(following), 5))[1]) == wire([over()])
+    await following.aclose()
+
+
+async def test_a_run_that_begins_here_after_all_is_heard_without_messages(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 60)
+    pair.signals[0].cut()
+    await create(database, "run_a", owner=None, status="PENDING")
+    following = asyncio.create_task(collect(pair.here, "run_a"))
+    await listening(pair.here)
+    await steal(database, "run_a", TOKEN)
+    await pair.here.open("run_a").end(over())
+    assert wire(flat(await asyncio.wait_for(following, 5))) == wire([over()])
+
+
+async def test_a_follower_outlasts_a_database_that_does_not_answer(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "_RETRIED", 0)
+    await pair.here.open(await create(database, "run_a")).end(over())
+    answers, read = [Unavailable("away"), Unavailable("away")], database.read
+
+    async def sometimes(query: object) -> object:
+        if answers:
+            raise answers.pop()
+        return await read(query)  # type: ignore[arg-type]  # whatever was asked
+
+    monkeypatch.setattr(database, "read", sometimes)
+    assert wire(flat(await collect(pair.there, "run_a"))) == wire([over()])
+
+
+async def test_closing_lets_followers_go(database: SqliteDatabase, pair: Pair) -> None:
+    await create(database, "run_a", owner="node_gone")
+    following = asyncio.create_task(collect(pair.here, "run_a"))
+    await listening(pair.here)
+    pair.here.stop_telling()
+    assert await asyncio.wait_for(following, 5) == []
+
+
+async def write(pair: Pair, sizes: list[int], *, compacted: bool) -> list[Event]:
+    """Store batches of these sizes and the end; ``compacted``: as if the journal were long."""
+    log = pair.here.open("run_a")
+    written: list[Event] = []
+    for number, size in enumerate(sizes):
+        for place in range(size):
+            written.append(done(f"s{number}_{place}"))
+            log.record(written[-1])
+        await log.stored()
+    if compacted:
+        log._kept = None  # it stays in rows, and is replaced later
+    await log.end(over())
+    if compacted:
+        await pair.here.compact("run_a")
+    return [*written, over()]
+
+
+async def read_in_turns(pair: Pair, splits: list[int]) -> list[Event]:
+    """Follow at one node, then at the other, and so on; change after these numbers of events."""
+    seen: list[Event] = []
+    for turn, split in enumerate([*splits, 10_000]):
+        journal = (pair.here, pair.there)[turn % 2]
+        async with contextlib.aclosing(journal.follow("run_a", len(seen))) as batches:
+            async for last, events in batches:
+                seen += events
+                assert last == len(seen)
+                if len(seen) >= split:
+                    break
+            else:
+                return seen
+    return seen
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=8),
+    splits=st.lists(st.integers(0, 60), max_size=6),
+    rows=st.integers(1, 3),
+    compacted=st.booleans(),
+)
+def test_a_reader_that_changes_nodes_misses_and_repeats_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[int],
+    splits: list[int],
+    rows: int,
+    compacted: bool,
+) -> None:
+    async def play(folder: Path) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            database = await open_sqlite(folder / "insula.db", "NORMAL")
+            stack.push_async_callback(database.close)
+            await create(database, "run_a")
+            pair = Pair(database)
+            stack.push_async_callback(pair.close)
+            writing = write(pair, sizes, compacted=compacted)
+            told, seen = await asyncio.gather(writing, read_in_turns(pair, splits))
+            assert wire(seen) == wire(told)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("insula.journal.read._ROWS", rows)
+        asyncio.run(play(tmp_path_factory.mktemp("pair")))
