@@ -78,7 +78,7 @@ class Secrets:
 
     def __init__(self, secrets: Sequence[Secret], masker: Masker | None = None) -> None:
         self._by_handle = {secret.handle: secret for secret in secrets}
-        self._bound = tuple((s, Masker([s.value])) for s in secrets if s.hosts)
+        self._bound = tuple(secret for secret in secrets if secret.hosts)
         self.masker = masker if masker is not None else Masker(s.value for s in secrets)
 
     def reveal(self, request: HttpRequest) -> Revealed:
@@ -110,7 +110,7 @@ class Secrets:
         if self._bound:
             held = tuple(parts)
             _check(
-                (s for s, masker in self._bound if any(masker.spans(part) for part in held)),
+                (s for s in self._bound if any(map(Masker([s.value]).spans, held))),
                 host,
                 port,
             )

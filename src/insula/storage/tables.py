@@ -262,6 +262,39 @@ schedules = Table(
     Index("schedules_due", "next_at", "id", **_where("next_at IS NOT NULL")),
 )
 
+variables = Table(
+    "variables",
+    metadata,
+    Column("app_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("since", BigInteger, primary_key=True),  # a value that changes is a row that follows
+    Column("until", BigInteger),  # null: the value of today; others go when no run can need them
+    Column("value", LargeBinary),  # null: a secret, which is sealed
+    Column("sealed", LargeBinary),
+    Column("key_id", Text),  # the key that sealed it
+    Column("hosts", LargeBinary),  # where a secret may go; null: anywhere
+    Column("created_at", BigInteger, nullable=False),
+    Index("variables_today", "app_id", "key", unique=True, **_where("until IS NULL")),
+    Index("variables_past", "until", **_where("until IS NOT NULL")),
+    Index("variables_sealed", "key_id", **_where("key_id IS NOT NULL")),
+)
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("settings", LargeBinary, nullable=False, default=b"{}"),  # what is no secret
+    Column("sealed", LargeBinary, nullable=False),  # the credentials
+    Column("key_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("connections_by_app", "app_id", "id"),
+    Index("connections_sealed", "key_id", **_where("key_id IS NOT NULL")),
+)
+
 files = Table(
     "files",
     metadata,
