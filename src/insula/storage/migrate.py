@@ -68,10 +68,10 @@ def version(connection: Connection) -> int:
     return int(fact[0]) if fact is not None else 0
 
 
-def migrate(connection: Connection) -> int:
+def migrate(connection: Connection, until: int | None = None) -> int:
     """Apply what is missing, each migration in a transaction of its own; return how many.
 
-    ``connection`` is in autocommit mode and nobody else writes.
+    ``connection`` is in autocommit mode and nobody else writes. ``until`` is the last one to apply.
 
     Raises:
         NewerSchema: the database has been through migrations that this program does not know.
@@ -85,9 +85,10 @@ def migrate(connection: Connection) -> int:
             f"This database was written by a newer version of Insula: its schema is {current}, "
             f"this program knows {len(links)}. Start the newer version, or go back to a backup."
         )
-    for link in links[current:]:
+    missing = links[current:until]
+    for link in missing:
         _apply(connection, link)
-    return len(links) - current
+    return len(missing)
 
 
 def _apply(connection: Connection, link: Migration) -> None:
