@@ -51,6 +51,10 @@ from insula.runs.metrics import Gauges, RunMetrics
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
 from insula.runs.start import DELETED
+from insula.schedules import endpoints as schedules_endpoints
+from insula.schedules import repository as schedules_repository
+from insula.schedules.deployed import settle
+from insula.schedules.timekeeper import Timekeeper
 from insula.settings import Settings
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
@@ -148,6 +152,8 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         authenticator = Authenticator(database)
         stack.push_async_callback(authenticator.write_last_used)
         await sweep(services)
+        timekeeper = Timekeeper(services)
+        services.resolver.watchers.append(lambda _: timekeeper.wake())
         working = [
             group.create_task(work)
             for work in (
@@ -155,13 +161,14 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 authenticator.run(),
                 serve_queue(services),
                 sweep_for_ever(services),
+                timekeeper.run(),
                 erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
                 journal.compactor.run(),
             )
         ]
         stack.callback(_cancel, working)
-        asgi = _application(settings, services, sandbox, authenticator, registry)
+        asgi = _application(settings, services, sandbox, authenticator, registry, timekeeper)
         yield Insula(settings, asgi, services, database, lock, sandbox)
 
 
@@ -246,13 +253,17 @@ def _application(
     sandbox: SandboxPool,
     authenticator: Authenticator,
     registry: CollectorRegistry,
+    timekeeper: Timekeeper,
 ) -> ASGIApp:
     database, resolver = services.database, services.resolver
 
     async def stop_workflow(app_id: str, workflow_id: str) -> None:
+        # What would start runs goes first.
+        await database.write(lambda c: schedules_repository.remove_of_workflow(c, workflow_id))
         await cancel_workflow(services, workflow_id, DELETED)
 
     async def stop_app(app_id: str) -> None:
+        await database.write(lambda c: schedules_repository.remove_of_app(c, app_id))
         await cancel_app(services, app_id, DELETED)
         await remove_all(database, resolver, [stop_workflow], app_id)
         await remove_app_files(services.files.store, app_id)
@@ -261,7 +272,8 @@ def _application(
         runs_endpoints.router(services),
         catalogue_runs_endpoints.router(services),
         catalogue_endpoints.router(database),
-        workflows_endpoints.router(database, resolver, [stop_workflow]),
+        workflows_endpoints.router(database, resolver, [stop_workflow], settle),
+        schedules_endpoints.router(services, timekeeper),
         files_endpoints.router(services.files),
         apps_endpoints.router(database, authenticator, [stop_app]),
     ]

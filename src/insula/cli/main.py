@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from insula import __version__
-from insula.cli import apps, keys, runs, workflows
+from insula.cli import apps, keys, runs, schedules, workflows
 from insula.cli.demo import demo
 from insula.cli.doctor import doctor
 from insula.cli.output import show
@@ -29,6 +29,7 @@ application.add_typer(keys.commands, name="keys")
 application.add_typer(workflows.commands, name="workflows")
 application.command("run")(run)
 application.add_typer(runs.commands, name="runs")
+application.add_typer(schedules.commands, name="schedules")
 application.command("doctor")(doctor)
 
 

@@ -75,6 +75,8 @@ def run_members(
     for name, value in (("identifier", row.identifier), ("parent_run_id", row.parent_id)):
         if value is not None:
             shown[name] = value
+    if row.origin == "TRIGGER" and (trigger := row.option("trigger")) is not None:
+        shown["trigger"] = trigger
     if verbose and (row.cancel_requested_at is not None or row.status == "CANCELLED"):
         shown["cancellation"] = _receipt(row, state, sight)
     return shown

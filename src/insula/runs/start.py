@@ -1,6 +1,6 @@
 """Starting a run: resolve the version, check the input, store the run, begin to execute it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -88,7 +88,9 @@ async def start(
         check_seen(runnable, principal.app_id, asked.from_step_key)
     plan = await services.lay_out(runnable, asked.from_step_key)
     if waits(services, principal.app_id, asked):
-        return await _queue(services, principal, runnable, plan, asked)
+        return await queue(
+            services, principal, runnable, plan, asked, partial(claiming, principal, asked)
+        )
     limit = caller_limit(runnable, principal.app_id)
     with services.live.admit(principal.app_id, workflow_id, limit) as held:
         row = _row(services, principal, runnable, asked, waits=False)
@@ -136,14 +138,26 @@ def waits(services: RunServices, app_id: str, asked: Start) -> bool:
     return services.queue.has(app_id) or not services.live.has_room(app_id)
 
 
-async def _queue(
-    services: RunServices, principal: Principal, runnable: Runnable, plan: Plan, asked: Start
+async def queue(
+    services: RunServices,
+    principal: Principal,
+    runnable: Runnable,
+    plan: Plan,
+    asked: Start,
+    claims: Callable[[str], Before | None],
 ) -> Started:
+    """Create a run that waits for a place, or return the one that stands for it: what ``claims``
+    makes of the new run's id says which, in the unit that creates it.
+
+    Raises:
+        BadInput: the input cannot be used.
+        TooMany: too many runs of the app wait already.
+    """
     row = _row(services, principal, runnable, asked, waits=True)
     given = await _input(services, row, runnable.document, plan, asked)
     draft = runnable.body if runnable.version_id is None else None
     new = NewRun(row, bytes(given), draft)
-    earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
+    earlier = await create_waiting(services, new, claims(row.id))
     if earlier is not None:
         return await attach(services, earlier)
     if not await services.resolver.admits(runnable.workflow_id):
@@ -243,7 +257,7 @@ async def checked_input(
     """
     if not isinstance(given, dict):
         raise BadInput("input must be an object; send the workflow's fields by their keys")
-    definition = _definition(document, plan)
+    definition = definition_of(document, plan)
     checked = check_input(definition, given, document.input_default or {}, from_text=from_text)
     if checked.errors:
         raise BadInput("The input cannot be used", checked.errors)
@@ -257,8 +271,8 @@ async def checked_input(
         raise BadInput(f"input cannot be stored: {error}") from error
 
 
-def _definition(document: Document, plan: Plan) -> dict[str, Any]:
-    """The fields of the run's input: the document's own, and those of its entry input steps."""
+def definition_of(document: Document, plan: Plan) -> dict[str, Any]:
+    """Return the fields of a run's input: the document's own, and its entry input steps'."""
     fields: dict[str, Any] = dict(document.input or {})
     for key in plan.entries:
         step = plan.nodes[key].step

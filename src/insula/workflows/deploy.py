@@ -1,6 +1,7 @@
 """Deploys a workflow's draft: a new version, numbered, that never changes."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -17,6 +18,14 @@ from insula.workflows.repository import Workflow
 from insula.workflows.schemas import DeployVersion
 from insula.workflows.version_repository import Version
 
+Settle = Callable[[Connection, str], None]
+"""Called with a workflow's id in the unit that changes which version of it runs, or whether any
+does: lets what depends on that follow, or raises, and then nothing is changed."""
+
+
+def settle_nothing(connection: Connection, workflow_id: str) -> None:
+    """Nothing depends on it."""
+
 
 async def deploy(
     database: Database,
@@ -24,6 +33,7 @@ async def deploy(
     workflow_id: str,
     fields: DeployVersion,
     idempotency: Idempotency | None = None,
+    settle: Settle = settle_nothing,
 ) -> str:
     """Make the draft the latest version, and return that version's id.
 
@@ -48,6 +58,7 @@ async def deploy(
         if not fields.force:
             refuse_same(connection, workflow, described)
         version_repository.store(connection, described)
+        settle(connection, workflow_id)
         return made
 
     return await database.write(unit)

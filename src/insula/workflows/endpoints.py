@@ -17,6 +17,7 @@ from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.workflows import callers, export, repository, version_endpoints
 from insula.workflows.create import create
+from insula.workflows.deploy import Settle, settle_nothing
 from insula.workflows.duplicate import duplicate
 from insula.workflows.paths import WORKFLOW, WORKFLOWS
 from insula.workflows.remove import BeforeDelete, remove
@@ -36,15 +37,18 @@ Tags = Annotated[
 
 
 def router(
-    database: Database, resolver: Resolver, before_delete: Sequence[BeforeDelete] = ()
+    database: Database,
+    resolver: Resolver,
+    before_delete: Sequence[BeforeDelete] = (),
+    settle: Settle = settle_nothing,
 ) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/workflows`` but those of runs and the catalogue."""
     routes = APIRouter(tags=["workflows"])
     _add_reading(routes, database)
     _add_making(routes, database)
-    _add_changing(routes, database, resolver, before_delete)
+    _add_changing(routes, database, resolver, before_delete, settle)
     _add_callers(routes, database, resolver)
-    version_endpoints.add(routes, database, resolver)
+    version_endpoints.add(routes, database, resolver, settle)
     return routes
 
 
@@ -153,6 +157,7 @@ def _add_changing(
     database: Database,
     resolver: Resolver,
     before_delete: Sequence[BeforeDelete],
+    settle: Settle,
 ) -> None:
     @routes.patch(
         WORKFLOW,
@@ -163,7 +168,8 @@ def _add_changing(
     async def update_workflow(principal: Writer, request: Request, workflow_id: str) -> Response:
         """What is left out stays. With `updated_at`, a change made meanwhile is a 409."""
         fields = await payload(request, UpdateWorkflow)
-        await resolver.apply(workflow_id, update(database, principal, workflow_id, fields))
+        updating = update(database, principal, workflow_id, fields, settle)
+        await resolver.apply(workflow_id, updating)
         return await _answer(database, principal.app_id, workflow_id)
 
     @routes.delete(WORKFLOW, summary="Delete a workflow", responses=WRITES)

@@ -4,7 +4,7 @@ What is kept of a workflow is dropped by every verb that changes it; versions ne
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -91,6 +91,8 @@ class Resolver:
         self._changes = 0
         self._closing: dict[str, int] = {}
         self._verbs: set[asyncio.Task[Any]] = set()
+        self.watchers: list[Callable[[str], None]] = []
+        """Called with a workflow's id when a verb of this process has changed it."""
 
     async def resolve(
         self,
@@ -227,6 +229,8 @@ class Resolver:
             self._verbs.discard(ended)
             self._changes += 1
             self._known.drop(workflow_id)
+            for watcher in self.watchers:
+                watcher(workflow_id)
             if not ended.cancelled():
                 ended.exception()  # the caller may have gone; nobody else would look at it
 

@@ -11,7 +11,7 @@ from insula.web.auth import Principal, unknown
 from insula.web.idempotency import Idempotency, claim
 from insula.workflows import repository, version_repository
 from insula.workflows.access import DRAFT, LATEST, parse_selector
-from insula.workflows.deploy import next_version, refuse_same
+from insula.workflows.deploy import Settle, next_version, refuse_same, settle_nothing
 from insula.workflows.schemas import RollBack
 
 
@@ -21,6 +21,7 @@ async def roll_back(
     workflow_id: str,
     fields: RollBack,
     idempotency: Idempotency | None = None,
+    settle: Settle = settle_nothing,
 ) -> str:
     """Make an earlier version the latest again, under a new number; return the new one's id.
 
@@ -55,6 +56,7 @@ async def roll_back(
         if not fields.force:
             refuse_same(connection, workflow, version)
         version_repository.store(connection, version)
+        settle(connection, workflow_id)
         return made
 
     return await database.write(unit)

@@ -13,6 +13,7 @@ from insula.storage.database import Database
 from insula.web.auth import Principal, unknown
 from insula.workflows import publish, repository, retention
 from insula.workflows.create import check_tags
+from insula.workflows.deploy import Settle, settle_nothing
 from insula.workflows.draft import merged, prepare
 from insula.workflows.render import BODY
 from insula.workflows.repository import Workflow
@@ -23,7 +24,11 @@ _PLAIN = ("name", "description", "enabled", "caller_limit")
 
 
 async def update(
-    database: Database, principal: Principal, workflow_id: str, fields: UpdateWorkflow
+    database: Database,
+    principal: Principal,
+    workflow_id: str,
+    fields: UpdateWorkflow,
+    settle: Settle = settle_nothing,
 ) -> None:
     """Apply what was sent, and nothing else.
 
@@ -43,7 +48,8 @@ async def update(
         if base is not None and read.updated_at != base:
             break
         values = await _values(read, fields)
-        if await database.write(partial(_store, read=read, fields=fields, values=values)):
+        storing = partial(_store, read=read, fields=fields, values=values, settle=settle)
+        if await database.write(storing):
             return
     raise _overtaken()
 
@@ -66,6 +72,7 @@ def _store(
     read: Workflow,
     fields: UpdateWorkflow,
     values: Mapping[str, object],
+    settle: Settle,
 ) -> bool:
     """Return whether the workflow is still what was read; if not, nothing is touched."""
     now = repository.find(connection, read.app_id, read.id)
@@ -80,6 +87,8 @@ def _store(
     changed["updated_at"] = max(now_ms(), read.updated_at + 1)  # so that it names one state
     if not repository.change(connection, now, changed):
         raise _overtaken()  # undoes the unit, the counts of the catalogue included
+    if "enabled" in changed:
+        settle(connection, read.id)
     return True
 
 

@@ -18,7 +18,7 @@ from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer
 from insula.workflows import publish, repository, version_repository
 from insula.workflows.access import DRAFT, LATEST, Selector, parse_selector
-from insula.workflows.deploy import deploy
+from insula.workflows.deploy import Settle, deploy
 from insula.workflows.paths import WORKFLOW
 from insula.workflows.render import list_bytes, version_members
 from insula.workflows.resolve import Resolver
@@ -32,10 +32,10 @@ _VERSION = _VERSIONS + "/{version_id_or_version_number}"
 Deploys = Callable[[Idempotency | None], Coroutine[Any, Any, str]]
 
 
-def add(routes: APIRouter, database: Database, resolver: Resolver) -> None:
+def add(routes: APIRouter, database: Database, resolver: Resolver, settle: Settle) -> None:
     """Add the routes of versions to those of workflows."""
     _add_reading(routes, database)
-    _add_deploying(routes, database, resolver)
+    _add_deploying(routes, database, resolver, settle)
     _add_withdrawing(routes, database, resolver)
 
 
@@ -83,7 +83,9 @@ async def _answer(
     return json_answer(encode(version_members(await database.read(query))))
 
 
-def _add_deploying(routes: APIRouter, database: Database, resolver: Resolver) -> None:
+def _add_deploying(
+    routes: APIRouter, database: Database, resolver: Resolver, settle: Settle
+) -> None:
     in_flight = InFlight()
 
     async def answer(
@@ -107,7 +109,7 @@ def _add_deploying(routes: APIRouter, database: Database, resolver: Resolver) ->
             request,
             principal,
             workflow_id,
-            lambda key: deploy(database, principal, workflow_id, fields, key),
+            lambda key: deploy(database, principal, workflow_id, fields, key, settle),
         )
 
     @routes.post(
@@ -123,7 +125,7 @@ def _add_deploying(routes: APIRouter, database: Database, resolver: Resolver) ->
             request,
             principal,
             workflow_id,
-            lambda key: roll_back(database, principal, workflow_id, fields, key),
+            lambda key: roll_back(database, principal, workflow_id, fields, key, settle),
         )
 
 

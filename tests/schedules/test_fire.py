@@ -1,0 +1,232 @@
+"""Ticks become runs: one each, whoever looks, whatever is missed, and none is lost."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract import validate
+from tests.runs.platform import Platform, code, open_platform
+from tests.schedules.stage import HOUR, MINUTE, Clock, ended, runs_of, trigger
+
+from insula.errors import Unavailable
+from insula.runs import creation
+from insula.schedules.timekeeper import LOOK_SECONDS, Timekeeper
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def look(platform: Platform) -> float:
+    return await Timekeeper(platform.services).look()
+
+
+async def hourly(platform: Platform, **more: Any) -> Any:
+    flow = await platform.acme.make(code("a", "return input.n"))
+    body = {"workflow_id": flow, "every": 3600, "input": {"n": 7}, **more}
+    return await platform.acme.ok("POST", "/schedules", body)
+
+
+async def test_a_tick_starts_a_run(platform: Platform, clock: Clock) -> None:
+    made = await hourly(platform)
+    assert await look(platform) == LOOK_SECONDS
+    assert await runs_of(platform) == []
+    clock.step(HOUR + 5)
+    await look(platform)
+    await look(platform)
+    (run,) = await ended(platform, platform.acme, 1)
+    validate(run, "RunSchema")
+    assert (run["origin"], run["status"], run["result"]) == ("TRIGGER", "COMPLETED", 7)
+    assert run["identifier"] == made["id"]
+    assert run["trigger"]["scheduled_at"] == made["next_at"]
+    assert (run["trigger"]["missed"], run["trigger"]["timezone"]) == (0, "UTC")
+    shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
+    assert (shown["last_run_id"], shown["runs_count"]) == (run["id"], 1)
+    assert shown["last_at"] == made["next_at"]
+    assert shown["next_at"] > made["next_at"]
+
+
+async def test_it_waits_no_longer_than_needed(platform: Platform, clock: Clock) -> None:
+    await hourly(platform, every=10)
+    assert 9 < await look(platform) <= 10
+    clock.step(9_000)
+    assert 0 < await look(platform) <= 1
+
+
+async def test_a_change_wakes_it(platform: Platform, clock: Clock) -> None:
+    made = await hourly(platform)
+    clock.step(HOUR)
+    path = f"/schedules/{made['id']}"
+    await platform.acme.ok("PATCH", path, {"missed": "all"})  # and nobody looks but the server
+    await ended(platform, platform.acme, 1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "number", "missed"), [("skip", 0, []), ("once", 1, [4]), ("all", 5, [0] * 5)]
+)
+async def test_what_was_missed(
+    platform: Platform, clock: Clock, policy: str, number: int, missed: list[int]
+) -> None:
+    made = await hourly(platform, missed=policy)
+    clock.step(5 * HOUR + 10 * MINUTE)
+    await look(platform)
+    runs = await ended(platform, platform.acme, number)
+    assert [run["trigger"]["missed"] for run in runs] == missed
+    assert len({run["trigger"]["scheduled_at"] for run in runs}) == number
+    shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
+    assert shown["enabled"]
+    assert (shown["last_error"] is None) == (policy != "skip")
+
+
+async def test_a_clock_that_goes_back_fires_nothing_again(platform: Platform, clock: Clock) -> None:
+    made = await hourly(platform)
+    path = f"/schedules/{made['id']}"
+    clock.step(HOUR + 10)
+    await look(platform)
+    after = (await platform.acme.ok("GET", path))["next_at"]
+    clock.step(-2 * HOUR)
+    await look(platform)
+    for enabled in (False, True):  # it would count from the earlier time now
+        await platform.acme.ok("PATCH", path, {"enabled": enabled})
+    assert (await platform.acme.ok("GET", path))["next_at"] == after
+    clock.step(HOUR + 20)
+    await look(platform)
+    await ended(platform, platform.acme, 1)
+
+
+async def test_a_single_time_is_over_afterwards(platform: Platform, clock: Clock) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    body = {"workflow_id": flow, "at": "2099-07-01T12:00", "timezone": "Europe/Berlin"}
+    made = await platform.acme.ok("POST", "/schedules", body)
+    assert made["next_at"] == made["at"] == "2099-07-01T10:00:00.000Z"
+    await platform.change("UPDATE schedules SET at = :now, next_at = :now", now=clock.now)
+    await look(platform)
+    await ended(platform, platform.acme, 1)
+    shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
+    assert (shown["enabled"], shown["next_at"], shown["last_error"]) == (False, None, None)
+
+
+async def test_two_who_look_at_once_start_one_run_a_tick(platform: Platform, clock: Clock) -> None:
+    for _ in range(20):
+        await hourly(platform, missed="all")
+    clock.step(3 * HOUR + 10)
+    await asyncio.gather(*(look(platform) for _ in range(4)))
+    runs = await ended(platform, platform.acme, 60)
+    ticks = {(run["identifier"], run["trigger"]["scheduled_at"]) for run in runs}
+    assert len(ticks) == 60
+    rows = await platform.rows("SELECT runs FROM schedules")
+    assert [row.runs for row in rows] == [3] * 20
+
+
+async def test_a_tick_that_could_not_be_stored_is_still_due(
+    platform: Platform, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await hourly(platform)
+    clock.step(HOUR + 10)
+
+    def fail(connection: Any, rows: Any) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(creation.repository, "create_many", fail)
+        assert await look(platform) == 1.0
+    assert await runs_of(platform) == []
+    shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
+    assert (shown["next_at"], shown["runs_count"]) == (made["next_at"], 0)
+    await look(platform)
+    await ended(platform, platform.acme, 1)
+
+
+async def test_a_process_that_dies_with_the_commit_loses_nothing(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is stored and nobody has heard of it: the next start finds it, once."""
+    async with open_platform(tmp_path) as platform:
+        await hourly(platform)
+        clock.step(HOUR + 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(platform.services.queue, "offer", lambda *_: False, raising=False)
+            monkeypatch.setattr("insula.runs.dispatch._offer", _nothing)
+            await look(platform)
+        (row,) = await runs_of(platform)
+        assert (row.status, row.owner) == ("PENDING", None)
+        callers = (platform.acme, platform.globex)
+    monkeypatch.undo()
+    async with open_platform(tmp_path, callers) as platform:
+        (run,) = await ended(platform, platform.acme, 1)
+        assert run["id"] == row.id
+
+
+async def _nothing(services: object) -> None:
+    """Offer nothing."""
+
+
+async def test_full_queues_keep_it_due(tmp_path: Path, clock: Clock) -> None:
+    async with open_platform(tmp_path, runs_max=1, queue_max=1) as platform:
+        flow = await platform.acme.make(code("a", "wait(g)"))
+        for _ in range(2):
+            await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        made = await hourly(platform)
+        clock.step(HOUR + 10)
+        assert await look(platform) == 1.0
+        shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
+        assert shown["next_at"] == made["next_at"]
+        platform.gate("g").opened.set()
+        await platform.idle()
+        await ended(platform, platform.acme, 2)
+        await look(platform)
+        await ended(platform, platform.acme, 3)
+
+
+async def test_a_workflow_that_cannot_run_costs_the_tick_its_run(
+    platform: Platform, clock: Clock
+) -> None:
+    made = await hourly(platform)
+    path = f"/schedules/{made['id']}"
+    await platform.acme.ok("PATCH", f"/workflows/{made['workflow_id']}", {"enabled": False})
+    clock.step(HOUR + 10)
+    await look(platform)
+    shown = await platform.acme.ok("GET", path)
+    assert "disabled" in shown["last_error"]
+    assert (shown["enabled"], shown["runs_count"]) == (True, 0)
+    assert shown["next_at"] > made["next_at"]
+    await platform.acme.ok("PATCH", f"/workflows/{made['workflow_id']}", {"enabled": True})
+    clock.step(HOUR)
+    await look(platform)
+    await ended(platform, platform.acme, 1)
+    assert (await platform.acme.ok("GET", path))["last_error"] is None
+
+
+async def test_another_app_s_workflow_while_it_is_published(
+    platform: Platform, clock: Clock
+) -> None:
+    flow = await platform.acme.publish(code("a", "return 1"))
+    body = {"workflow_id": flow, "every": 3600}
+    made = await platform.globex.ok("POST", "/schedules", body)
+    clock.step(HOUR + 10)
+    await look(platform)
+    (run,) = await ended(platform, platform.globex, 1)
+    assert (run["app_id"], run["workflow_app_id"]) == (platform.globex.id, platform.acme.id)
+    await platform.acme.ok("PATCH", f"/workflows/{flow}", {"discoverable": False})
+    clock.step(HOUR)
+    await look(platform)
+    shown = await platform.globex.ok("GET", f"/schedules/{made['id']}")
+    assert (shown["enabled"], shown["next_at"], shown["runs_count"]) == (False, None, 1)
+    assert shown["last_error"]
+
+
+async def test_deleting_the_workflow_or_the_app_deletes_them(platform: Platform) -> None:
+    flow = await platform.acme.publish(code("a", "return 1"), trigger("t", "3600"))
+    body = {"workflow_id": flow, "every": 3600}
+    await platform.acme.ok("POST", "/schedules", body)
+    await platform.globex.ok("POST", "/schedules", body)
+    other = await hourly(platform)
+    await platform.acme.ok("DELETE", f"/workflows/{flow}")
+    assert [row.id for row in await platform.rows("SELECT id FROM schedules")] == [other["id"]]
+    headers = {"authorization": "Bearer insadm_" + "x" * 40}
+    answer = await platform.client.delete(f"/apps/{platform.acme.id}", headers=headers)
+    assert answer.status_code == 200
+    assert await platform.rows("SELECT id FROM schedules") == []
