@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from insula.adapters.sandbox import landlock, seccomp
-from insula.engine.ports import Lane
+from insula.adapters.sandbox.seccomp import Profile
 
 MIB = 1024 * 1024
 MEMORY_CEILING = 2048 * MIB
@@ -25,7 +25,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD = -1, -2
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 # what an engine maps as writable before any script, beyond what the process has after its fork
-_ENGINE_DATA = {"quickjs": 16 * MIB, "v8": 560 * MIB}
+_ENGINE_DATA: dict[Profile, int] = {"quickjs": 16 * MIB, "v8": 560 * MIB, "documents": 0}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,7 +65,7 @@ def leave_network() -> None:
 class Walls:
     """Raises the walls of one worker and remembers which could not be had."""
 
-    def __init__(self, lane: Lane, parent: int, skip: frozenset[str] = frozenset()) -> None:
+    def __init__(self, lane: Profile, parent: int, skip: frozenset[str] = frozenset()) -> None:
         self._lane = lane
         self._parent = parent
         self._skip = skip
@@ -97,6 +97,12 @@ class Walls:
             self._memory = memory
         return memory
 
+    def hold_memory(self, memory: int, mapped: int) -> None:
+        """Bound what this process may map as writable, for good: ``mapped`` bytes of a document,
+        and ``memory`` for what is made of them."""
+        most = self._data + memory + mapped
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
     def _raise(self, name: str, action: Callable[[], None]) -> None:
         if name in self._skip:
             return
@@ -112,7 +118,7 @@ class Walls:
             resource.setrlimit(kind, (0, 0))
         ceiling = self._data + 2 * MEMORY_CEILING + 64 * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
-        if self._lane == "quickjs":  # V8 needs threads, and reserves terabytes that it never uses
+        if self._lane != "v8":  # V8 needs threads, and reserves terabytes that it never uses
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
             space = ceiling + 1024 * MIB
             resource.setrlimit(resource.RLIMIT_AS, (space, space))

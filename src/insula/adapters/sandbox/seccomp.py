@@ -8,8 +8,12 @@ import ctypes
 import platform
 import struct
 from dataclasses import dataclass
+from typing import Literal
 
 from insula.engine.ports import Lane
+
+Profile = Lane | Literal["documents"]
+"""Whom a filter is for: an engine's worker, or a process that reads a document."""
 
 _NUMBERS: dict[str, tuple[int, int]] = {
     "brk": (12, 214),
@@ -38,6 +42,10 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "sched_yield": (24, 124),
     "sigaltstack": (131, 132),
     "write": (1, 64),
+    # documents: reading, here and there, what is open already
+    "fstat": (5, 80),
+    "lseek": (8, 62),
+    "pread64": (17, 67),
     # V8: threads of its own process, and memory that it writes code to
     "membarrier": (324, 283),
     "pkey_alloc": (330, 289),
@@ -73,6 +81,7 @@ _V8_ONLY = frozenset(
         "uname",
     )
 )
+_DOCUMENTS_ONLY = frozenset(("fstat", "lseek", "pread64"))
 _CONDITIONAL = frozenset(("clone", "clone3", "mmap", "mprotect", "prctl", "prlimit64", "tgkill"))
 
 _ALLOW = 0x7FFF0000
@@ -149,7 +158,7 @@ _THREADS_ONLY: tuple[_Step, ...] = (
 )
 
 
-def _conditional(lane: Lane, pid: int, column: int) -> list[_Rule]:
+def _conditional(lane: Profile, pid: int, column: int) -> list[_Rule]:
     names = (_PR_GET_SECCOMP, _PR_GET_NO_NEW_PRIVS, _PR_SET_VMA)
     no_code = _without(2, _PROT_EXEC)
     rules: dict[str, tuple[_Step, ...]] = {
@@ -166,7 +175,7 @@ def _conditional(lane: Lane, pid: int, column: int) -> list[_Rule]:
     return [_Rule(_NUMBERS[name][column], steps) for name, steps in rules.items()]
 
 
-def program(lane: Lane, pid: int) -> list[_Step]:
+def program(lane: Profile, pid: int) -> list[_Step]:
     """Assemble the filter for a worker of this lane with this process id."""
     column, architecture = _ARCHITECTURES[platform.machine()]
     steps: list[_Step] = [
@@ -181,14 +190,16 @@ def program(lane: Lane, pid: int) -> list[_Step]:
         steps.append((_EQUAL, 0, len(rule.steps), rule.number))
         steps += rule.steps
     for name, numbers in _NUMBERS.items():
-        if name in _CONDITIONAL or (lane == "quickjs" and name in _V8_ONLY):
+        if name in _CONDITIONAL:
+            continue
+        if (name in _V8_ONLY and lane != "v8") or (name in _DOCUMENTS_ONLY and lane != "documents"):
             continue
         steps += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ALLOW)]
     steps.append((_RETURN, 0, 0, _EPERM))
     return steps
 
 
-def install(libc: ctypes.CDLL, lane: Lane, pid: int) -> None:
+def install(libc: ctypes.CDLL, lane: Profile, pid: int) -> None:
     """Put the filter over this process. It needs no_new_privs and cannot be taken back.
 
     Raises:

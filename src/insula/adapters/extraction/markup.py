@@ -1,0 +1,128 @@
+"""HTML and Markdown: titles, paragraphs, lists, tables, in the order of the page."""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import lxml.html
+from lxml import etree
+from markdown_it import MarkdownIt
+
+from insula.adapters.extraction.collector import Collector, Refused
+from insula.adapters.extraction.text import decoded
+
+_TITLES = frozenset(("h1", "h2", "h3", "h4", "h5", "h6", "title"))
+_HIDDEN = frozenset(
+    ("script", "style", "noscript", "template", "svg", "iframe", "object", "select", "meta", "link")
+)
+_PARTS = frozenset(
+    (
+        *("address", "article", "aside", "blockquote", "body", "center", "dd", "div", "dl", "dt"),
+        *("fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend"),
+        *("main", "nav", "ol", "p", "pre", "section", "ul", "li", "table", "tr", "td", "th"),
+        *("tbody", "thead", "caption", "details", "summary", "head", *_TITLES),
+    )
+)
+_ROWS = 2_000
+_DEPTH = 400
+
+
+def read_html(file: BinaryIO, found: Collector) -> None:
+    """Read an HTML page."""
+    add_html(decoded(file.read()), found)
+
+
+def read_markdown(file: BinaryIO, found: Collector) -> None:
+    """Read Markdown, as the page that it describes."""
+    render = MarkdownIt("commonmark", {"html": False, "maxNesting": 100}).enable("table").render
+    text = decoded(file.read())
+    if text.startswith("---\n") and (end := text.find("\n---\n", 4)) > 0:
+        text = text[end + 5 :]  # its front matter is for programs
+    add_html(render(text), found)
+
+
+def add_html(text: str, found: Collector, page: int = 1) -> None:
+    """Add what stands on a page."""
+    if not text.strip():
+        return
+    parser = lxml.html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
+    try:
+        tree = lxml.html.document_fromstring(text.encode("utf-8", "replace").decode(), parser)
+    except (etree.ParserError, etree.XMLSyntaxError, ValueError, RecursionError) as error:
+        raise Refused("The page cannot be read as HTML") from error
+    _Page(found, page).walk(tree)
+
+
+class _Page:
+    """Walks a page once; text that belongs together gathers until a part of the page ends."""
+
+    def __init__(self, found: Collector, page: int) -> None:
+        self._found = found
+        self._page = page
+        self._text: list[str] = []
+        self._kind: Any = "NARRATIVETEXT"
+
+    def walk(self, element: Any, depth: int = 0) -> None:
+        tag = element.tag if isinstance(element.tag, str) else ""
+        if tag in _HIDDEN or not tag:
+            return
+        if depth > _DEPTH:
+            self._text.append(" ".join(element.itertext()))
+            return
+        if tag == "table" and not element.xpath(".//table"):
+            self._end()
+            rows = [_cells(row) for row in _rows(element)]
+            self._found.table(rows, self._page, header=bool(element.xpath(".//th")))
+            return
+        if tag == "br":
+            self._text.append("\n")
+            return
+        parted = tag in _PARTS
+        before = self._kind
+        if parted:
+            self._end()
+            self._kind = _kind(tag, before)
+        self._text.append(_flat(element.text, tag))
+        for child in element:
+            self.walk(child, depth + 1)
+            self._text.append(_flat(child.tail, tag))
+        if parted:
+            self._end()
+            self._kind = before
+
+    def _end(self) -> None:
+        text = "".join(self._text).strip()
+        self._text = []
+        if not text:
+            return
+        if self._kind == "TITLE":
+            self._found.title(text, self._page)
+        else:
+            self._found.add(self._kind, text, self._page)
+
+
+def _kind(tag: str, before: str) -> str:
+    if tag in _TITLES:
+        return "TITLE"
+    if tag == "li":
+        return "LISTITEM"
+    if tag == "footer":
+        return "FOOTER"
+    return before if before in ("LISTITEM", "FOOTER") and tag in ("p", "div") else "NARRATIVETEXT"
+
+
+def _flat(text: str | None, tag: str) -> str:
+    """Line breaks of the source mean nothing, but in ``pre``."""
+    if not text:
+        return ""
+    return text if tag == "pre" else text.replace("\n", " ").replace("\r", " ")
+
+
+def _rows(table: Any) -> Iterator[Any]:
+    for number, row in enumerate(table.iter("tr")):
+        if number >= _ROWS:
+            return
+        yield row
+
+
+def _cells(row: Any) -> list[str]:
+    return [" ".join(" ".join(cell.itertext()).split()) for cell in row if cell.tag in ("td", "th")]

@@ -1,0 +1,129 @@
+"""PDF, by pdfium: text with its layout, pages as images, chosen pages as a document."""
+
+import ctypes
+import io
+from typing import Any, BinaryIO
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from insula.adapters.extraction.collector import Collector, Refused
+from insula.adapters.extraction.layout import Character, add_page
+from insula.adapters.extraction.pages import chosen
+from insula.adapters.extraction.pictures import LONGEST, encoded
+
+_SCALE = 2.0
+"""Pixels for each point: 144 for an inch."""
+_SMALLEST_SIDE = 1.0
+_CHARACTERS = 200_000
+"""Of one page."""
+
+
+def prepare() -> None:
+    """Have pdfium ready, and the memory for the one callback that writing a document takes."""
+    document = pypdfium2.PdfDocument.new()
+    document.new_page(72, 72)
+    document.save(io.BytesIO())
+    document.close()
+
+
+def read_pdf(file: BinaryIO, found: Collector) -> str:
+    """Read a PDF; return what is to be said about it."""
+    document = _opened(file)
+    pages = chosen(found.order, len(document))
+    order = found.order
+    steps = len(pages) * (order.contents + order.images) + order.extract_pages
+    done = 0
+    if order.contents:
+        for done, page in enumerate(pages, 1):
+            _add_text(document, page, found)
+            found.progress(done, steps)
+    written = found.blocks
+    if order.images:
+        for page in pages:
+            _add_image(document, page, found)
+            found.progress(done := done + 1, steps)
+    if order.extract_pages:
+        _add_pages(document, pages, found)
+    if order.contents and not written:
+        return "The document has no text: its pages are only images"
+    return ""
+
+
+def _opened(file: BinaryIO) -> Any:
+    data = file.read()
+    try:
+        return pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            message = "The document is protected with a password; save it without one"
+            raise Refused(message) from error
+        raise Refused("The file is damaged: it is no PDF that can be read") from error
+
+
+def _page(document: Any, number: int) -> Any:
+    try:
+        return document[number - 1]
+    except pypdfium2.PdfiumError as error:
+        raise Refused(f"Page {number} is damaged and cannot be read") from error
+
+
+def _add_text(document: Any, number: int, found: Collector) -> None:
+    page = _page(document, number)
+    try:
+        text = page.get_textpage()
+    except pypdfium2.PdfiumError as error:
+        page.close()
+        raise Refused(f"The text of page {number} is damaged and cannot be read") from error
+    try:
+        add_page(_characters(text), number, found)
+    finally:
+        text.close()
+        page.close()
+
+
+def _characters(text: Any) -> list[Character]:
+    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    refs = [ctypes.byref(value) for value in (left, right, bottom, top)]
+    raw = text.raw
+    characters = []
+    for at in range(min(pdfium.FPDFText_CountChars(raw), _CHARACTERS)):
+        code = pdfium.FPDFText_GetUnicode(raw, at)
+        if not pdfium.FPDFText_GetCharBox(raw, at, *refs):
+            left.value = right.value = bottom.value = top.value = 0.0
+        size = pdfium.FPDFText_GetFontSize(raw, at)
+        character = chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
+        characters.append(
+            Character(character, left.value, right.value, bottom.value, top.value, size)
+        )
+    return characters
+
+
+def _add_image(document: Any, number: int, found: Collector) -> None:
+    page = _page(document, number)
+    try:
+        width, height = page.get_size()
+        longest = max(width, height, _SMALLEST_SIDE)
+        bitmap = page.render(scale=min(_SCALE, LONGEST / longest), may_draw_forms=False)
+        try:
+            found.image(encoded(bitmap.to_pil(), number))
+        finally:
+            bitmap.close()
+    except (pypdfium2.PdfiumError, ValueError, RuntimeError) as error:
+        raise Refused(f"Page {number} cannot be drawn") from error
+    finally:
+        page.close()
+
+
+def _add_pages(document: Any, pages: list[int], found: Collector) -> None:
+    made = pypdfium2.PdfDocument.new()
+    try:
+        made.import_pages(document, [page - 1 for page in pages])
+        buffer = io.BytesIO()
+        made.save(buffer)
+    except (pypdfium2.PdfiumError, ValueError) as error:
+        raise Refused("The chosen pages cannot be written as a PDF") from error
+    finally:
+        made.close()
+    found.piece(buffer.getvalue())
+    found.piece(b"")

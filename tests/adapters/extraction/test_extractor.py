@@ -1,0 +1,287 @@
+"""Documents read by real processes behind real walls: what comes out, and what hostile ones get."""
+
+import asyncio
+import io
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.adapters.extraction import documents
+
+from insula.adapters.extraction.extractor import ExtractionFailed, ExtractionLimits, Extractor
+from insula.adapters.extraction.kinds import kind_of, refusal
+from insula.adapters.extraction.messages import (
+    Block,
+    Done,
+    Message,
+    Order,
+    PageImage,
+    Piece,
+    Progress,
+)
+
+MIB = 2**20
+LIMITS = ExtractionLimits(seconds=30, memory=256 * MIB, output=MIB, pages=100)
+
+
+def order(kind: Any, size: int, limits: ExtractionLimits = LIMITS, **changes: Any) -> Order:
+    asked: dict[str, Any] = {
+        "contents": True,
+        "images": False,
+        "extract_pages": False,
+        "pages": None,
+        "max_pages": None,
+        **changes,
+    }
+    return Order(
+        kind=kind,
+        filename="f",
+        mimetype="m",
+        size=size,
+        pages_limit=limits.pages,
+        output=limits.output,
+        memory=limits.memory,
+        cpu=int(limits.seconds),
+        **asked,
+    )
+
+
+async def read(
+    kind: str, data: bytes, limits: ExtractionLimits = LIMITS, **asked: Any
+) -> list[Message]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        extractor = Extractor(limits)
+        async with extractor.read(order(kind, len(data), limits, **asked), file) as messages:
+            return [message async for message in messages]
+
+
+async def blocks(kind: str, data: bytes, **asked: Any) -> list[Block]:
+    messages = await read(kind, data, **asked)
+    return [block for message in messages if isinstance(message, list) for block in message]
+
+
+async def told(kind: str, data: bytes, **asked: Any) -> list[tuple[str, str]]:
+    return [(block.type, block.content) for block in await blocks(kind, data, **asked)]
+
+
+def test_kinds_are_told_by_the_media_type() -> None:
+    assert kind_of("application/pdf") == "pdf"
+    assert kind_of("text/x-anything") == "text"
+    assert kind_of("application/zip") is None
+    assert "old office file" in refusal("application/x-ole-storage")
+    assert "application/zip" in refusal("application/zip")
+
+
+async def test_every_wall_stands() -> None:
+    messages = await read("text", b"a")
+    assert messages[-1] == Done("", [])
+
+
+async def test_text() -> None:
+    text = "\ufeffHello\r\nthere\n\n- one\n- two\n  more\n\n\x00ende\x07"
+    assert await told("text", text.encode()) == [
+        ("NARRATIVETEXT", "Hello\nthere"),
+        ("LISTITEM", "one"),
+        ("LISTITEM", "two more"),
+        ("NARRATIVETEXT", "ende"),
+    ]
+    assert await told("text", "naïve".encode("cp1252")) == [("NARRATIVETEXT", "naïve")]
+    assert await told("text", "größe".encode("utf-16")) == [("NARRATIVETEXT", "größe")]
+
+
+async def test_tables_of_values() -> None:
+    (block,) = await blocks("table", b"a;b\n1;<2>\n")
+    assert (block.type, block.content) == ("TABLE", "a\tb\n1\t<2>")
+    assert block.html == (
+        "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;2&gt;</td></tr></table>"
+    )
+    many = await blocks("table", b"n\n" + b"".join(b"%d\n" % n for n in range(1200)))
+    assert len(many) == 3
+    assert many[-1].content.endswith("1199")
+
+
+PAGE = """<html><head><title>T</title><script>evil()</script></head><body>
+<h1>A <b>b</b></h1>text
+<p>para<br>two</p><ul><li>x<li>y</ul><table><tr><th>a<td>b &amp; c</table><!-- no --></body>"""
+
+
+async def test_html_and_markdown() -> None:
+    assert await told("html", PAGE.encode()) == [
+        ("TITLE", "T"),
+        ("TITLE", "A b"),
+        ("NARRATIVETEXT", "text"),
+        ("NARRATIVETEXT", "para\ntwo"),
+        ("LISTITEM", "x"),
+        ("LISTITEM", "y"),
+        ("TABLE", "a\tb & c"),
+    ]
+    marked = b"---\nsecret: 1\n---\n# T\n\nsome *text*\n\n1. a\n\n|x|y|\n|-|-|\n|1|2|\n"
+    found = await blocks("markdown", marked)
+    assert [block.type for block in found] == ["TITLE", "NARRATIVETEXT", "LISTITEM", "TABLE"]
+    assert [block.parent for block in found] == [None, 1, 1, 1]
+
+
+async def test_mail() -> None:
+    message = (
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nFrom: a@b.c\nTo: d@e.f\nMIME-Version: 1.0\n"
+        b"Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/html; charset=koi8-r"
+        b"\n\n<p>Hello</p>\n--x\nContent-Type: application/pdf\n"
+        b"Content-Disposition: attachment; filename=a.pdf\n\nx\n--x--\n"
+    )
+    assert await told("mail", message) == [
+        ("TITLE", "Grüße"),
+        ("HEADER", "From: a@b.c"),
+        ("HEADER", "To: d@e.f"),
+        ("NARRATIVETEXT", "Hello"),
+        ("TEXT", "Attachment: a.pdf"),
+    ]
+
+
+async def test_word_with_its_picture() -> None:
+    messages = await read("word", documents.word(), images=True)
+    found = [block for message in messages if isinstance(message, list) for block in message]
+    assert [(block.type, block.content, block.page) for block in found] == [
+        ("TITLE", "Report", 1),
+        ("NARRATIVETEXT", "All is well.", 1),
+        ("LISTITEM", "apples", 1),
+        ("TABLE", "fruit\tcount\napple & pear\t3", 1),
+        ("TITLE", "Second", 2),
+    ]
+    (image,) = [message for message in messages if isinstance(message, PageImage)]
+    assert (image.width, image.height, image.type) == (60, 40, "image/jpeg")
+
+
+async def test_sheets_and_slides() -> None:
+    assert await told("sheet", documents.sheet()) == [
+        ("TITLE", "Sales"),
+        ("TABLE", "fruit\tcount\napple\t3\npear\t2.5\n\tTRUE"),
+    ]
+    found = await told("slides", documents.slides(), pages=[2])
+    assert found == [
+        ("TITLE", "Second"),
+        ("LISTITEM", "one"),
+        ("LISTITEM", "two"),
+        ("TEXT", "Say hello"),
+    ]
+
+
+LETTER = [
+    (50.0, 800.0, 20.0, "Report (final)"),
+    (50.0, 770.0, 11.0, "This is the first line of a para-"),
+    (50.0, 756.0, 11.0, "graph that goes on."),
+    (50.0, 700.0, 11.0, "Name"),
+    (200.0, 700.0, 11.0, "Count"),
+    (50.0, 686.0, 11.0, "apple"),
+    (200.0, 686.0, 11.0, "3"),
+    (50.0, 640.0, 11.0, "1. an item"),
+    (50.0, 600.0, 11.0, "The end."),
+]
+
+
+async def test_a_pdf_is_laid_out() -> None:
+    assert await told("pdf", documents.pdf(LETTER)) == [
+        ("TITLE", "Report (final)"),
+        ("NARRATIVETEXT", "This is the first line of a paragraph that goes on."),
+        ("TABLE", "Name\tCount\napple\t3"),
+        ("LISTITEM", "an item"),
+        ("NARRATIVETEXT", "The end."),
+    ]
+
+
+async def test_chosen_pages_of_a_pdf() -> None:
+    pages = [[(50.0, 800.0, 12.0, f"page {n}")] for n in range(1, 7)]
+    messages = await read(
+        "pdf", documents.pdf(*pages), images=True, extract_pages=True, pages=[5, 2, 2, 99]
+    )
+    found = [block for message in messages if isinstance(message, list) for block in message]
+    assert [(block.content, block.page) for block in found] == [("page 5", 5), ("page 2", 2)]
+    images = [message for message in messages if isinstance(message, PageImage)]
+    assert [image.page for image in images] == [5, 2]
+    drawn = Image.open(io.BytesIO(images[0].data))
+    assert drawn.size == (images[0].width, images[0].height) == (1190, 1684)
+    made = b"".join(message.data for message in messages if isinstance(message, Piece))
+    assert await told("pdf", made) == [("NARRATIVETEXT", "page 5"), ("NARRATIVETEXT", "page 2")]
+    shares = [message.done for message in messages if isinstance(message, Progress)]
+    assert shares == sorted(shares)
+    assert isinstance(messages[-1], Done)
+
+
+async def test_a_pdf_without_text_says_so() -> None:
+    messages = await read("pdf", documents.pdf([]))
+    assert messages == [Progress(1.0), Done("The document has no text: its pages are only images")]
+
+
+async def test_pictures() -> None:
+    messages = await read("picture", documents.picture("WEBP", (3000, 1000)), images=True)
+    (image,) = [message for message in messages if isinstance(message, PageImage)]
+    assert (image.page, image.width, image.height) == (1, 2000, 667)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        ("pdf", b"%PDF-1.7\nnothing", "no PDF"),
+        ("pdf", documents.pdf(*[[(50.0, 800.0, 11.0, "x")]] * 500), "500 pages, more than 100"),
+        ("pdf", documents.pdf_bomb(1000 * MIB), "INSULA_EXTRACT"),
+        ("word", b"PK\x03\x04 nothing", "damaged"),
+        ("word", documents.zip_bomb(200 * MIB), "unpacks to"),
+        ("word", documents.entity_bomb(), "damaged"),
+        ("word", documents.sheet(), "no Word document"),
+        ("sheet", documents.word(), "no workbook"),
+        ("slides", documents.word(), "no presentation"),
+        ("picture", documents.picture_bomb(), "more than 100,000,000"),
+        ("picture", documents.picture()[:60], "damaged"),
+        ("mail", b"no headers here", "no headers"),
+        ("text", b"word " * 400_000, "INSULA_EXTRACT_OUTPUT"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_hostile_documents_fail_alone(kind: str, data: bytes, words: str) -> None:
+    with pytest.raises(ExtractionFailed, match=words):
+        await read(kind, data, images=kind in ("pdf", "picture"))
+
+
+async def test_what_nests_without_end_ends() -> None:
+    found = await told("html", b"<div>" * 100_000 + b"deep")
+    assert len(found) <= 1
+
+
+async def test_time_is_limited() -> None:
+    with pytest.raises(ExtractionFailed, match="INSULA_EXTRACT_SECONDS"):
+        await read("pdf", documents.pdf(LETTER), replace(LIMITS, seconds=0.02))
+
+
+def readers() -> list[int]:
+    """The processes under this one that read documents."""
+    told = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in told}
+    return [pid for pid, line in lines.items() if b"extraction" in line]
+
+
+async def test_a_cancel_kills_the_reader() -> None:
+    data = documents.pdf(*[LETTER] * 100)
+    extractor = Extractor(LIMITS)
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.seek(0)
+            asked = order("pdf", len(data), images=True)
+            async with extractor.read(asked, file) as messages:
+                async for _ in messages:
+                    begun.set()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    (reader,) = readers()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reader not in readers()
