@@ -51,12 +51,17 @@ class Jobs(Protocol):
         ...
 
 
+def is_word(word: str) -> bool:
+    """Say whether it is 1 to 200 letters, digits, ``_`` and ``-``."""
+    return _WORD.fullmatch(word) is not None
+
+
 def check_word(what: str, word: str) -> str:
     """Return the word.
 
     Raises:
         ValueError: it holds anything but letters, digits, ``_`` and ``-``; names what it is.
     """
-    if _WORD.fullmatch(word) is None:
+    if not is_word(word):
         raise ValueError(f"a hint's {what} is 1 to 200 letters, digits, _ and -")
     return word

@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from insula.jobs.jobs import Room, Take, check_word
+from insula.jobs.jobs import Room, Take, check_word, is_word
 from insula.jobs.queue import FairQueue
 
 log = structlog.get_logger("insula.jobs")
@@ -55,12 +55,10 @@ class MemoryJobs:
 
     async def offer(self, kind: str, owner: str, item: str) -> None:
         """Hint that an item waits; dropped where the queue is full or this node is cut off."""
-        taken = self._connected and self._shared.queue(kind).offer(
-            check_word("owner", owner), check_word("item", item)
-        )
-        if not taken:
+        words = is_word(kind) and is_word(owner) and is_word(item)
+        if not (words and self._connected and self._shared.queue(kind).offer(owner, item)):
             self._lost += 1
-            log.debug("job.hint_lost", kind=kind, owner=owner)
+            log.debug("job.hint_lost", kind=kind[:50])
 
     async def work(self, kind: str, room: Room, take: Take) -> None:
         """Fetch hints of a kind while ``room()`` says so, owners in turn, for ever."""

@@ -1,8 +1,8 @@
 """One connection to a NATS broker, made anew whenever it breaks, for as long as it is wanted.
 
-The client library can reconnect by itself. It is not let to: a peer that falls silent blocks it for
-ever, and it keeps no order between what was subscribed before and after. A client here is used
-until the first trouble, then ended with everything it held.
+The client library can reconnect by itself. It is not let to: it sees a silent peer after minutes,
+waits for it for ever, and lets a message pass before what was subscribed earlier. A client here is
+used until the first trouble, then ended with everything it held.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from nats import errors
 from nats.aio.client import Client
+
+from insula.jobs.tasks import cancels, check_cancelled
 
 CONNECT_WITHIN = 2.0
 SILENT_WITHIN = 2.0
@@ -73,8 +75,10 @@ class NatsLink:
         Raises:
             TimeoutError, errors.Error: the broker does not answer.
         """
+        before = cancels()
         with contextlib.suppress(errors.NoRespondersError):
             await client.request(self._silence, b"", timeout=SILENT_WITHIN)
+        check_cancelled(before)
 
     async def close(self) -> None:
         """End the connection and everything beside it."""
@@ -98,6 +102,7 @@ class NatsLink:
                 self._client = None
                 self._opened.clear()
                 await drop(client)
+            check_cancelled()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(pause * 2, longest)
 
@@ -118,13 +123,15 @@ class NatsLink:
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=int(CONNECT_WITHIN),
-                flush_timeout=SILENT_WITHIN,
+                flusher_queue_size=0,  # bounded, it would wait for a peer that takes nothing
+                pending_size=0,  # and swallow a cancel: who publishes looks at what is pending
                 closed_cb=closed,
                 error_cb=troubled,
                 user=self._credentials.get("user"),
                 password=self._credentials.get("password"),
                 token=self._credentials.get("token"),
             )
+        check_cancelled()
         await self.round_trip(client)
 
     async def _use(self, client: Client, lost: asyncio.Event) -> None:

@@ -20,11 +20,13 @@ from insula.jobs.signals import (
     check_subject,
     is_subject,
 )
-from insula.jobs.tasks import Tasks
+from insula.jobs.tasks import Tasks, cancels, check_cancelled
 
 _ANSWERS_MAX = 256
 _UNSENT_MAX = 10_000
 _UNSENT_BYTES_MAX = 8 * 1024 * 1024
+_TURN = 100
+"""Messages that are sent before others have their turn of the event loop."""
 _UNHEARD_MAX = 10_000
 _UNHEARD_BYTES_MAX = 16 * 1024 * 1024
 _ANSWERED, _FAILED = b"+", b"-"
@@ -122,7 +124,7 @@ class NatsSignals:
 
         def got(message: Msg) -> None:
             if message.reply and not self._tasks.start(self._reply(subject, handler, message)):
-                self._lost += 1
+                self._unsent.put(message.reply, _FAILED)
 
         return await self._stand(_Interest(self._full(subject), got))
 
@@ -133,10 +135,11 @@ class NatsSignals:
             NoAnswer: see ``Signals``.
         """
         client = self._ready
-        if client is None or not self.connected:
+        if client is None or not self.connected or _is_stuck(client):
             raise NoAnswer("the broker is away")
         if len(body) > min(MESSAGE_MAX, self._size_max):
             raise NoAnswer(f"a question of {len(body)} bytes is too long to be sent")
+        before = cancels()
         full, scope = self._full(subject), asyncio.timeout(within)
         try:
             async with scope:
@@ -149,6 +152,7 @@ class NatsSignals:
             raise NoAnswer(f"nobody answers there ({type(error).__name__})") from None
         finally:
             self._asking.discard(scope)
+            check_cancelled(before)
         if message.data[:1] != _ANSWERED or len(message.data) > MESSAGE_MAX + 1:
             raise NoAnswer("whoever answers there could not")
         return message.data[1:]
@@ -188,10 +192,16 @@ class NatsSignals:
 
     async def _send(self, client: Client) -> None:
         unsent = self._unsent
-        while self._link.client is client:  # the library may swallow a cancel
-            while unsent.messages:
+        while True:
+            for _ in range(min(len(unsent.messages), _TURN)):
                 subject, body = unsent.pop()
-                await client.publish(subject, body)
+                if _is_stuck(client):
+                    self._lost += 1
+                else:
+                    await client.publish(subject, body)
+            if unsent.messages:
+                await asyncio.sleep(0)
+                continue
             unsent.arrived.clear()
             await unsent.arrived.wait()
 
@@ -262,6 +272,11 @@ class NatsSignals:
             await message.respond(reply)
         except TROUBLE:
             self._lost += 1
+
+
+def _is_stuck(client: Client) -> bool:
+    """Say whether the broker takes so little that nothing more may be put up for it."""
+    return client.pending_data_size > _UNSENT_BYTES_MAX
 
 
 async def _unsubscribe(subscription: Subscription) -> None:

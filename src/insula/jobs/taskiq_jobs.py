@@ -14,6 +14,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.message import TaskiqMessage
 
 from insula.jobs.jobs import Room, Take, check_word
+from insula.jobs.tasks import cancels, check_cancelled
 
 OFFER_WITHIN = 0.05
 """Seconds that an offer may hold up a request."""
@@ -126,6 +127,7 @@ class TaskiqJobs:
             self._lose(kind, "away")
             return
         broker: AsyncBroker | None = None
+        before = cancels()
         try:
             async with asyncio.timeout(OFFER_WITHIN):
                 broker = await lane.opened()
@@ -137,6 +139,7 @@ class TaskiqJobs:
         except Exception as error:
             self._lose(kind, type(error).__name__)
             lane.break_off(broker)
+        check_cancelled(before)
 
     async def work(self, kind: str, room: Room, take: Take) -> None:
         """Fetch hints of a kind while ``room()`` says so, for ever."""
@@ -149,6 +152,7 @@ class TaskiqJobs:
             except Exception as error:
                 log.debug("job.fetch_failed", kind=kind, error=type(error).__name__)
                 lane.break_off(broker)
+            check_cancelled()
 
     def wake(self, kind: str) -> None:
         """Say that there may be room again for hints of this kind."""
@@ -181,6 +185,7 @@ class TaskiqJobs:
             broker: AsyncBroker | None = None
             try:
                 broker = await self._open_broker(lane.kind)
+                check_cancelled()
                 lane.open(broker)
                 log.info("job.broker_open", kind=lane.kind)
                 pause = PAUSES[0]
@@ -192,6 +197,7 @@ class TaskiqJobs:
             finally:
                 lane.break_off(broker)
                 await _shut(broker)
+            check_cancelled()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(pause * 2, PAUSES[1])
 
@@ -203,6 +209,7 @@ class TaskiqJobs:
                 await lane.room_again()
                 continue
             message = await _next(lane, listener)
+            check_cancelled()
             if message is None:
                 return
             hint = _read(broker, message)

@@ -1,4 +1,4 @@
-"""Short tasks with an owner: bounded in number, all ended when the owner closes."""
+"""Short tasks with an owner, and cancels that a library must not swallow."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -37,3 +37,22 @@ class Tasks:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def cancels() -> int:
+    """Return how often the present task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def check_cancelled(since: int = 0) -> None:
+    """Let a cancel come out that was swallowed since there were so many.
+
+    ``asyncio.wait_for`` of Python 3.11 forgets one that comes in the moment in which what it waits
+    for is done, and the libraries wait with it.
+
+    Raises:
+        asyncio.CancelledError: the present task was asked to end.
+    """
+    if cancels() > since:
+        raise asyncio.CancelledError
