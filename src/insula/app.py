@@ -59,7 +59,7 @@ from insula.settings import Settings
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
 from insula.storage.lock import SOCKET, FolderLock
-from insula.storage.sqlite import open_sqlite
+from insula.storage.opening import open_database
 from insula.web.openapi import create_application
 from insula.web.server import serve
 from insula.workflows import endpoints as workflows_endpoints
@@ -119,13 +119,17 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
     Raises:
         FolderLocked: another process holds the folder.
         NewerSchema: a later version of the program wrote the database.
+        ForeignFile: another program did.
+        DatabaseUnusable: there is none at the URL of the settings that could be used.
     """
     _log_plainly()
     folder = settings.data_dir
     make_folder(folder)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(FolderLock(folder))
-        database = await open_sqlite(folder / "insula.db", settings.synchronous)
+        url = settings.database_url and settings.database_url.get_secret_value()
+        node = os.uname().nodename
+        database = await open_database(url, folder, settings.synchronous, f"insula {node}")
         stack.push_async_callback(database.close)
         token = new_id("node")
         journal = Journal(database, token)
@@ -140,7 +144,8 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         stack.push_async_callback(models.close)
         blobs = DiskBlobs(folder / "files")
         files = await FileInputs.open(database, blobs, http, settings)
-        lease = Lease(database, journal, os.uname().nodename, exclusive=True)
+        # Alone with the folder is alone with the database in it, and with no other.
+        lease = Lease(database, journal, node, exclusive=url is None)
         await lease.take()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)

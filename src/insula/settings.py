@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     run_rows_days: int = Field(
         400, ge=1, description="Days until the row of an erased run goes; daily totals stay."
     )
+    database_url: SecretStr | None = Field(
+        None, description="`postgresql://…` of the database; unset: SQLite in the data folder."
+    )
     synchronous: Literal["FULL", "NORMAL"] = Field(
         "FULL", description="FULL: a told status survives a power cut. NORMAL: a crash only."
     )
@@ -125,6 +128,15 @@ class Settings(BaseSettings):
         parts = [part.strip() for part in value.get_secret_value().split(",")] if value else []
         if any(not part.startswith(_BROKERS) for part in parts):
             raise ValueError("must be nats:// or tls:// addresses, with commas between them")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("postgresql://", "postgres://")
+        ):
+            raise ValueError("must begin with postgresql://")
         return value
 
     @field_validator("public_url")

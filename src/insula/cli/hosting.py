@@ -14,6 +14,7 @@ from insula.cli.kept_keys import admin_key
 from insula.settings import Settings, SettingsError, load_settings
 from insula.storage.lock import FolderLocked
 from insula.storage.migrate import ForeignFile, NewerSchema
+from insula.storage.postgres_address import DatabaseUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ async def hosted(data: Path, host: str | None, port: int | None) -> AsyncIterato
                 failure = error
     except (FolderLocked, NewerSchema, ForeignFile) as error:
         raise CommandFailed(str(error), ExitCode.CONFLICT) from error
-    except SettingsError as error:
+    except (SettingsError, DatabaseUnusable) as error:
         raise usage(str(error)) from error
     if failure is not None:
         raise failure

@@ -3,13 +3,13 @@
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, case, delete, exists, or_, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from insula.files.repository import delete_run_files
 from insula.kit import json
 from insula.kit.ids import first_id
 from insula.runs.rows import RunRow
 from insula.storage import counters
+from insula.storage.dialect import insert
 from insula.storage.tables import daily_totals, run_data, run_events, runs
 
 KEEP = -1
@@ -123,7 +123,7 @@ def remove_rows(connection: Connection, before: int, after: str, limit: int) -> 
 
 
 def _add_to_day(connection: Connection, row: Any) -> None:
-    found = insert(daily_totals).values(
+    found = insert(connection, daily_totals).values(
         day=row.created_at // _DAY_MS,
         app_id=row.app_id,
         workflow_id=row.workflow_id,

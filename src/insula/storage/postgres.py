@@ -56,7 +56,10 @@ async def open_postgres(
 
 def _prepare(url: str, name: str) -> None:
     """Look at the server, and migrate while no other process does."""
-    where = describe(url)
+    try:
+        where = describe(url)
+    except ValueError as error:
+        raise DatabaseUnusable(f"INSULA_DATABASE_URL {error}.") from None
     line = Line(url, name, _MAINTAINING)
     try:
         line.connect()

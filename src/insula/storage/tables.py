@@ -203,7 +203,7 @@ counters = Table(
     Column("workflow_id", Text, primary_key=True),
     Column("status", Text, primary_key=True),
     Column("origin", Text, primary_key=True),
-    Column("slot", Integer, primary_key=True),  # of the process that counted
+    Column("slot", Integer, primary_key=True, default=0),  # of the process that counted
     Column("count", BigInteger, nullable=False, default=0),
     sqlite_with_rowid=False,
 )

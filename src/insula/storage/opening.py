@@ -1,0 +1,30 @@
+"""Opening the installation's database: the server that the settings name, else the file in the
+data folder.
+"""
+
+from pathlib import Path
+
+from insula.storage.database import Database
+from insula.storage.postgres import open_postgres
+from insula.storage.sqlite import open_sqlite
+from insula.storage.sqlite_connection import Synchronous
+
+FILE = "insula.db"
+
+
+async def open_database(
+    url: str | None, folder: Path, synchronous: Synchronous, name: str = "insula"
+) -> Database:
+    """Open the database at the URL; without one, the file in the folder.
+
+    ``name`` is what a server's administrator sees. ``synchronous`` is for the file alone: on a
+    server everything that was told has been written by the server's own rules.
+
+    Raises:
+        DatabaseUnusable: there is none at the URL that this program could use.
+        NewerSchema: a later version of the program wrote it.
+        ForeignFile: it belongs to another program.
+    """
+    if url is None:
+        return await open_sqlite(folder / FILE, synchronous)
+    return await open_postgres(url, name=name)
