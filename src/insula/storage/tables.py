@@ -308,9 +308,47 @@ files = Table(
     Column("visibility", Text, nullable=False),
     Column("expires_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
+    Column("parent_id", Text),  # the document whose page or picture it is
     Index("files_by_app", "app_id", "id"),
+    Index("files_listed", "app_id", "id", **_where("parent_id IS NULL")),
+    Index("files_by_parent", "parent_id", **_where("parent_id IS NOT NULL")),
     Index("files_by_run", "run_id"),
     Index("files_by_expiry", "expires_at"),
+)
+
+extractions = Table(
+    "extractions",
+    metadata,
+    Column("file_id", Text, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("status", Text, nullable=False),  # PROCESSING, PROCESSED, FAILED
+    Column("message", Text),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("wanted", LargeBinary, nullable=False),  # what is to be extracted
+    Column("owner", Text),  # the token of the process that reads it
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("document", LargeBinary),  # what was found, compressed
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("extractions_open", "app_id", "file_id", **_where("status = 'PROCESSING'")),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("file_id", Text, nullable=False, unique=True),  # the file's id, once it is there
+    Column("storage", Text, nullable=False),
+    Column("visibility", Text, nullable=False),
+    Column("options", LargeBinary, nullable=False),  # allowed types, metadata, what to extract
+    Column("claim", Text),  # the token of the process that takes a file in just now
+    Column("used_at", BigInteger),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("uploads_by_app", "app_id", "id"),
+    Index("uploads_by_expiry", "expires_at"),
 )
 
 nodes = Table(
