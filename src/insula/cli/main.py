@@ -8,6 +8,7 @@ import typer
 
 from insula import __version__
 from insula.cli import apps, keys, runs, schedules, workflows
+from insula.cli.database import commands as database
 from insula.cli.demo import demo
 from insula.cli.doctor import doctor
 from insula.cli.output import show
@@ -29,6 +30,7 @@ application.add_typer(keys.commands, name="keys")
 application.add_typer(workflows.commands, name="workflows")
 application.command("run")(run)
 application.add_typer(runs.commands, name="runs")
+application.add_typer(database.commands, name="db")
 application.add_typer(schedules.commands, name="schedules")
 application.command("doctor")(doctor)
 
@@ -48,7 +50,7 @@ def insula(
 ) -> None:
     """AI workflows whose runs really stop when they are cancelled.
 
-    Every command but serve, demo and doctor speaks to a server: the one at INSULA_URL, with the
+    Every command but serve, demo, db and doctor speaks to a server: the one at INSULA_URL, with the
     key in INSULA_KEY; or with --data DIR the one that holds the folder, or else one that runs for
     as long as the command does.
     """

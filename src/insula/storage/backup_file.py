@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
+from insula.kit.folders import sync
 from insula.storage.portable import FORMAT, Damaged, End, Frame, Head
 
 MAGIC = b"insula backup\n"
@@ -40,7 +41,7 @@ def write_backup(path: Path, frames: Iterable[Frame]) -> End:
         os.link(aside, path)  # unlike a rename, it replaces nothing
     finally:
         aside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync(path.parent)
     return end
 
 
@@ -86,11 +87,11 @@ def _read(unpacked: BinaryIO) -> Iterator[Frame]:
         if first and isinstance(frame, Head) and frame.format > FORMAT:
             raise Damaged(f"It was made by a newer version of Insula ({frame.program}).")
         first = False
+        # The rest is the file's own checksum, which is compared where it ends.
+        if isinstance(frame, End) and unpacked.read(1):
+            raise Damaged("It is damaged: something follows its end.")
         yield frame
         if isinstance(frame, End):
-            # The rest is the file's own checksum, which is compared where it ends.
-            if unpacked.read(1):
-                raise Damaged("It is damaged: something follows its end.")
             return
 
 
@@ -99,11 +100,3 @@ def _exactly(unpacked: BinaryIO, length: int) -> bytes:
     if len(data) < length:
         raise Damaged("It is damaged, or ends too early.")
     return data
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from psycopg import Cursor
 from sqlalchemy import Connection, text
 
 from insula.storage.dialect import is_postgres, now_ms
 from insula.storage.migrate import ForeignFile
-from insula.storage.postgres_connection import Limits, make_engine
+from insula.storage.postgres_connection import Limits, make_engine, raw_of
 from insula.storage.sqlite_connection import create_file, open_writer, reading_engine
 from insula.storage.tables import nodes
 
@@ -58,6 +59,8 @@ def open_server(url: str, read_only: bool = False) -> Iterator[Connection]:
     engine = make_engine(url, _NAME, Limits(0, _LOCK_MS, 0, read_only))
     try:
         with engine.connect() as connection:
+            # SQLAlchemy looks at schemas in the text form.
+            raw_of(connection).cursor_factory = Cursor
             yield connection
     finally:
         engine.dispose()

@@ -22,6 +22,7 @@ from insula.storage.migrate import version
 FORMAT = 1
 LEFT_OUT = frozenset({"nodes"})
 """Tables whose rows are about processes, which do not move: their runs are recovered instead."""
+_FACTS = "facts"
 _KEPT_FACT = "schema_version"
 _ROWS_A_FRAME = 500
 _BYTES_A_FRAME = 1024 * 1024
@@ -56,6 +57,11 @@ class Total(msgspec.Struct, frozen=True):
     rows: int
     digest: bytes
 
+    @classmethod
+    def none(cls) -> "Total":
+        """Return the total of a table without rows."""
+        return cls(0, hashlib.sha256().digest())
+
 
 class End(msgspec.Struct, tag="end"):
     """Everything was told: what each table has to have now."""
@@ -68,10 +74,6 @@ Frame = Head | Rows | End
 
 class Damaged(Exception):
     """The frames are not what they say they are."""
-
-
-class NotEmpty(Exception):
-    """The database has rows already, which would be lost."""
 
 
 def frames(connection: Connection, told: Told) -> Iterator[Frame]:
@@ -95,16 +97,33 @@ def frames(connection: Connection, told: Told) -> Iterator[Frame]:
     yield End(totals)
 
 
-def load(connection: Connection, coming: Iterator[Frame], told: Told, replace: bool) -> End:
-    """Write the frames after the head into a database of the same schema, and compare what stands
-    there afterwards. The caller has begun a transaction, and commits or undoes it.
+def occupied(connection: Connection) -> str | None:
+    """Return the name of a table that has rows which a restore would lose, if there is one."""
+    for table in _tables(connection):
+        if table.name != _FACTS:
+            row = connection.execute(select(literal(1)).select_from(table).limit(1)).first()
+            if row is not None:
+                return str(table.name)
+    return None
+
+
+def drop_all(connection: Connection) -> None:
+    """Remove every table, in the caller's transaction."""
+    found = MetaData()
+    found.reflect(connection)
+    found.drop_all(connection)
+
+
+def load(connection: Connection, coming: Iterator[Frame], told: Told) -> End:
+    """Write the frames after the head into an empty database of the same schema, and compare what
+    stands there afterwards. The caller has begun a transaction, and commits or undoes it.
 
     Raises:
         Damaged: a frame is missing, altered, or not for this schema.
-        NotEmpty: there are rows, and they are not to be replaced.
     """
-    tables = {table.name: table for table in _tables(connection)}
-    _make_room(connection, list(tables.values()), replace)
+    tables = {str(table.name): table for table in _tables(connection)}
+    facts = tables[_FACTS]
+    connection.execute(facts.delete().where(facts.c.name != _KEPT_FACT))
     tallies = {name: _Tally() for name in tables}
     for frame in coming:
         if isinstance(frame, End):
@@ -119,6 +138,25 @@ def load(connection: Connection, coming: Iterator[Frame], told: Told, replace: b
         tallies[frame.table].add(frame.rows)
         _write(connection, table, frame.rows)
         told(table.name, tallies[frame.table].rows)
+    raise Damaged("It ends too early.")
+
+
+def examine(coming: Iterator[Frame], told: Told) -> End:
+    """Read the frames after the head to their end, and write nothing.
+
+    Raises:
+        Damaged: a frame is missing or altered.
+    """
+    tallies: dict[str, _Tally] = {}
+    for frame in coming:
+        if isinstance(frame, End):
+            found = {name: tally.total() for name, tally in tallies.items()}
+            _compare(frame, {name: found.get(name, Total.none()) for name in frame.totals}, "read")
+            return frame
+        if isinstance(frame, Rows):
+            tally = tallies.setdefault(frame.table, _Tally())
+            tally.add(frame.rows)
+            told(f"{frame.table}, read", tally.rows)
     raise Damaged("It ends too early.")
 
 
@@ -193,18 +231,8 @@ def _batches(rows: Iterable[list[Any]]) -> Iterator[list[list[Any]]]:
         yield batch
 
 
-def _make_room(connection: Connection, tables: list[Table], replace: bool) -> None:
-    for table in reversed(tables):
-        if table.name == "facts":
-            connection.execute(table.delete().where(table.c.name != _KEPT_FACT))
-        elif replace:
-            connection.execute(table.delete())
-        elif connection.execute(select(literal(1)).select_from(table).limit(1)).scalar():
-            raise NotEmpty(f"The database is not empty: there are rows in {table.name}.")
-
-
 def _write(connection: Connection, table: Table, rows: list[list[Any]]) -> None:
-    if table.name == "facts":
+    if table.name == _FACTS:
         place = [column.name for column in _columns(table)].index("name")
         rows = [row for row in rows if row[place] != _KEPT_FACT]
     if not rows:

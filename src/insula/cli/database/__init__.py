@@ -1,0 +1,1 @@
+"""``insula db``: what an operator does with the database by hand."""
