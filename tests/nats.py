@@ -92,6 +92,8 @@ class NatsServer:
     def pause(self) -> None:
         """Stop its process: connections stay and nothing answers."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Let it go on."""
