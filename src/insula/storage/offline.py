@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from insula.storage.dialect import is_postgres, now_ms
 from insula.storage.migrate import ForeignFile
+from insula.storage.postgres import MIGRATION_LOCK
 from insula.storage.postgres_connection import Limits, make_engine, raw_of
 from insula.storage.sqlite_connection import create_file, open_writer, reading_engine
 from insula.storage.tables import nodes
@@ -55,12 +56,17 @@ def read_file(path: Path) -> Iterator[Connection]:
 
 @contextmanager
 def open_server(url: str, read_only: bool = False) -> Iterator[Connection]:
-    """Open a PostgreSQL database; statements may take as long as they need."""
+    """Open a PostgreSQL database; statements may take as long as they need.
+
+    Unless it is to be read only, no server starts on it meanwhile.
+    """
     engine = make_engine(url, _NAME, Limits(0, _LOCK_MS, 0, read_only))
     try:
         with engine.connect() as connection:
             # SQLAlchemy looks at schemas in the text form.
             raw_of(connection).cursor_factory = Cursor
+            if not read_only:  # a server that starts meanwhile waits
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
             yield connection
     finally:
         engine.dispose()

@@ -25,7 +25,8 @@ T = TypeVar("T")
 OLDEST = 14
 """The oldest major version of the server."""
 _SLOTS = 16
-_MIGRATION_LOCK = 0x1A5C_5E70
+MIGRATION_LOCK = 0x1A5C_5E70
+"""Whoever changes the schema, or everything, holds this advisory lock of the database."""
 _SWITCH_INTERVAL = 500e-6
 _GROUP_DEADLINE = 10.0
 # A process that is paused in the middle of a transaction must not hold its locks for long.
@@ -64,7 +65,7 @@ def _prepare(url: str, name: str) -> None:
     try:
         line.connect()
         _check(where, line.connection)
-        execute_simple(line.raw, b"SELECT pg_advisory_lock(%d)" % _MIGRATION_LOCK)
+        execute_simple(line.raw, b"SELECT pg_advisory_lock(%d)" % MIGRATION_LOCK)
         migrate(line.connection)
     except (DBAPIError, psycopg.Error) as error:
         raise DatabaseUnusable(_words(where, error)) from None
