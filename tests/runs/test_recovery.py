@@ -245,6 +245,22 @@ async def test_a_cancelled_tree_ends_from_its_leaves(platform: Platform) -> None
     assert platform.sandbox.evaluated == []
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
+async def test_a_tree_that_is_cancelled_while_it_is_taken_over_ends_as_a_whole(
+    platform: Platform, turns: int
+) -> None:
+    """Its root may not have come to its child again when the cancel comes."""
+    runs = await tree(platform)
+    live = await recovery.take_over(platform.services, runs[0][1])
+    assert live is not None
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    live.stop("cancel")
+    await live.finished
+    for flow, run_id in runs:
+        assert (await read(platform, flow, run_id))["status"] == "CANCELLED"
+
+
 async def test_a_child_in_the_midst_is_cancelled_before_its_parent_is_back(
     platform: Platform,
 ) -> None:

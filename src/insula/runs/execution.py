@@ -118,6 +118,8 @@ async def _carry(services: RunServices, live: LiveRun) -> None:
         live.entered = True
         ended = await _ended(live)
         live.ending = True
+        if live.end_below is not None and ended.status != "COMPLETED":
+            await uninterrupted(live.end_below())
         ours = await uninterrupted(_store_end(services, live.row, live.state, live.log, ended))
     except Fenced:
         _log.warning("run.fenced", run_id=live.row.id)

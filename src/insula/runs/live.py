@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -61,6 +61,9 @@ class LiveRun:
     input: Raw
     forced: frozenset[str]
     finished: asyncio.Future[None]
+    end_below: Callable[[], Awaitable[None]] | None = None
+    """Of a run that was taken over with children that had not ended: ends those that it has not
+    come to again. A run that does not complete does this before its own end."""
     place: Place | None = None
     """A child has none: it runs in its parent's."""
     task: asyncio.Task[None] | None = None

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import structlog
 
-from insula.engine.state import fold
+from insula.engine.state import RunState, UnitState, fold
 from insula.errors import BadInput, Conflict, InsulaError, NotFound
 from insula.kit.clock import now_ms
 from insula.kit.json import Raw
@@ -65,8 +65,11 @@ async def _is_awaited(services: RunServices, row: RunRow) -> bool:
     live = services.live.get(parent.id)
     if live is None:
         return True  # it is recovered first
-    units = [unit for step in live.state.steps.values() for unit in step.units.values()]
-    return any(unit.child == row.id and unit.open for unit in units)
+    return any(unit.child == row.id and unit.open for unit in _units(live.state))
+
+
+def _units(state: RunState) -> Iterator[UnitState]:
+    return (unit for step in state.steps.values() for unit in step.units.values())
 
 
 async def take_over(services: RunServices, run_id: str) -> LiveRun | None:
@@ -129,6 +132,8 @@ async def resume(services: RunServices, row: RunRow) -> LiveRun:
         try:
             runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
             live = prepare(services, row, runnable, Raw(given or b"{}"), state, place)
+            if any(unit.child and unit.open for unit in _units(state)):
+                live.end_below = partial(_end_below, services, row)
         except (NotFound, Conflict, BadInput) as error:
             _log.error("run.cannot_go_on", run_id=row.id, reason=error.message)
             await end_unrunnable(services, row, state, error.message)
