@@ -18,8 +18,10 @@ from starlette.types import ASGIApp
 from insula.adapters.blobs.disk import DiskBlobs
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
+from insula.adapters.keyring import open_ring
 from insula.adapters.models.providers import ModelProviders
 from insula.adapters.sandbox.pool import SandboxPool
+from insula.adapters.sealed_rows import check_keys
 from insula.adapters.services.registry import ServiceRegistry
 from insula.apps import endpoints as apps_endpoints
 from insula.apps.actions import create_app
@@ -60,6 +62,8 @@ from insula.storage.database import Database
 from insula.storage.gather import Gathering
 from insula.storage.lock import SOCKET, FolderLock
 from insula.storage.opening import open_database
+from insula.variables import endpoints as variables_endpoints
+from insula.variables.scope import Variables
 from insula.web.openapi import create_application
 from insula.web.server import serve
 from insula.workflows import endpoints as workflows_endpoints
@@ -131,6 +135,10 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         node = os.uname().nodename
         database = await open_database(url, folder, settings.synchronous, f"insula {node}")
         stack.push_async_callback(database.close)
+        keys = settings.secret_keys
+        ring = open_ring(folder, None if keys is None else keys.get_secret_value())
+        await check_keys(database, ring, lost=settings.secret_keys_lost)
+        variables = await Variables.open(database, ring)
         token = new_id("node")
         journal = Journal(database, token)
         stack.push_async_callback(journal.close)
@@ -149,6 +157,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         await lease.take()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
+        services.equip = variables.equip
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
         _show(registry, services, sandbox)
@@ -169,11 +178,12 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 timekeeper.run(),
                 erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
+                variables.forget_for_ever(),
                 journal.compactor.run(),
             )
         ]
         stack.callback(_cancel, working)
-        asgi = _application(settings, services, sandbox, authenticator, registry, timekeeper)
+        asgi = _application(settings, services, sandbox, authenticator, variables, registry, timekeeper)
         yield Insula(settings, asgi, services, database, lock, sandbox)
 
 
@@ -257,6 +267,7 @@ def _application(
     services: RunServices,
     sandbox: SandboxPool,
     authenticator: Authenticator,
+    variables: Variables,
     registry: CollectorRegistry,
     timekeeper: Timekeeper,
 ) -> ASGIApp:
@@ -272,6 +283,7 @@ def _application(
         await cancel_app(services, app_id, DELETED)
         await remove_all(database, resolver, [stop_workflow], app_id)
         await remove_app_files(services.files.store, app_id)
+        await variables.remove_app(app_id)
 
     routers = [
         runs_endpoints.router(services),
@@ -280,6 +292,7 @@ def _application(
         workflows_endpoints.router(database, resolver, [stop_workflow], settle),
         schedules_endpoints.router(services, timekeeper),
         files_endpoints.router(services.files),
+        variables_endpoints.router(variables),
         apps_endpoints.router(database, authenticator, [stop_app]),
     ]
 

@@ -65,6 +65,14 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="`postgresql://…` of the database; unset: SQLite in the data folder."
     )
+    secret_keys: SecretStr | None = Field(
+        None,
+        description="Keys that encrypt stored secrets, 32 bytes in base64 each; the first one "
+        "encrypts, all decrypt. Unset: one that is made and kept in the data folder.",
+    )
+    secret_keys_lost: bool = Field(
+        False, description="Remove stored secrets that no key decrypts, at the start."
+    )
     synchronous: Literal["FULL", "NORMAL"] = Field(
         "FULL", description="FULL: a told status survives a power cut. NORMAL: a crash only."
     )

@@ -21,6 +21,7 @@ BODIES: dict[str, Any] = {
     "duplicate": {"name": "x"},
     "keys": {"name": "x"},
     "{version_id_or_version_number}": {"withdrawn": True},
+    "{key}": {"value": "x"},
 }
 """A body that would do, by the last part of the path; other writes get a name."""
 NOT_OURS = {"/files/{file_id}/content"}
@@ -48,6 +49,11 @@ class Things:
         (version,) = await caller.ok("GET", f"{path}/versions")
         file = await caller.ok("POST", "files", {"file": {"name": "a.txt", "data": "aGVsbG8="}})
         (key,) = await caller.ok("GET", "/apps/c/keys")
+        # Keys are names that two apps may have both; only so are they of one alone.
+        variable = {"key": f"K{caller.app_id[4:]}", "value": caller.app_id}
+        await caller.ok("POST", "variables", variable)
+        asked = {"workflow_id": workflow_id, "every": 31_622_400, "input": {"tag": "x"}}
+        schedule = await caller.ok("POST", "schedules", asked)
         self.ids = {
             "workflow_id": workflow_id,
             "run_id": run["id"],
@@ -55,13 +61,18 @@ class Things:
             "file_id": file["id"],
             "file_upload_id": "upl_" + UNKNOWN,
             "key_id": key["id"],
+            "key": variable["key"],
+            "schedule_id": schedule["id"],
             "caller_app_id": caller.app_id,
         }
         return self
 
     def unknown(self) -> dict[str, str]:
         """Ids of the same forms that nothing has."""
-        return {name: value[: value.index("_") + 1] + UNKNOWN for name, value in self.ids.items()}
+        return {
+            name: value[: value.find("_") + 1] + ("K" if name == "key" else "") + UNKNOWN
+            for name, value in self.ids.items()
+        }
 
 
 Route = tuple[str, str]

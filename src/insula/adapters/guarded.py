@@ -83,15 +83,15 @@ class GuardedHttp:
 
     def __init__(self, http: Http, secrets: Secrets) -> None:
         self._http = http
-        self._secrets = secrets
+        self.secrets = secrets
 
     async def send(self, request: HttpRequest, activity: Activity) -> HttpResponse:
         """Send, as the port says."""
-        with covering(self._secrets):
-            response = await self._http.send(replace(request, secrets=self._secrets), activity)
+        with covering(self.secrets):
+            response = await self._http.send(replace(request, secrets=self.secrets), activity)
         if len(response.body) > _LARGE:
-            return await asyncio.to_thread(masked_response, response, self._secrets.masker)
-        return masked_response(response, self._secrets.masker)
+            return await asyncio.to_thread(masked_response, response, self.secrets.masker)
+        return masked_response(response, self.secrets.masker)
 
 
 def masked_response(response: HttpResponse, masker: Masker) -> HttpResponse:

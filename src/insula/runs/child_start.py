@@ -96,6 +96,12 @@ async def _resumed(services: RunServices, run_id: str) -> LiveRun | Ended:
     return Ended(row, fold(events), runnable)
 
 
+def _options(parent: RunRow) -> bytes:
+    """A child's handles of secrets are its root's, whatever that took them from."""
+    seed = parent.option("handles")
+    return b"{}" if seed is None else json.encode({"handles": seed})
+
+
 def _is_told(services: RunServices, parent: RunRow, parent_key: str) -> bool:
     """Say whether the run's app sees the step that starts a child: else the child's input would
     tell it what hidden steps have made."""
@@ -135,7 +141,7 @@ async def _child_row(
         from_step_key=request.step_key,
         replay_of=None,
         background=False,
-        options=b"{}",
+        options=_options(parent),
         owner=services.token,
         seq=0,
         error=None,

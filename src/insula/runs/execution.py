@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from insula.engine.ending import cancel_open_steps, end, end_at_rest
 from insula.engine.events import RunEnded
 from insula.engine.execute import execute
+from insula.engine.failures import StepFailure
 from insula.engine.ports import Fenced, Limits, Ports, Stop
 from insula.engine.state import RunState
 from insula.journal.log import RunLog
@@ -116,7 +117,7 @@ async def _carry(services: RunServices, live: LiveRun) -> None:
     ours = False
     try:
         live.entered = True
-        ended = await _ended(live)
+        ended = await _ended(services, live)
         live.ending = True
         if live.end_below is not None and ended.status != "COMPLETED":
             await uninterrupted(live.end_below())
@@ -142,12 +143,16 @@ def _gone(services: RunServices, live: LiveRun, *, fenced: bool) -> None:
         live.finished.set_result(None)
 
 
-async def _ended(live: LiveRun) -> RunEnded:
+async def _ended(services: RunServices, live: LiveRun) -> RunEnded:
     """Execute to the end; a defect of ours ends in a failed run, not in a stuck one."""
     try:
-        return await _execute(live)
+        return await _execute(services, live)
     except Fenced:
         raise
+    except StepFailure as failure:  # what it needs before any step
+        told = cancel_open_steps(live.state, live.ports)
+        words, code = failure.message, failure.code
+        return end(live.state, live.ports, "FAILED", error=words, code=code, interruptions=told)
     except Exception:
         _log.exception("run.broke", run_id=live.row.id)
         told = cancel_open_steps(live.state, live.ports)
@@ -156,10 +161,20 @@ async def _ended(live: LiveRun) -> RunEnded:
         )
 
 
-async def _execute(live: LiveRun) -> RunEnded:
+async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
     if live.stopping or live.row.cancel_requested_at is not None:
         if live.ports.stop.kind == "shutdown":
             raise asyncio.CancelledError
+        return end_at_rest(live.state, live.ports)
+    row = live.row
+    seed = row.option("handles") or row.root_id
+    try:
+        live.ports = await services.equip(
+            live.ports, row.workflow_app_id, seed, live.state.started_at
+        )
+    except asyncio.CancelledError:
+        if live.ports.stop.kind in (None, "shutdown"):
+            raise
         return end_at_rest(live.state, live.ports)
     return await execute(live.plan, live.state, live.ports, live.forced)
 

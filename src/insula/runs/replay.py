@@ -169,7 +169,9 @@ def _row(
     now = now_ms()
     run_id = new_id("run")
     # Its limits and its timeout are the source's, as its version and its input are.
-    options = {**json.decode(source.options), **asked.options, "replay_step": step_key}
+    # What is kept may hold its handles of secrets, which are to mean the same here.
+    own = {"handles": source.root_id, **json.decode(source.options)}
+    options = {**own, **asked.options, "replay_step": step_key}
     return replace(
         source,
         id=run_id,

@@ -1,6 +1,7 @@
 """What the verbs of this folder work with, handed in by the composition root."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from insula.engine.failures import StepFailure
@@ -11,6 +12,7 @@ from insula.engine.ports import (
     Limits,
     Models,
     NoServices,
+    Ports,
     Sandbox,
     Services,
     Stop,
@@ -31,6 +33,15 @@ from insula.workflows.resolve import Resolver, Runnable
 _PLANS = 2_000
 _LARGE = 200
 """Steps beyond which laying out a run may take longer than the event loop can wait."""
+
+
+Equip = Callable[[Ports, str, str, int | None], Awaitable[Ports]]
+"""Gives ports what the workflow's app keeps for its runs: which app that is, what the run's handles
+of secrets are made from, and when it began, ``None`` if it begins now. Raises ``StepFailure``."""
+
+
+async def _as_they_are(ports: Ports, app_id: str, seed: str, began: int | None) -> Ports:
+    return ports
 
 
 async def _no_children(parent: RunRow, request: ChildRequest, stop: Stop) -> LiveRun | Ended:
@@ -77,6 +88,7 @@ class RunServices:
     """Runs that the last sweep found under this process, and not executed."""
     offered_to: str = ""
     """The last run that waits which the last sweep offered to the queue."""
+    equip: Equip = _as_they_are
     begin_child: Begin = _no_children
     """Starts children; set by the composition root, because it needs these services itself."""
     _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)

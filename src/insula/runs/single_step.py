@@ -14,7 +14,7 @@ from insula.engine.failures import StepFailure
 from insula.engine.graph import plan
 from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Ports, Stop
 from insula.engine.state import RunState
-from insula.errors import BadInput, FieldError, Unavailable
+from insula.errors import BadInput, Conflict, FieldError, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -108,7 +108,10 @@ async def _execute(services: RunServices, document: Document, key: str, ports: P
     state = RunState()
     try:
         async with asyncio.timeout(services.run_timeout):
-            await execute(plan(document, key), state, ports)
+            equipped = await services.equip(ports, ports.app_id, ports.run_id, None)
+            await execute(plan(document, key), state, equipped)
+    except StepFailure as failure:
+        raise Conflict(failure.message) from None
     except TimeoutError:
         _log.info("step.timed_out", seconds=services.run_timeout)
     return state

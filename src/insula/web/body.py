@@ -4,7 +4,7 @@ import hashlib
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
@@ -145,6 +145,42 @@ async def payload(request: Request, model: type[M]) -> M:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise invalid(error) from None
+
+
+async def payloads(request: Request, model: type[M], most: int = 1000) -> list[M]:
+    """Read a body that is a list of what ``payload`` reads.
+
+    In a form its entries are parts such as ``0[name]`` or ``[0].name``, or one part holds the whole
+    list as JSON text.
+
+    Raises:
+        BadInput: one entry for each field that is wrong, or there are more than ``most``.
+        TooLarge, UnsupportedMedia.
+    """
+    strict = not is_form(request)
+    value = check_json(await _read_json(request)) if strict else await _form_list(request)
+    if not isinstance(value, list):
+        message = f"must be a JSON array, not {kind(value)}"
+        raise BadInput(f"The body {message}.", [FieldError((), "list", message)])
+    if len(value) > most:
+        message = f"holds more than {most:,} entries"
+        raise BadInput(f"The body {message}.", [FieldError((), "too_many", message)])
+    try:
+        return TypeAdapter(list[model]).validate_python(value, strict=strict)  # type: ignore[valid-type]  # a model
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def _form_list(request: Request) -> Any:
+    settings = request.app.state.settings
+    if _media_type(request) == forms.URLENCODED:
+        form = forms.parse_urlencoded(await read_body(request, settings.body_max))
+    else:
+        limits = forms.FormLimits(settings.body_max, settings.file_max)
+        form = await forms.read_multipart(request, limits)
+    if has_key(request):
+        request.scope[FINGERPRINT] = form.fingerprint()
+    return form_values.entries(form, check_json)
 
 
 async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]:

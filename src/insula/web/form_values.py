@@ -13,6 +13,7 @@ from typing_extensions import TypeAliasType
 from insula.errors import BadInput, FieldError
 from insula.web.forms import Form, UploadedPart, bad_form
 
+_ENTRY = re.compile(r"\[?(\d{1,6})\]?(?:\.|\[)(\w+)(?:\[\])?\]?(?:\[\])?")
 _INNER = re.compile(r"\[([^\[\]]*)\]|\.([^.\[\]]+)")
 
 
@@ -39,6 +40,31 @@ def values(form: Form, model: type[BaseModel], parse: Callable[[bytes], Any]) ->
     return found
 
 
+def entries(form: Form, parse: Callable[[bytes], Any]) -> Any:
+    """Turn a form that stands for a list into the list.
+
+    Raises:
+        BadInput: it is neither one part of JSON text, nor parts named ``0[name]`` and so on.
+    """
+    if form.files:
+        raise bad_form("it holds a file, where a list of objects is wanted")
+    if len(form.texts) == 1 and _ENTRY.fullmatch(form.texts[0][0]) is None:
+        return parse(form.texts[0][1].encode())
+    found: dict[int, dict[str, Any]] = {}
+    for name, text in form.texts:
+        match = _ENTRY.fullmatch(name)
+        if match is None:
+            raise bad_form(f"the part {name[:100]!r} belongs to no entry of the list")
+        entry, field = found.setdefault(int(match[1]), {}), match[2]
+        value = _value(field, text, _PLAIN, parse)
+        if field not in entry:
+            entry[field] = value
+        else:
+            held = entry[field] if isinstance(entry[field], list) else [entry[field]]
+            entry[field] = [*held, value]
+    return [found[number] for number in sorted(found)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Want:
     """What a field's type admits: text, null, lists, and anything that is written as JSON."""
@@ -50,6 +76,7 @@ class _Want:
 
 
 _ANYTHING = _Want(text=True, null=True, items=False, json=True)
+_PLAIN = _Want(text=True, null=False, items=False, json=False)
 _ABSENT = object()
 _LISTS = frozenset({list, tuple, set, frozenset})
 

@@ -1,0 +1,1 @@
+"""Variables of an app: values that its workflows share, and secrets that they may use unseen."""

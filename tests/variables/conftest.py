@@ -1,0 +1,13 @@
+"""The installation that the tests of this folder stand on."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.runs.platform import Platform, open_platform
+
+
+@pytest.fixture
+async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
+    async with open_platform(tmp_path) as opened:
+        yield opened
