@@ -41,6 +41,9 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("INSULA_TIMEOUT_MODEL", "inf"),
         ("INSULA_ADMIN_KEY", "short-5ecret"),
         ("INSULA_MODEL_DEFAULT", "gpt"),
+        ("INSULA_CLUSTER_URL", "http://ada:5ecret@broker:4222"),
+        ("INSULA_CLUSTER_URL", "nats://ada:5ecret@broker:port"),
+        ("INSULA_CLUSTER_URL", "nats://broker:4222,,nats://ada:5ecret@"),
     ],
 )
 def test_a_bad_setting_is_named_and_its_value_is_not(

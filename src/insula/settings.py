@@ -3,13 +3,14 @@
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _MIB = 1024 * 1024
 _DAY = 24 * 60 * 60
-_BROKERS = ("nats://", "tls://")
+_BROKERS = ("nats", "tls")
 
 Network = IPv4Network | IPv6Network
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -134,8 +135,8 @@ class Settings(BaseSettings):
     @classmethod
     def _brokers(cls, value: SecretStr | None) -> SecretStr | None:
         parts = [part.strip() for part in value.get_secret_value().split(",")] if value else []
-        if any(not part.startswith(_BROKERS) for part in parts):
-            raise ValueError("must be nats:// or tls:// addresses, with commas between them")
+        if not all(_is_broker(part) for part in parts):
+            raise ValueError("must be nats://host:port or tls://host:port, with commas between")
         return value
 
     @field_validator("database_url")
@@ -155,6 +156,15 @@ class Settings(BaseSettings):
         if not value.startswith(("http://", "https://")) or any(part in value for part in "?# "):
             raise ValueError("must be an http:// or https:// address without query or fragment")
         return value.rstrip("/")
+
+
+def _is_broker(address: str) -> bool:
+    """Say whether it is an address of a broker."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in _BROKERS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def load_settings(**given: Any) -> Settings:

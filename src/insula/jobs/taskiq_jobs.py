@@ -18,6 +18,8 @@ from insula.jobs.tasks import cancels, check_cancelled
 
 OFFER_WITHIN = 0.05
 """Seconds that an offer may hold up a request."""
+REST = 1.0
+"""Seconds without offers after one that was too slow: else who has many would wait for each."""
 OPEN_WITHIN = 5.0
 CLOSE_WITHIN = 2.0
 PAUSES = (0.05, 1.0)
@@ -39,6 +41,7 @@ class _Lane:
         self.kind = kind
         self.broker: AsyncBroker | None = None
         self.failed = False
+        self.rests_until = 0.0
         self.keeper: asyncio.Task[None] | None = None
         self.waiting: asyncio.Timeout | None = None
         self._opened = asyncio.Event()
@@ -110,7 +113,10 @@ class TaskiqJobs:
         return self._lost
 
     async def offer(self, kind: str, owner: str, item: str) -> None:
-        """Hint that an item waits; gives up after 50 ms, and at once while the broker is away."""
+        """Hint that an item waits; gives up after 50 ms, and at once while the broker is away.
+
+        After one that was too slow, the next second's are given up at once as well.
+        """
         try:
             message = TaskiqMessage(
                 task_id=check_word("item", item),
@@ -123,7 +129,8 @@ class TaskiqJobs:
         except ValueError:
             self._lose(kind, "not a word")
             return
-        if lane.failed or self._closed or not self._reachable():
+        now = asyncio.get_running_loop().time()
+        if lane.failed or self._closed or not self._reachable() or now < lane.rests_until:
             self._lose(kind, "away")
             return
         broker: AsyncBroker | None = None
@@ -133,6 +140,7 @@ class TaskiqJobs:
                 broker = await lane.opened()
                 await broker.kick(broker.formatter.dumps(message))
         except TimeoutError:
+            lane.rests_until = asyncio.get_running_loop().time() + REST
             self._lose(kind, "slow")
         except Refused as error:
             self._lose(kind, str(error))
