@@ -25,6 +25,10 @@ from benchmarks.simulation_queue import App, Fleet, Queueing
 SIZES = (10, 100, 1_000)
 _PLACES = 8
 _LIVE = 100
+_CONNECTIONS = 7
+"""Connections of a node at most: it writes on one, reads on four, and two are for upkeep."""
+_CONNECTIONS_MOST = 1_000
+"""What one PostgreSQL server takes without its snapshots becoming the work; a rule of thumb."""
 _STEADY = ("steady-1", "steady-2", "steady-3")
 
 LEASES = {
@@ -157,6 +161,15 @@ def findings(rows: list[Leasing], budget: float = 1.0) -> list[str]:
     return said
 
 
+def crowding() -> str:
+    """Say from how many nodes on a server has more connections than it bears."""
+    most = _CONNECTIONS_MOST // _CONNECTIONS
+    return (
+        f"{_CONNECTIONS} connections a node: beyond {most} nodes they are more than "
+        f"{_CONNECTIONS_MOST:,}, which one PostgreSQL server bears. It comes before any of these."
+    )
+
+
 def show(title: str, rows: list[Waiting] | list[Leasing] | list[Cancelling]) -> None:
     """Print rows as a table; headings are the names of their fields."""
     table = Table(title=title)
@@ -187,7 +200,7 @@ def main() -> None:
     show("Waiting for a place", queued)
     show("Leases and takeovers", leased)
     show("Cancels of any node", cancelled)
-    for line in findings(leased):
+    for line in [*findings(leased), crowding()]:
         print(line)
     if asked.json is not None:
         rows: list[Waiting | Leasing | Cancelling] = [*queued, *leased, *cancelled]
