@@ -1,0 +1,346 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, insert
+from tests.postgres import PostgresServer
+from tests.proxy import Proxy, proxied
+
+from insula.errors import Unavailable
+from insula.storage import counters
+from insula.storage.dialect import driver, now_ms
+from insula.storage.postgres import PostgresDatabase, open_postgres
+from insula.storage.postgres_address import DatabaseUnusable
+from insula.storage.tables import facts, nodes
+
+
+@pytest.fixture
+async def proxy(postgres_server: PostgresServer) -> AsyncIterator[Proxy]:
+    async with proxied(postgres_server.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def database(
+    proxy: Proxy, postgres_server: PostgresServer, postgres_url: str
+) -> AsyncIterator[PostgresDatabase]:
+    url = postgres_url.replace(str(postgres_server.port), str(proxy.port))
+    opened = await open_postgres(url)
+    yield opened
+    await opened.close()
+
+
+def put(name: str) -> Callable[[Connection], str]:
+    def unit(connection: Connection) -> str:
+        connection.execute(insert(facts).values(name=name, value=b"x"))
+        return name
+
+    return unit
+
+
+def names(connection: Connection) -> list[str]:
+    rows = driver(connection).execute("SELECT name FROM facts WHERE name <> 'schema_version'")
+    return sorted(name for (name,) in rows)
+
+
+async def eventually(database: PostgresDatabase, unit: Callable[[Connection], str]) -> str:
+    """Write as whoever tries again does."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await database.write(unit)
+            except Unavailable:
+                await asyncio.sleep(0.02)  # less than its own pause before it connects again
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Wait for what other programs do."""
+    async with asyncio.timeout(10):
+        while not met():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def test_a_connection_that_broke_at_rest_is_made_anew(
+    database: PostgresDatabase, proxy: Proxy
+) -> None:
+    await database.write(put("a"))
+    assert await database.read(names) == ["a"]
+    proxy.cut()
+    assert await database.write(put("b")) == "b"
+    assert await database.read(names) == ["a", "b"]
+    proxy.cut()
+    assert await database.beside(names) == ["a", "b"]
+
+
+async def test_a_connection_that_breaks_within_a_group_costs_nothing(
+    database: PostgresDatabase, proxy: Proxy
+) -> None:
+    proxy.cut_at(b"INSERT INTO facts", "after")
+    outcomes = await asyncio.gather(*[database.write(put(f"{n}")) for n in range(5)])
+    assert proxy.tripped.is_set()
+    assert outcomes == list("01234")
+    assert await database.read(names) == list("01234")
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_what_became_of_a_commit_is_found_out(
+    database: PostgresDatabase, proxy: Proxy, where: str
+) -> None:
+    """Cut before the commit reaches the server it is run again, cut after it is not; both times
+    whoever wrote hears that it is stored, and it is stored once."""
+    for number in range(3):
+        proxy.cut_at(b"COMMIT", where)  # type: ignore[arg-type]  # one of the two
+        async with asyncio.timeout(20):
+            assert await database.write(put(f"{number}")) == f"{number}"
+        assert proxy.tripped.is_set()
+    assert await database.read(names) == ["0", "1", "2"]
+
+
+async def test_a_commit_without_an_answer_waits_for_the_server(
+    database: PostgresDatabase, proxy: Proxy
+) -> None:
+    proxy.cut_at(b"COMMIT", "after")
+    pending = database.submit(put("a"))
+    await proxy.tripped.wait()
+    await proxy.refuse()
+    with pytest.raises(Unavailable):  # others are told at once
+        await database.write(put("other"))
+    assert not pending.done()
+    await proxy.listen()
+    async with asyncio.timeout(20):
+        assert await pending == "a"
+    await eventually(database, put("b"))
+    assert {"a", "b"} <= set(await database.read(names))
+
+
+async def test_a_server_that_is_away_is_unavailable_and_comes_back(
+    database: PostgresDatabase, proxy: Proxy
+) -> None:
+    await proxy.refuse()
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="cannot be reached") as caught:
+            await database.write(put("a"))
+        assert caught.value.retry_after == 1
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await database.read(names)
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await database.beside(names)
+    await proxy.listen()
+    assert await eventually(database, put("b")) == "b"
+    assert await database.read(names) == ["b"]
+
+
+async def test_a_restarted_server_is_met_again(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    database = await open_postgres(postgres_url)
+    stored: list[str] = []
+    ended = asyncio.Event()
+
+    async def write(writer: int) -> None:
+        number = 0
+        while not ended.is_set():
+            with suppress(Unavailable):
+                stored.append(await database.write(put(f"{writer}-{number}")))
+            number += 1
+            await asyncio.sleep(0.005)  # so that refusals do not fill the processor
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(4):
+            group.create_task(write(writer))
+        for end in (postgres_server.stop, postgres_server.kill):
+            known = len(stored)
+            await until(lambda known=known: len(stored) >= known + 20)
+            await asyncio.to_thread(end)
+            postgres_server.start()  # in this thread, whose end is the server's
+        await eventually(database, put("last"))
+        ended.set()
+    found = await database.read(names)
+    assert set(stored) <= set(found)
+    assert set(found) - set(stored) == {"last"}  # nobody was told of a failure that was none
+    await database.close()
+
+
+async def test_a_stalled_connection_is_given_up(
+    database: PostgresDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database._writer, "_deadline", 0.3)
+    monkeypatch.setattr(database._readers, "_deadline", 0.3)
+    await database.write(put("a"))
+    proxy.stall()
+    reading = asyncio.create_task(database.read(names))
+    writing = database.submit(put("b"))
+    with pytest.raises(Unavailable):
+        await reading
+    proxy.go_on()
+    async with asyncio.timeout(20):
+        await asyncio.wait([writing])
+    await eventually(database, put("c"))
+    found = await database.read(names)
+    assert ("b" in found) is (writing.exception() is None)
+    assert "c" in found
+
+
+async def test_a_cancelled_query_ends_on_the_server(
+    database: PostgresDatabase, postgres_server: PostgresServer
+) -> None:
+    asked = threading.Event()
+
+    def slow(connection: Connection) -> None:
+        asked.set()
+        driver(connection).execute("SELECT pg_sleep(60)")
+
+    task = asyncio.create_task(database.read(slow))
+    await asyncio.to_thread(asked.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60)'"
+        " AND pid <> pg_backend_pid()"
+    )
+    await until(lambda: not postgres_server.execute(query))
+    assert await database.read(names) == []
+
+
+async def test_units_of_two_processes_see_each_other_stored(postgres_url: str) -> None:
+    """Check then act: with both at it, each number is taken once."""
+    one, two = await open_postgres(postgres_url), await open_postgres(postgres_url)
+
+    def take(connection: Connection) -> str:
+        name = f"{len(names(connection)):04}"
+        return put(name)(connection)
+
+    taken = await asyncio.gather(
+        *[database.write(take) for _ in range(40) for database in (one, two)]
+    )
+    assert sorted(taken) == [f"{number:04}" for number in range(80)]
+    await one.close()
+    await two.close()
+
+
+async def test_fenced_units_do_not_wait_for_the_units_of_others(postgres_url: str) -> None:
+    one, two = await open_postgres(postgres_url), await open_postgres(postgres_url)
+    begun, proceed = threading.Event(), threading.Event()
+
+    def hold(connection: Connection) -> None:
+        begun.set()
+        proceed.wait(10)
+
+    held = one.submit(hold)
+    await asyncio.to_thread(begun.wait, 10)
+    async with asyncio.timeout(5):
+        assert await two.submit(put("fenced"), fenced=True) == "fenced"
+        assert await two.beside(names) == ["fenced"]
+    waiting = two.submit(put("in turn"))
+    proceed.set()
+    await held
+    assert await waiting == "in turn"
+    await one.close()
+    await two.close()
+
+
+async def test_a_deadlock_is_run_again(postgres_url: str) -> None:
+    one, two = await open_postgres(postgres_url), await open_postgres(postgres_url)
+    for name in "ab":
+        await one.write(put(name))
+    met = threading.Barrier(2)
+
+    def crosswise(first: str, second: str) -> Callable[[Connection], None]:
+        def unit(connection: Connection) -> None:
+            raw = driver(connection)
+            raw.execute("UPDATE facts SET value = value || ?::bytea WHERE name = ?", (b"1", first))
+            with suppress(threading.BrokenBarrierError):
+                met.wait(1)  # the first time; run again, it has the rows to itself
+            raw.execute("UPDATE facts SET value = value || ?::bytea WHERE name = ?", (b"2", second))
+
+        return unit
+
+    await asyncio.gather(
+        one.submit(crosswise("a", "b"), fenced=True), two.submit(crosswise("b", "a"), fenced=True)
+    )
+    found = await one.read(
+        lambda c: driver(c).execute("SELECT value FROM facts WHERE name IN ('a', 'b')").fetchall()
+    )
+    assert all(len(value) == 3 for (value,) in found)
+    await one.close()
+    await two.close()
+
+
+async def test_counters_of_several_processes_add_up(postgres_url: str) -> None:
+    nodes_of = [await open_postgres(postgres_url, slot=slot) for slot in (0, 1, 1)]
+
+    def bump(connection: Connection) -> None:
+        counters.bump(connection, "a", "w", "RUNNING", "ENDPOINT")
+
+    await asyncio.gather(*[one.submit(bump, fenced=True) for one in nodes_of for _ in range(20)])
+    for one in nodes_of:
+        assert await one.read(lambda connection: counters.count(connection, "a")) == 60
+        await one.close()
+
+
+async def test_beside_is_stored_statement_by_statement(postgres_url: str) -> None:
+    database = await open_postgres(postgres_url)
+
+    def unit(connection: Connection) -> None:
+        connection.execute(
+            insert(nodes).values(token="t", name="n", expires_at=now_ms(connection), started_at=0)
+        )
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.beside(unit)
+    rows = await database.read(
+        lambda connection: driver(connection).execute("SELECT token FROM nodes").fetchall()
+    )
+    assert rows == [("t",)]
+    await database.close()
+
+
+async def test_nothing_is_left_open(postgres_server: PostgresServer, postgres_url: str) -> None:
+    for _ in range(2):
+        database = await open_postgres(postgres_url)
+        await asyncio.gather(*[database.read(names) for _ in range(20)])
+        await database.beside(names)
+        await database.close()
+    name = postgres_url.rpartition("/")[2]
+    query = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}'"
+    await until(lambda: not postgres_server.execute(query))
+    assert not [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("insula-")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda url: url.replace("/test_", "/missing_"), "does not exist"),
+        (lambda url: url.replace("insula@", "nobody:s3cret@"), 'role "nobody" does not exist'),
+        (lambda url: "postgresql://insula:s3cret@127.0.0.1:1/x", "Connection refused"),
+        (lambda url: "postgresql://insula:s3cret@127.0.0.1:5432", "name of the database"),
+        (lambda url: "postgresql:/insula:s3cret@", "must begin with postgresql://"),
+        (lambda url: url + "?s3cret=s3cret", "is no URL of PostgreSQL"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_says_why_and_no_password(
+    postgres_url: str, change: Callable[[str], str], words: str
+) -> None:
+    with pytest.raises(DatabaseUnusable, match=words) as caught:
+        await open_postgres(change(postgres_url))
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_database_with_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
+    postgres_server.execute(
+        "CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"
+    )
+    with pytest.raises(DatabaseUnusable, match="ENCODING 'UTF8'"):
+        await open_postgres(postgres_server.url("ascii"))
+
+
+def test_the_test_server_is_really_asked(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
