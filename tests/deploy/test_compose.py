@@ -156,7 +156,12 @@ def test_secrets_come_from_the_environment_and_stand_in_the_example() -> None:
     asked = set(re.findall(r"\$\{(\w+)", TEXT))
     assert asked <= set(environment_example())
     required = set(re.findall(r"\$\{(\w+):\?", TEXT))
-    assert required == {"POSTGRES_PASSWORD", "NATS_PASSWORD", "INSULA_ADMIN_KEY"}
+    assert required == {
+        "POSTGRES_PASSWORD",
+        "NATS_PASSWORD",
+        "INSULA_ADMIN_KEY",
+        "INSULA_SECRET_KEYS",
+    }
     assert all(not environment_example()[name] for name in required)
     plain = re.sub(r"\$\{[^}]*\}", "", TEXT)
     assert not re.search(r"(PASSWORD|KEY): *\w", plain)
