@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.sandbox.walls import Wall, inspect
+from insula.cli.examined_keys import look_at_keys
 from insula.cli.failures import CommandFailed
 from insula.cli.hosting import data_folder, settings_for
 from insula.cli.kept_keys import read_server
@@ -86,6 +87,8 @@ def _settings(data: Path) -> Iterator[Finding]:
     except (CommandFailed, SettingsError) as failure:
         yield Finding("settings", "failed", str(failure))
         return
+    verdict, detail = look_at_keys(data, settings)
+    yield Finding("secret keys", verdict, detail)
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if f"INSULA_{name.upper()}" in os.environ:
