@@ -72,23 +72,6 @@ def test_migrating_twice_changes_nothing() -> None:
         assert version(connection) == len(chain())
 
 
-def test_a_migration_that_fails_leaves_the_database_as_it_was(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with open_memory() as connection:
-        migrate(connection)
-        before = shape(connection)
-        broken = chain()[0]._replace(
-            number=len(chain()) + 1,
-            statements=("CREATE TABLE extra (id TEXT)", "SELECT 1 FROM nowhere"),
-        )
-        monkeypatch.setattr("insula.storage.migrate.chain", lambda dialect: [*chain(), broken])
-        with pytest.raises(Exception, match="nowhere"):
-            migrate(connection)
-        assert shape(connection) == before
-        assert version(connection) == len(chain())
-
-
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "insula.db"
     await (await open_sqlite(path)).close()
