@@ -16,6 +16,8 @@ from tests.acceptance.loopback import Loopback
 from tests.chaos.asking import Asking, Listener
 from tests.chaos.history import FINAL, Claimed, History, Kept, Stopped, Told
 
+_MANY = 8
+
 Run = dict[str, Any]
 Deed = Callable[[], Awaitable[None]]
 
@@ -50,7 +52,8 @@ class Client:
     async def live(self, until: asyncio.Event) -> None:
         """Do one thing after another until told to stop."""
         deeds: list[tuple[int, Deed]] = [
-            (56, self._plain),
+            (30, self._plain),
+            (26, self._many),
             (8, self._background),
             (8, self._streamed),
             (8, self._cancelled),
@@ -82,6 +85,10 @@ class Client:
             given = run["input"]["n"]
             if run["result"] != {"n": given}:
                 self.history.odd.append(f"{run['id']}: {given} gave {run['result']}")
+
+    async def _many(self) -> None:
+        """Some light ones at the same time."""
+        await asyncio.gather(*(self._start("light") for _ in range(_MANY)))
 
     async def _background(self) -> None:
         kind = self._choice.choice(("loop", "chain", "words", "family"))
