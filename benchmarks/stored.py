@@ -85,7 +85,8 @@ def fill(path: Path, workflow_id: str, count: int, due: int | None) -> float:
             )
             raw.commit()
         raw.execute(
-            "INSERT INTO counters VALUES (?, ?, 'COMPLETED', 'ENDPOINT', ?) "
+            "INSERT INTO counters (app_id, workflow_id, status, origin, slot, count) "
+            "VALUES (?, ?, 'COMPLETED', 'ENDPOINT', 0, ?) "
             "ON CONFLICT DO UPDATE SET count = count + excluded.count",
             (app_id, workflow_id, count),
         )

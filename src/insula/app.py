@@ -41,13 +41,13 @@ from insula.runs import endpoints as runs_endpoints
 from insula.runs.cancel import cancel_app, cancel_workflow
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
-    erase_for_ever,
     reclaim_for_ever,
     serve_queue,
     shut_down,
     sweep,
     sweep_for_ever,
 )
+from insula.runs.erasing import erase_for_ever
 from insula.runs.live import LiveRuns
 from insula.runs.metrics import Gauges, RunMetrics
 from insula.runs.repository import create_many

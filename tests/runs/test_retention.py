@@ -9,7 +9,8 @@ from tests.contract import validate
 from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.kit import json
-from insula.runs.dispatch import erase_due, remove_old_rows
+from insula.runs.dispatch import remove_old_rows
+from insula.runs.erasing import erase_due
 from insula.runs.retention import stricter
 
 SECRET = "needle-in-the-haystack"

@@ -1,5 +1,5 @@
 """What happens to runs without anybody asking: the queue is served, the lost are found again, and
-what is due is erased.
+what is too old goes.
 """
 
 import asyncio
@@ -12,15 +12,12 @@ from insula.errors import InsulaError
 from insula.kit.clock import now_ms
 from insula.runs import recovery, repository, retention
 from insula.runs.services import RunServices
-from insula.web import idempotency
 
 _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
 RECLAIM_SECONDS = 600.0
 _OFFERED = 1_000
-_ERASED_AT_ONCE = 100
-_REST = 4
 _REMOVED_AT_ONCE = 200
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -107,17 +104,6 @@ async def _offer(services: RunServices) -> None:
     services.offered_to = waiting[-1][1] if len(waiting) == _OFFERED else ""
 
 
-async def erase_for_ever(services: RunServices) -> None:
-    """Once a second, erase what is due; beside the sweep, which must not wait for it."""
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        try:
-            await erase_due(services)
-            await services.database.write(idempotency.sweep)
-        except (InsulaError, OSError) as error:
-            _log.warning("erase.failed", reason=str(error))
-
-
 async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitable[None]]) -> None:
     """Every now and then: remove files that nobody needs, give space back to the disk."""
     while True:
@@ -137,25 +123,6 @@ async def remove_old_rows(services: RunServices) -> None:
     while after is not None:
         unit = partial(retention.remove_rows, before=before, after=after, limit=_REMOVED_AT_ONCE)
         after = await services.database.write(unit)
-
-
-async def erase_due(services: RunServices) -> int:
-    """Erase what is due, in batches; return how many.
-
-    While runs are live it rests after each batch for a multiple of what the batch took: the more
-    others ask of the database, the longer that is, and the more erasing gives way to them.
-    """
-    total = 0
-    loop = asyncio.get_running_loop()
-    while True:
-        begun = loop.time()
-        unit = partial(retention.erase_due, now=now_ms(), limit=_ERASED_AT_ONCE)
-        erased = await services.database.write(unit)
-        await services.files.remove(erased.files)
-        total += erased.runs
-        if erased.runs < _ERASED_AT_ONCE:
-            return total
-        await asyncio.sleep((loop.time() - begun) * (_REST if len(services.live) else 0))
 
 
 async def shut_down(services: RunServices) -> None:

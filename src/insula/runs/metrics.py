@@ -24,6 +24,9 @@ class RunMetrics:
         self.ended = Counter(
             "insula_runs_ended", "Runs that ended here.", ("status",), registry=registry
         )
+        self.erased = Counter(
+            "insula_runs_erased", "Runs whose data this process erased.", registry=registry
+        )
         self.cancel_seconds = Histogram(
             "insula_run_cancel_seconds",
             "From the request to cancel one run until everything of it had stopped.",

@@ -2,15 +2,16 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, delete, exists, or_, select, update
+from sqlalchemy import Connection, delete, select
 
 from insula.files.repository import delete_run_files
 from insula.kit import json
 from insula.kit.ids import first_id
 from insula.runs.rows import RunRow
 from insula.storage import counters
-from insula.storage.dialect import insert
-from insula.storage.tables import daily_totals, run_data, run_events, runs
+from insula.storage.dialect import driver, insert, is_postgres
+from insula.storage.rows import delete_rows, matching, parts, update_rows
+from insula.storage.tables import daily_totals, files, run_data, run_events, runs
 
 KEEP = -1
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -42,6 +43,18 @@ def stricter(own: bytes | None, parent: bytes | None, default: int) -> bytes | N
     return json.encode(chosen)
 
 
+_DUE = """
+    SELECT id FROM runs
+    WHERE erased_at IS NULL AND retention_due_at <= ? AND ended_at IS NOT NULL
+    AND (depth = 0 OR NOT EXISTS (
+        SELECT 1 FROM runs AS root WHERE root.id = runs.root_id AND root.ended_at IS NULL
+    ))
+    ORDER BY retention_due_at LIMIT ?
+"""
+_UNLOCKED = "FOR UPDATE OF runs SKIP LOCKED"
+_ERASED = ("erased_at", "options", "updated_at")
+
+
 class Erased(NamedTuple):
     """How many runs were erased, and the ids of files whose bytes are to be removed."""
 
@@ -51,18 +64,12 @@ class Erased(NamedTuple):
 
 def erase_due(connection: Connection, now: int, limit: int) -> Erased:
     """Erase the data of up to ``limit`` runs that are due; of children only when their root has
-    ended."""
-    root = runs.alias("root")
-    root_lives = exists().where(root.c.id == runs.c.root_id, root.c.ended_at.is_(None))
-    due = list(
-        connection.scalars(
-            select(runs.c.id)
-            .where(runs.c.erased_at.is_(None), runs.c.retention_due_at <= now)
-            .where(runs.c.ended_at.is_not(None), or_(runs.c.depth == 0, ~root_lives))
-            .order_by(runs.c.retention_due_at)
-            .limit(limit)
-        )
-    )
+    ended.
+
+    A fenced unit: several processes do not erase the same runs, nor wait for each other.
+    """
+    query = _DUE + _UNLOCKED if is_postgres(connection) else _DUE
+    due = [run_id for (run_id,) in driver(connection).execute(query, (now, limit)).fetchall()]
     return Erased(len(due), erase(connection, due, now) if due else [])
 
 
@@ -75,19 +82,15 @@ def due_below(connection: Connection, root_id: str, now: int) -> list[str]:
 
 def erase(connection: Connection, run_ids: list[str], now: int) -> list[str]:
     """Erase the data of ended runs: inputs, outputs, logs, errors, events, files."""
-    connection.execute(run_data.delete().where(run_data.c.run_id.in_(run_ids)))
-    connection.execute(run_events.delete().where(run_events.c.run_id.in_(run_ids)))
-    connection.execute(
-        update(runs)
-        .where(runs.c.id.in_(run_ids))
-        .values(
-            erased_at=now,
-            error=case((runs.c.error.is_(None), None), else_=""),
-            options=b"{}",
-            updated_at=now,
-        )
-    )
-    return delete_run_files(connection, run_ids)
+    delete_rows(connection, run_data, "run_id", run_ids)
+    delete_rows(connection, run_events, "run_id", run_ids)
+    for some in parts(connection, run_ids):
+        values = [(run_id, now, b"{}", now) for run_id in some]
+        update_rows(connection, runs, ("id",), _ERASED, values, "true", ())
+        told = [(run_id, "") for run_id in some]
+        update_rows(connection, runs, ("id",), ("error",), told, "runs.error IS NOT NULL", ())
+    held = matching(connection, files, "run_id", "run_id", run_ids)
+    return delete_run_files(connection, list(set(held))) if held else []
 
 
 def remove_rows(connection: Connection, before: int, after: str, limit: int) -> str | None:

@@ -68,7 +68,7 @@ def update_rows(
     """
     raw = driver(connection)
     if is_postgres(connection):
-        text = _update_arrays(table, matched, assigned, condition)
+        text = update_arrays(table, matched, assigned, condition)
         return raw.execute(text, [*zip_columns(rows), *parameters]).rowcount
     text = update_text(table, matched, assigned, len(rows), condition)
     values = [value for row in rows for value in row]
@@ -84,6 +84,23 @@ def delete_rows(connection: Connection, table: Table, column: str, values: Seque
             raw.execute(_delete_array(table, column), [list(some)])
         else:
             raw.execute(_delete_values(table, column, len(some)), some)
+
+
+def matching(
+    connection: Connection, table: Table, wanted: str, column: str, values: Sequence[Any]
+) -> list[Any]:
+    """Return what stands in the column ``wanted`` of the rows that have one of the values in
+    another."""
+    raw = driver(connection)
+    arrays = is_postgres(connection)
+    found: list[Any] = []
+    for some in parts(connection, values):
+        if arrays:
+            rows = raw.execute(_select_array(table, wanted, column), [list(some)])
+        else:
+            rows = raw.execute(_select_values(table, wanted, column, len(some)), some)
+        found += [value for (value,) in rows.fetchall()]
+    return found
 
 
 def zip_columns(rows: Sequence[Row]) -> Iterator[list[Any]]:
@@ -113,9 +130,10 @@ def update_text(
 
 
 @lru_cache(1024)
-def _update_arrays(
+def update_arrays(
     table: Table, matched: tuple[str, ...], assigned: tuple[str, ...], condition: str
 ) -> str:
+    """Return the text of ``update_rows`` on PostgreSQL."""
     columns = matched + assigned
     numbered = ", ".join(f"column{number}" for number in range(1, len(columns) + 1))
     values = f"{_arrays(table, columns)} AS v({numbered})"
@@ -145,6 +163,18 @@ def _delete_values(table: Table, column: str, values: int) -> str:
 def _delete_array(table: Table, column: str) -> str:
     name = _names(table, (column,))
     return f"DELETE FROM {table.name} WHERE {name} = ANY({_array(table, column)})"  # noqa: S608  # names of columns alone
+
+
+@lru_cache(256)
+def _select_values(table: Table, wanted: str, column: str, values: int) -> str:
+    _names(table, (wanted, column))
+    return f"SELECT {wanted} FROM {table.name} WHERE {column} IN {_places(1, values)}"  # noqa: S608  # names of columns alone
+
+
+@lru_cache(64)
+def _select_array(table: Table, wanted: str, column: str) -> str:
+    _names(table, (wanted, column))
+    return f"SELECT {wanted} FROM {table.name} WHERE {column} = ANY({_array(table, column)})"  # noqa: S608  # names of columns alone
 
 
 def _names(table: Table, columns: tuple[str, ...]) -> str:

@@ -1,0 +1,70 @@
+"""How much is erased at once: it follows what a batch costs, and gives way to live runs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.runs.platform import Platform, code
+
+from insula.runs import erasing
+from insula.runs.erasing import Pace, erase_due
+
+
+@given(st.lists(st.floats(0, 10), max_size=50))
+def test_a_batch_stays_within_bounds(took: list[float]) -> None:
+    pace = Pace()
+    for held in took:
+        assert 5 <= pace.limit(busy=True) <= 400
+        before = pace.size
+        assert pace.learn(pace.size, held, busy=True) == held * 4
+        assert before / 2 <= pace.size + 1
+        assert pace.size <= before * 1.5 + 1
+
+
+def test_it_settles_where_a_batch_takes_two_milliseconds() -> None:
+    pace = Pace()
+    for each in (0.00002, 0.0001, 0.00001):  # seconds a run
+        for _ in range(30):
+            pace.learn(pace.size, 0.0002 + pace.size * each, busy=True)
+        assert 0.0002 + pace.size * each == pytest.approx(0.002, rel=0.1)
+
+
+def test_with_nothing_live_it_does_not_rest() -> None:
+    pace = Pace()
+    assert pace.limit(busy=False) == 400
+    assert pace.learn(400, 1.0, busy=False) == 0
+    assert pace.size == 100
+
+
+async def test_all_that_is_due_goes_in_batches(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    for _ in range(7):
+        await platform.acme.run(flow)
+    await platform.change("UPDATE runs SET retention_due_at = 1")
+    monkeypatch.setattr(erasing, "_LARGEST", 3)
+    assert await erase_due(platform.services) == 7
+    left = await platform.rows("SELECT 1 FROM runs WHERE erased_at IS NULL")
+    assert (left, await platform.rows("SELECT 1 FROM run_data")) == ([], [])
+
+
+async def test_beside_live_runs_it_rests(platform: Platform) -> None:
+    flow = await platform.acme.make(code("a", "return 1"))
+    for _ in range(7):
+        await platform.acme.run(flow)
+    await platform.change("UPDATE runs SET retention_due_at = 1")
+    slow = await platform.acme.make(code("a", "wait(g)"))
+    await platform.acme.run(slow, background=True)
+    await platform.reached("g")
+    rested: list[float] = []
+
+    class Watched(Pace):
+        def learn(self, erased: int, held: float, *, busy: bool) -> float:
+            rested.append(super().learn(erased, held, busy=busy))
+            return 0.0
+
+    assert await erase_due(platform.services, Watched(size=5)) == 7
+    assert rested
+    assert all(seconds > 0 for seconds in rested)
+    platform.gate("g").opened.set()
+    await platform.idle()
