@@ -61,7 +61,8 @@ class MemorySignals:
             self._lost += 1
             return
         for entry in self._exchange.listening.get(subject, ()):
-            asyncio.get_running_loop().call_soon(self._deliver, subject, entry, body)
+            if entry[0].connected:
+                asyncio.get_running_loop().call_soon(self._deliver, subject, entry, body)
 
     async def listen(self, subject: str, heard: Heard) -> End:
         """Call ``heard`` with what is published; the returned function ends it."""

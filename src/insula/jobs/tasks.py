@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger("insula.jobs")
+
 
 class Tasks:
     """At most ``maximum`` tasks at once, none of which outlives ``close``.
@@ -27,8 +31,13 @@ class Tasks:
             return False
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return True
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task.failed", exc_info=error)
 
     async def close(self) -> None:
         """Cancel them all and wait until they have ended; nothing starts afterwards."""
