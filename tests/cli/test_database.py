@@ -15,6 +15,7 @@ from insula.cli.failures import ExitCode
 from insula.storage.lock import FolderLock
 from insula.storage.migrate import chain, migrate
 from insula.storage.offline import open_file, transaction
+from tests.postgres import PostgresServer
 
 from .conftest import Invoke, Outcome
 from .installation import Installation, goes_on, make
@@ -220,6 +221,21 @@ def test_what_changes_a_folder_waits_for_its_server_to_stop(
         assert moved.code == ExitCode.CONFLICT
         assert ok(db("check", "--json"))
         ok(db("backup", tmp_path / "b", "--json"))
+
+
+def test_tables_of_others_are_left_alone(
+    db: Do, tmp_path: Path, postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    ok(db("backup", tmp_path / "a", "--json"))
+    ok(db("restore", tmp_path / "a", "--json", url=postgres_url))
+    database = postgres_url.rpartition("/")[2]
+    postgres_server.execute("CREATE TABLE theirs (id int); INSERT INTO theirs VALUES (1)", database)
+    refused = db("restore", tmp_path / "a", "--force", url=postgres_url)
+    assert refused.code == ExitCode.CONFLICT
+    assert "theirs" in refused.err
+    assert postgres_server.execute("SELECT count(*) FROM theirs", database) == [(1,)]
+    assert postgres_server.execute("SELECT count(*) > 5 FROM runs", database) == [(True,)]
+    assert "theirs" not in ok(db("backup", tmp_path / "b", "--json", url=postgres_url))["rows"]
 
 
 def test_a_database_on_which_nodes_work_is_left_alone(

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 from psycopg import Connection as PostgresConnection
 from psycopg import sql
-from sqlalchemy import Column, Connection, MetaData, Table, literal, select
+from sqlalchemy import Column, Connection, MetaData, Table, inspect, literal, select
 
 from insula import __version__
 from insula.kit.clock import now_ms
 from insula.storage.migrate import version
+from insula.storage.tables import metadata
 
 FORMAT = 1
 LEFT_OUT = frozenset({"nodes"})
@@ -107,11 +108,14 @@ def occupied(connection: Connection) -> str | None:
     return None
 
 
+def strangers(connection: Connection) -> list[str]:
+    """Return the names of tables that are none of ours."""
+    return sorted(set(inspect(connection).get_table_names()) - set(metadata.tables))
+
+
 def drop_all(connection: Connection) -> None:
-    """Remove every table, in the caller's transaction."""
-    found = MetaData()
-    found.reflect(connection)
-    found.drop_all(connection)
+    """Remove every table of ours, in the caller's transaction."""
+    _ours(connection).drop_all(connection)
 
 
 def load(connection: Connection, coming: Iterator[Frame], told: Told) -> End:
@@ -194,10 +198,15 @@ class _Tally:
 
 
 def _tables(connection: Connection) -> list[Table]:
-    """Return the tables that the database has, those that are referred to first."""
+    """Return our tables that the database has, those that are referred to first."""
+    return [table for table in _ours(connection).sorted_tables if table.name not in LEFT_OUT]
+
+
+def _ours(connection: Connection) -> MetaData:
+    """Look at what there is: the schema may be an older one, and other tables are none of ours."""
     found = MetaData()
-    found.reflect(connection)
-    return [table for table in found.sorted_tables if table.name not in LEFT_OUT]
+    found.reflect(connection, only=lambda name, _: name in metadata.tables)
+    return found
 
 
 def _columns(table: Table) -> list[Column[Any]]:

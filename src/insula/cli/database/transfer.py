@@ -21,6 +21,7 @@ from insula.storage.portable import (
     frames,
     load,
     occupied,
+    strangers,
 )
 
 Coming = Callable[[], Iterator[Frame]]
@@ -102,9 +103,21 @@ def _make_ready(
         next(again)
         examine(again, progress)
     if current != head.schema or table is not None:
+        _refuse_strangers(connection)
         with transaction(connection):
             drop_all(connection)
     migrate(connection, until=head.schema)
+
+
+def _refuse_strangers(connection: Connection) -> None:
+    """Raise if the schema could not be made anew beside what else is there."""
+    others = strangers(connection)
+    if others:
+        raise CommandFailed(
+            f"The database has tables of another program: {', '.join(others[:5])}.",
+            ExitCode.CONFLICT,
+            "Name an empty one.",
+        )
 
 
 def copy(source: Connection, target: Connection, force: bool, progress: Progress) -> End:
