@@ -5,18 +5,19 @@ import pytest
 from tests.journal.rows import TOKEN
 
 from insula.journal.journal import Journal
-from insula.storage.sqlite import SqliteDatabase, open_sqlite
+from insula.storage.database import Database
+from insula.storage.opening import open_database
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    opened = await open_sqlite(tmp_path / "insula.db")
+async def database(tmp_path: Path, database_url: str | None) -> AsyncIterator[Database]:
+    opened = await open_database(database_url, tmp_path, "FULL")
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def journal(database: SqliteDatabase) -> AsyncIterator[Journal]:
+async def journal(database: Database) -> AsyncIterator[Journal]:
     opened = Journal(database, TOKEN)
     yield opened
     await opened.close()

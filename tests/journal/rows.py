@@ -15,7 +15,7 @@ from insula.engine.events import (
 from insula.kit.json import Raw
 from insula.storage.counters import bump
 from insula.storage.database import Database
-from insula.storage.sqlite_connection import driver
+from insula.storage.dialect import driver
 from insula.storage.tables import run_data, runs
 
 TOKEN = "node_this"

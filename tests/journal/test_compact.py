@@ -10,8 +10,10 @@ from insula.journal import compact as module
 from insula.journal import log
 from insula.journal.compact import Compactor
 from insula.journal.journal import Journal
-from insula.storage.sqlite import SqliteDatabase
-from insula.storage.sqlite_connection import driver
+from insula.storage.database import Database
+from insula.storage.dialect import driver
+
+DATABASES = ("sqlite", "postgres")
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "KEPT_MAX", 100)
 
 
-async def ended(database: SqliteDatabase, journal: Journal, run_id: str, steps: int = 9) -> bytes:
+async def ended(database: Database, journal: Journal, run_id: str, steps: int = 9) -> bytes:
     opened = journal.open(await create(database, run_id))
     events = [done(f"s{number}", output=b'"' + b"x" * 300 + b'"') for number in range(steps)]
     for event in events:
@@ -29,7 +31,7 @@ async def ended(database: SqliteDatabase, journal: Journal, run_id: str, steps: 
     return wire([*events, over()])
 
 
-async def test_rows_become_one(database: SqliteDatabase, journal: Journal) -> None:
+async def test_rows_become_one(database: Database, journal: Journal) -> None:
     expected = await ended(database, journal, "run_a")
     assert await journal.compact("run_a")
     assert await event_rows(database, "run_a") == []
@@ -42,7 +44,7 @@ async def test_rows_become_one(database: SqliteDatabase, journal: Journal) -> No
 
 
 async def test_in_steps_that_readers_never_notice(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BYTES_A_STEP", 500)
     expected = await ended(database, journal, "run_a")
@@ -56,7 +58,7 @@ async def test_in_steps_that_readers_never_notice(
 
 
 async def test_a_compaction_that_was_broken_off_is_finished(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BYTES_A_STEP", 500)
     expected = await ended(database, journal, "run_a")
@@ -80,9 +82,7 @@ async def test_a_compaction_that_was_broken_off_is_finished(
     assert wire((await journal.read("run_a"))[0]) == expected
 
 
-async def test_live_and_erased_runs_are_left_alone(
-    database: SqliteDatabase, journal: Journal
-) -> None:
+async def test_live_and_erased_runs_are_left_alone(database: Database, journal: Journal) -> None:
     live = journal.open(await create(database, "run_live"))
     live.record(done("a"))
     await live.stored()
@@ -102,7 +102,7 @@ async def test_live_and_erased_runs_are_left_alone(
 
 @pytest.mark.parametrize("limit", ["JOURNAL_MAX", "COMPRESSED_MAX"])
 async def test_a_journal_that_is_too_long_stays_in_rows(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch, limit: str
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     expected = await ended(database, journal, "run_a")
     monkeypatch.setattr(module, limit, 100)
@@ -112,7 +112,7 @@ async def test_a_journal_that_is_too_long_stays_in_rows(
 
 
 async def test_the_task_does_what_was_left_and_what_it_is_told(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     await ended(database, journal, "run_left")
     compacted: asyncio.Queue[str] = asyncio.Queue()
@@ -135,7 +135,7 @@ async def test_the_task_does_what_was_left_and_what_it_is_told(
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_the_journal_tells_the_compactor(database: SqliteDatabase, journal: Journal) -> None:
+async def test_the_journal_tells_the_compactor(database: Database, journal: Journal) -> None:
     await ended(database, journal, "run_a")
     assert journal.compactor._waiting.get_nowait() == "run_a"
 

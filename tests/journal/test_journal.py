@@ -11,7 +11,9 @@ from insula.engine.ports import Fenced
 from insula.journal import subscription
 from insula.journal.journal import Journal
 from insula.journal.subscription import Heard, SlowReader
-from insula.storage.sqlite import SqliteDatabase
+from insula.storage.database import Database
+
+DATABASES = ("sqlite", "postgres")
 
 
 async def collect(journal: Journal, run_id: str, after: int = 0) -> list[Heard]:
@@ -23,7 +25,7 @@ def flat(batches: list[Heard]) -> list[Event]:
     return [event for _, events in batches for event in events]
 
 
-async def test_a_log_is_open_once(database: SqliteDatabase, journal: Journal) -> None:
+async def test_a_log_is_open_once(database: Database, journal: Journal) -> None:
     log = journal.open(await create(database, "run_a"))
     assert journal.find("run_a") is log
     with pytest.raises(RuntimeError, match="is open"):
@@ -36,7 +38,7 @@ async def test_of_a_run_that_does_not_exist_there_is_nothing(journal: Journal) -
 
 
 async def test_a_follower_of_an_ended_run_reads_all_and_is_done(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     log.record(started())
@@ -51,7 +53,7 @@ async def test_a_follower_of_an_ended_run_reads_all_and_is_done(
 
 
 async def test_a_follower_hears_what_comes_until_the_end(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     log.record(started())
@@ -68,7 +70,7 @@ async def test_a_follower_hears_what_comes_until_the_end(
 
 
 async def test_a_queued_run_can_be_followed_before_it_begins(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     await create(database, "run_a", owner=None, status="PENDING")
     following = asyncio.create_task(collect(journal, "run_a"))
@@ -79,9 +81,7 @@ async def test_a_queued_run_can_be_followed_before_it_begins(
     assert wire(flat(await following)) == wire([over()])
 
 
-async def test_a_follower_that_leaves_is_forgotten(
-    database: SqliteDatabase, journal: Journal
-) -> None:
+async def test_a_follower_that_leaves_is_forgotten(database: Database, journal: Journal) -> None:
     log = journal.open(await create(database, "run_a"))
     log.record(started())
     await log.stored()
@@ -92,7 +92,7 @@ async def test_a_follower_that_leaves_is_forgotten(
 
 
 async def test_a_slow_follower_is_closed_and_the_run_goes_on(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "EVENTS_MAX", 5)
     log = journal.open(await create(database, "run_a"))
@@ -112,7 +112,7 @@ async def test_a_slow_follower_is_closed_and_the_run_goes_on(
 
 
 async def test_followers_of_a_run_that_is_taken_over_are_let_go(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     log.record(started())
@@ -126,7 +126,7 @@ async def test_followers_of_a_run_that_is_taken_over_are_let_go(
 
 
 async def test_closing_stores_what_was_recorded_and_lets_followers_go(
-    database: SqliteDatabase,
+    database: Database,
 ) -> None:
     journal = Journal(database, "node_this")
     log = journal.open(await create(database, "run_a"))
@@ -139,7 +139,7 @@ async def test_closing_stores_what_was_recorded_and_lets_followers_go(
 
 
 async def test_an_erased_run_has_no_events_and_no_follower_waits_for_any(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     await journal.open(await create(database, "run_a")).end(over())
     await database.write(
@@ -157,7 +157,7 @@ actions = st.lists(st.sampled_from(["record", "store", "follow", "turn"]), max_s
 )
 @given(actions=actions, resume=st.integers(0, 12))
 async def test_no_follower_has_a_gap_or_a_repeat(
-    database: SqliteDatabase, journal: Journal, actions: list[str], resume: int
+    database: Database, journal: Journal, actions: list[str], resume: int
 ) -> None:
     """Whenever it comes, before, between and after commits, and wherever it resumes."""
     await database.write(lambda connection: connection.exec_driver_sql("DELETE FROM runs").rowcount)

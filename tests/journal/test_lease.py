@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,17 +24,21 @@ from insula.journal.lease import (
     remove_lapsed,
 )
 from insula.kit.clock import now_ms
-from insula.storage.sqlite import SqliteDatabase
-from insula.storage.sqlite_connection import driver
+from insula.storage.database import Database
+from insula.storage.dialect import driver
+from insula.storage.sqlite import open_sqlite
+from insula.storage.sqlite_connection import driver as sqlite_driver
 from insula.storage.tables import nodes
 
+DATABASES = ("sqlite", "postgres")
 
-async def node(database: SqliteDatabase, token: str, expires_in: int) -> None:
+
+async def node(database: Database, token: str, expires_in: int) -> None:
     row = {"token": token, "name": "x", "expires_at": now_ms() + expires_in, "started_at": 1}
     await database.write(lambda connection: connection.execute(insert(nodes).values(row)).rowcount)
 
 
-async def tokens(database: SqliteDatabase) -> list[str]:
+async def tokens(database: Database) -> list[str]:
     return await database.read(
         lambda connection: [
             token for (token,) in driver(connection).execute("SELECT token FROM nodes")
@@ -42,7 +47,7 @@ async def tokens(database: SqliteDatabase) -> list[str]:
 
 
 async def test_a_run_pauses_while_the_lease_has_run_out(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     lease = Lease(database, journal, "here")
@@ -62,9 +67,7 @@ async def test_a_run_pauses_while_the_lease_has_run_out(
     assert await tokens(database) == []
 
 
-async def test_a_closed_journal_waits_for_no_lease(
-    database: SqliteDatabase, journal: Journal
-) -> None:
+async def test_a_closed_journal_waits_for_no_lease(database: Database, journal: Journal) -> None:
     log = journal.open(await create(database, "run_a"))
     journal.lapse()
     waiting = asyncio.create_task(log.stored())
@@ -74,13 +77,12 @@ async def test_a_closed_journal_waits_for_no_lease(
         await waiting
 
 
-async def test_an_expired_lease_is_never_renewed(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_expired_lease_is_never_renewed(database: Database, journal: Journal) -> None:
     lease = Lease(database, journal, "here")
     await lease.take()
-    ahead = now_ms() + 6_001
-    monkeypatch.setattr("insula.kit.clock.now_ms", lambda: ahead)
+    await database.write(
+        lambda c: driver(c).execute("UPDATE nodes SET expires_at = expires_at - 6001").rowcount
+    )
     assert await database.read(lambda connection: lives(connection, TOKEN))  # in its grace
     with pytest.raises(LeaseLost):
         await lease.renew()
@@ -88,7 +90,7 @@ async def test_an_expired_lease_is_never_renewed(
 
 
 async def test_who_rejoins_keeps_what_nobody_took_over_and_no_tree_in_part(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     kept: list[frozenset[str]] = []
     lease = Lease(database, journal, "here", rejoined=kept.append)
@@ -109,7 +111,7 @@ async def test_who_rejoins_keeps_what_nobody_took_over_and_no_tree_in_part(
 
 
 async def test_a_rejoining_that_broke_off_is_completed_by_the_next(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = Lease(database, journal, "here")
     await lease.take()
@@ -137,7 +139,7 @@ async def test_a_rejoining_that_broke_off_is_completed_by_the_next(
 
 
 async def test_a_batch_sent_under_a_lost_lease_is_stored_under_the_next(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     lease = Lease(database, journal, "here")
@@ -155,7 +157,7 @@ async def test_a_batch_sent_under_a_lost_lease_is_stored_under_the_next(
 
 
 async def test_an_end_sent_under_a_lost_lease_is_stored_under_the_next(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     await database.write(partial(_take_back, f"{TOKEN}~1", [TOKEN]))
@@ -168,7 +170,7 @@ async def test_an_end_sent_under_a_lost_lease_is_stored_under_the_next(
 
 
 async def test_an_end_of_a_run_that_is_another_s_is_not_sent_again(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a", owner="node_other"))
     journal.lapse()
@@ -181,7 +183,7 @@ async def test_an_end_of_a_run_that_is_another_s_is_not_sent_again(
     assert (await run_row(database, "run_a")).ended_at is None
 
 
-async def test_rows_of_leases_long_lapsed_go(database: SqliteDatabase) -> None:
+async def test_rows_of_leases_long_lapsed_go(database: Database) -> None:
     await node(database, "node_recent", -10_000)
     await node(database, "node_old", -100_000)
     await database.write(remove_lapsed)
@@ -189,7 +191,7 @@ async def test_rows_of_leases_long_lapsed_go(database: SqliteDatabase) -> None:
 
 
 async def test_the_holder_of_the_folder_lapses_all_others_and_is_never_fenced(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     await node(database, "node_old", 60_000)
     lease = Lease(database, journal, "here", exclusive=True)
@@ -200,7 +202,7 @@ async def test_the_holder_of_the_folder_lapses_all_others_and_is_never_fenced(
 
 
 async def test_a_lease_that_was_taken_away_fences_at_once(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     lease = Lease(database, journal, "here")
     await lease.take()
@@ -211,7 +213,7 @@ async def test_a_lease_that_was_taken_away_fences_at_once(
 
 
 async def test_renewals_go_on_though_one_fails(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RENEWED_EVERY", 0)
     monkeypatch.setattr(module, "TRIED_EVERY", 0)
@@ -233,7 +235,7 @@ async def test_renewals_go_on_though_one_fails(
 
 
 async def test_a_lost_lease_is_replaced_by_another(
-    database: SqliteDatabase, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RENEWED_EVERY", 0)
     monkeypatch.setattr(module, "TRIED_EVERY", 0)
@@ -250,7 +252,7 @@ async def test_a_lost_lease_is_replaced_by_another(
 
 
 async def test_a_renewal_passes_on_what_is_to_be_cancelled(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     await create(database, "run_a", cancel_requested_at=5)
     await create(database, "run_b")
@@ -264,7 +266,7 @@ async def test_a_renewal_passes_on_what_is_to_be_cancelled(
 
 
 async def test_orphans_are_the_live_runs_of_dead_owners(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     await node(database, "node_alive", 60_000)
     await node(database, "node_in_grace", -500)
@@ -277,11 +279,13 @@ async def test_orphans_are_the_live_runs_of_dead_owners(
     assert orphans == ["run_a", "run_node_lapsed", "run_node_unknown", "run_z"]
 
 
-async def test_the_queries_of_every_second_go_by_the_index_of_live_runs(
-    database: SqliteDatabase, journal: Journal
-) -> None:
+async def test_the_queries_of_every_second_go_by_the_index_of_live_runs(tmp_path: Path) -> None:
+    database = await open_sqlite(tmp_path / "insula.db")
+    journal = Journal(database, TOKEN)
     texts: list[str] = []
-    await database.write(lambda connection: driver(connection).set_trace_callback(texts.append))
+    await database.write(
+        lambda connection: sqlite_driver(connection).set_trace_callback(texts.append)
+    )
     await database.write(journal.orphans)
     await database.write(lambda connection: cancel_requested(connection, TOKEN))
     queries = [text for text in texts if "FROM runs" in text]
@@ -295,9 +299,10 @@ async def test_the_queries_of_every_second_go_by_the_index_of_live_runs(
         plan = [row[3] for row in rows if " runs" in row[3]]
         assert plan
         assert all("SEARCH runs USING INDEX runs_live (owner" in line for line in plan), plan
+    await database.close()
 
 
-async def test_what_is_taken_over_goes_on(database: SqliteDatabase, journal: Journal) -> None:
+async def test_what_is_taken_over_goes_on(database: Database, journal: Journal) -> None:
     before = Journal(database, "node_before")
     log = before.open(await create(database, "run_a", owner="node_before"))
     log.record(started())

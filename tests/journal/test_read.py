@@ -4,12 +4,14 @@ from tests.journal.rows import create, done, over, started, wire
 
 from insula.journal.journal import Journal
 from insula.journal.read import load
-from insula.storage.sqlite import SqliteDatabase
-from insula.storage.sqlite_connection import driver
+from insula.storage.database import Database
+from insula.storage.dialect import driver
+
+DATABASES = ("sqlite", "postgres")
 
 
 async def test_rows_while_it_runs_and_one_row_after_its_end(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     for event in (started(), done("a"), done("b")):
@@ -26,9 +28,7 @@ async def test_rows_while_it_runs_and_one_row_after_its_end(
     assert (wire(ended.events[:3]), ended.seq, ended.ended) == (wire(running.events), 4, True)
 
 
-async def test_output_comes_back_as_the_text_it_was(
-    database: SqliteDatabase, journal: Journal
-) -> None:
+async def test_output_comes_back_as_the_text_it_was(database: Database, journal: Journal) -> None:
     log = journal.open(await create(database, "run_a"))
     text = b'{"b":  1.50, "a": [null, "\\u00e9"]}'
     log.record(done("a", output=text))
@@ -38,7 +38,7 @@ async def test_output_comes_back_as_the_text_it_was(
 
 
 async def test_rows_are_read_where_there_is_no_data_row(
-    database: SqliteDatabase, journal: Journal
+    database: Database, journal: Journal
 ) -> None:
     log = journal.open(await create(database, "run_a"))
     log.record(started())

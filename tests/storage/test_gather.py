@@ -7,16 +7,18 @@ import pytest
 from sqlalchemy import Connection
 
 from insula.errors import Unavailable
+from insula.storage.database import Database
+from insula.storage.dialect import driver
 from insula.storage.gather import Gathering
-from insula.storage.sqlite import SqliteDatabase
-from insula.storage.sqlite_connection import driver
+
+DATABASES = ("sqlite", "postgres")
 
 
 def store(connection: Connection, items: Sequence[str]) -> list[int]:
     for name in items:
         if name == "bad":
             raise LookupError(name)
-        driver(connection).execute("INSERT INTO facts (name, value) VALUES (?, x'00')", (name,))
+        driver(connection).execute("INSERT INTO facts (name, value) VALUES (?, ?)", (name, b""))
     return [len(items)] * len(items)
 
 
@@ -25,7 +27,7 @@ def names(connection: Connection) -> list[str]:
     return sorted(name for (name,) in rows)
 
 
-async def test_what_gathers_is_stored_together(database: SqliteDatabase) -> None:
+async def test_what_gathers_is_stored_together(database: Database) -> None:
     gathering: Gathering[str, int] = Gathering(database, store)
     hold = threading.Event()
     first = database.submit(lambda connection: hold.wait(10) and None)
@@ -37,7 +39,7 @@ async def test_what_gathers_is_stored_together(database: SqliteDatabase) -> None
     assert await database.read(names) == [f"{n:02}" for n in range(30)]
 
 
-async def test_the_item_at_fault_is_the_only_one_that_hears_of_it(database: SqliteDatabase) -> None:
+async def test_the_item_at_fault_is_the_only_one_that_hears_of_it(database: Database) -> None:
     gathering: Gathering[str, int] = Gathering(database, store)
     items = ["a", "b", "bad", "c", "bad", "d"]
     outcomes = await asyncio.gather(*map(gathering.write, items), return_exceptions=True)
@@ -47,7 +49,7 @@ async def test_the_item_at_fault_is_the_only_one_that_hears_of_it(database: Sqli
     assert await database.read(names) == ["a", "b", "c", "d"]
 
 
-async def test_more_than_one_unit_holds(database: SqliteDatabase) -> None:
+async def test_more_than_one_unit_holds(database: Database) -> None:
     gathering: Gathering[str, int] = Gathering(database, store)
     items = [f"{n:04}" for n in range(1_300)]
     await asyncio.gather(*map(gathering.write, items))
@@ -55,7 +57,7 @@ async def test_more_than_one_unit_holds(database: SqliteDatabase) -> None:
 
 
 async def test_bad_units_of_others_in_the_group_do_not_store_twice(
-    database: SqliteDatabase,
+    database: Database,
 ) -> None:
     def bad(connection: Connection) -> None:
         raise LookupError
@@ -72,7 +74,7 @@ async def test_bad_units_of_others_in_the_group_do_not_store_twice(
     assert await database.read(names) == ["0", "1", "2", "3", "4"]
 
 
-async def test_where_nothing_can_be_stored_all_hear_of_it(database: SqliteDatabase) -> None:
+async def test_where_nothing_can_be_stored_all_hear_of_it(database: Database) -> None:
     gathering: Gathering[str, int] = Gathering(database, store)
     await database.close()
     outcomes = await asyncio.gather(gathering.write("a"), return_exceptions=True)
@@ -80,7 +82,7 @@ async def test_where_nothing_can_be_stored_all_hear_of_it(database: SqliteDataba
 
 
 async def test_a_group_that_never_began_is_told_to_those_who_gathered(
-    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(session: object, serial: bool) -> None:
         raise sqlite3.OperationalError("no such thing")

@@ -125,6 +125,7 @@ def update_text(
     table: Table, matched: tuple[str, ...], assigned: tuple[str, ...], rows: int, condition: str
 ) -> str:
     """Return the text of ``update_rows`` on SQLite."""
+    _names(table, matched + assigned)
     values = f"(VALUES {_places(rows, len(matched) + len(assigned))}) AS v"
     return _update(table, matched, assigned, values, condition)
 
@@ -135,6 +136,7 @@ def update_arrays(
 ) -> str:
     """Return the text of ``update_rows`` on PostgreSQL."""
     columns = matched + assigned
+    _names(table, columns)
     numbered = ", ".join(f"column{number}" for number in range(1, len(columns) + 1))
     values = f"{_arrays(table, columns)} AS v({numbered})"
     return _update(table, matched, assigned, values, condition)
@@ -143,7 +145,6 @@ def update_arrays(
 def _update(
     table: Table, matched: tuple[str, ...], assigned: tuple[str, ...], values: str, condition: str
 ) -> str:
-    _names(table, matched + assigned)
     first = len(matched) + 1
     assignments = ", ".join(
         f"{name} = v.column{number}" for number, name in enumerate(assigned, start=first)
