@@ -1,4 +1,4 @@
-"""The installation that the tests of this folder stand on."""
+"""The installation that the tests of this folder stand on, over each of the databases."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +7,10 @@ import pytest
 from tests.runs.platform import Platform, open_platform
 
 
-@pytest.fixture
-async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with open_platform(tmp_path) as opened:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def platform(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Platform]:
+    given = {}
+    if request.param == "postgres":
+        given["database_url"] = request.getfixturevalue("postgres_url")
+    async with open_platform(tmp_path, **given) as opened:
         yield opened

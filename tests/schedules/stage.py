@@ -7,26 +7,27 @@ from typing import Any
 import pytest
 from tests.runs.platform import Caller, Platform
 
-from insula.kit import clock
+from insula.kit.clock import now_ms
+from insula.schedules import repository
 
 HOUR = 3_600_000
 MINUTE = 60_000
 
 
 class Clock:
-    """The database's clock, and that of the process, as far as schedules read it."""
+    """The database's clock, as schedules read it."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.ahead = 0
-        real = clock.now_ms
-        patch.setattr(clock, "now_ms", lambda: real() + self.ahead)
+        real = repository.clock
+        patch.setattr(repository, "clock", lambda connection: real(connection) + self.ahead)
 
     def step(self, milliseconds: int) -> None:
         self.ahead += milliseconds
 
     @property
     def now(self) -> int:
-        return clock.now_ms()
+        return now_ms() + self.ahead
 
 
 def trigger(key: str, schedule: str, *to: str, **more: Any) -> dict[str, Any]:

@@ -1,9 +1,18 @@
 """Schedules over HTTP: made, listed, changed, deleted, refused."""
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs.platform import Platform, code
+from tests.runs.platform import Platform, code, open_platform
+
+
+@pytest.fixture
+async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
+    """On one database: what they say here does not depend on it."""
+    async with open_platform(tmp_path) as opened:
+        yield opened
 
 
 async def flow_of(platform: Platform) -> str:
