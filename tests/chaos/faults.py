@@ -82,6 +82,12 @@ class Node:
                 self.orphans.append(f"a node ended with {code}")
             await asyncio.to_thread(self._all_gone, members)
 
+    def end(self) -> None:
+        """Leave no process behind, whatever has gone wrong; nothing happens after ``stop``."""
+        process = self.served.process
+        if process is not None and process.poll() is None:
+            self.served.kill()
+
     def _kill(self) -> None:
         members = family(self.served.pid)
         self.served.kill()

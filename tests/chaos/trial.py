@@ -46,15 +46,19 @@ class Trial:
 
     async def run(self, faults: Sequence[Fault], duration: float) -> Evidence:
         """Let it happen; stop every node; return all that was seen."""
-        for node in self.world.nodes:
-            await node.start()
-        before = {node: Counter(descriptors(node.served.pid)) for node in self.world.nodes}
-        async with clients(self.world.nodes[0].served) as made:
-            await self._live(made, faults, duration)
-        for node, held in before.items():
-            self._left += await _grown(node.served, held)
-            await node.stop()
-            self._left += [*node.orphans, *_odd_files(node.served.data)]
+        nodes = self.world.nodes
+        try:
+            await asyncio.gather(*(node.start() for node in nodes))
+            before = [Counter(descriptors(node.served.pid)) for node in nodes]
+            async with clients(nodes[0].served) as made:
+                await self._live(made, faults, duration)
+            for node, held in zip(nodes, before, strict=True):
+                self._left += await _grown(node.served, held)
+                await node.stop()
+                self._left += [*node.orphans, *_odd_files(node.served.data)]
+        finally:
+            for node in nodes:
+                node.end()
         with self._connect() as connection:
             self.evidence.runs = read_runs(connection)
             self.evidence.counters = read_counters(connection)

@@ -7,6 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from insula.errors import Unavailable
 from insula.web import sse
 from insula.web.sse import EventStream, frame
 
@@ -128,6 +129,17 @@ async def test_a_source_that_fails_breaks_the_stream() -> None:
         await EventStream(source())({"type": "http"}, connection.receive, connection.send)
     assert raised.group_contains(LookupError)
     assert connection.sent[-1].get("more_body") is True
+
+
+async def test_a_source_that_cannot_go_on_now_ends_the_stream_without_its_last_event() -> None:
+    async def source() -> AsyncGenerator[bytes, None]:
+        yield b"x"
+        raise Unavailable("Not now", retry_after=1)
+
+    connection = Connection()
+    await EventStream(source())({"type": "http"}, connection.receive, connection.send)
+    assert connection.body.endswith(b"x")
+    assert connection.sent[-1].get("more_body") is False
 
 
 async def test_cancelled_it_closes_its_source() -> None:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
+import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from insula.errors import Unavailable
 from insula.web.incoming import until_disconnected
 
 KEEP_ALIVE = 10.0
@@ -15,6 +17,8 @@ STALLED = 30.0
 """Seconds that a client may leave a frame unread before its stream is closed."""
 
 __all__ = ["KEEP_ALIVE", "STALLED", "EventStream", "frame", "until_disconnected"]
+
+log = structlog.get_logger(__name__)
 
 _OPEN = b": open\n\n"
 _ALIVE = b": alive\n\n"
@@ -73,8 +77,12 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send) -> None:
-        async for piece in self._source:
-            await self._body(send, piece)
+        try:
+            async for piece in self._source:
+                await self._body(send, piece)
+        except Unavailable as error:
+            # It ends without its last event; the reader goes on behind the last one it has.
+            log.warning("stream.broken_off", reason=error.message)
 
     async def _stay_alive(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
