@@ -151,7 +151,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         models = ModelProviders(policy, os.environ)
         stack.push_async_callback(models.close)
         blobs = DiskBlobs(folder / "files")
-        files = await FileInputs.open(database, blobs, http, settings)
+        files = await FileInputs.open(database, blobs, http, settings, token)
         # Alone with the folder is alone with the database in it, and with no other.
         lease = Lease(database, journal, node, exclusive=url is None)
         await lease.take()
@@ -176,6 +176,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 serve_queue(services),
                 sweep_for_ever(services),
                 timekeeper.run(),
+                files.documents.run(),
                 erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
                 variables.forget_for_ever(),

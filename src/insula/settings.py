@@ -57,6 +57,15 @@ class Settings(BaseSettings):
     )
     body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
     file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
+    extract_max: int = Field(2, ge=1, le=64, description="Documents that are read at once.")
+    extract_seconds: Seconds = Field(300.0, description="Most time that one document may take.")
+    extract_memory: int = Field(
+        512 * _MIB, ge=64 * _MIB, description="Most memory that reading one document may take."
+    )
+    extract_output: int = Field(
+        16 * _MIB, ge=1024, description="Most that the contents of one document may come to."
+    )
+    extract_pages: int = Field(1000, ge=1, description="Most pages of a document that are read.")
     retention: int = Field(
         30 * _DAY, ge=-1, description="Seconds until a run's data is erased; -1 keeps it for ever."
     )

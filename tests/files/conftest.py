@@ -15,7 +15,9 @@ from insula.files import endpoints
 from insula.files.resolve import FileInputs
 from insula.files.store import FileStore
 from insula.settings import load_settings
-from insula.storage.sqlite import SqliteDatabase, open_sqlite
+from insula.storage.database import Database
+from insula.storage.postgres import open_postgres
+from insula.storage.sqlite import open_sqlite
 from insula.web.auth import Principal
 from insula.web.openapi import create_application
 
@@ -27,19 +29,31 @@ KEYS = {
 LIMIT = 300_000
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    opened = await open_sqlite(tmp_path / "insula.db", "NORMAL")
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    if request.param == "sqlite":
+        opened: Database = await open_sqlite(tmp_path / "insula.db", "NORMAL")
+    else:
+        opened = await open_postgres(request.getfixturevalue("postgres_url"))
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def files(tmp_path: Path, database: SqliteDatabase) -> AsyncIterator[FileInputs]:
+async def files(tmp_path: Path, database: Database) -> AsyncIterator[FileInputs]:
     http = HttpClient(EgressPolicy(["127.0.0.1"]))
-    settings = load_settings(public_url="http://insula", file_max=LIMIT)
-    yield await FileInputs.open(database, DiskBlobs(tmp_path / "files"), http, settings)
+    settings = load_settings(public_url="http://insula", file_max=LIMIT, extract_pages=50)
+    yield await FileInputs.open(database, DiskBlobs(tmp_path / "files"), http, settings, "node_1")
     await http.close()
+
+
+@pytest.fixture
+async def reading(files: FileInputs) -> AsyncIterator[None]:
+    """Documents are read in the background."""
+    task = asyncio.create_task(files.documents.run())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
 
 
 @pytest.fixture

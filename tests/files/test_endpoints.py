@@ -179,8 +179,9 @@ async def test_the_same_key_makes_one_file(client, on_disk) -> None:
         ({"file_url": "http://10.0.0.1/"}, "file_url"),
         ({"file": "YQ==", "allowed_types": ["image/*"]}, "file"),
         ({"file": "YQ==", "storage": "FOREVER"}, "storage"),
-        ({"file": "YQ==", "document_extract_contents": True}, "document_extract_contents"),
-        ({"file": "YQ==", "document_pages": [1]}, "document_pages"),
+        ({"file": "YQ==", "document_pages": [0]}, "document_pages"),
+        ({"file": "YQ==", "document_pages": [1.5]}, "document_pages"),
+        ({"file": "YQ==", "document_max_pages": 0}, "document_max_pages"),
     ],
 )
 async def test_bad_input_names_its_field(client, on_disk, body: object, named: str) -> None:
@@ -195,20 +196,3 @@ async def test_over_the_limit(client) -> None:
     assert answer.status_code == 413
     body = {"file": base64.b64encode(b"x" * 300_001).decode()}
     assert (await client.post("/apps/c/files", json=body)).status_code == 413
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/apps/c/files/uploads"),
-        ("POST", "/apps/c/files/uploads"),
-        ("GET", "/apps/c/files/uploads/upl_1"),
-        ("PATCH", "/apps/c/files/uploads/upl_1"),
-        ("DELETE", "/apps/c/files/uploads/upl_1"),
-        ("POST", "/apps/c/files/file_1/cancel"),
-    ],
-)
-async def test_what_is_to_come_says_so(client, method: str, path: str) -> None:
-    answer = await client.request(method, path)
-    assert answer.status_code == 400
-    assert "not available yet" in answer.json()["message"]

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from insula.files import extractions
+from insula.files.wish import Wish
 from insula.storage.tables import files, runs
 
 COUNTED = 10_000
@@ -27,14 +29,18 @@ class FileRow(msgspec.Struct, frozen=True):
     created_at: int
     expires_at: int | None = None
     run_id: str | None = None
+    parent_id: str | None = None
+    """The document of which it is a page, or a picture."""
 
 
 _COLUMNS = [files.c[field] for field in FileRow.__struct_fields__]
 
 
-def insert_file(connection: Connection, row: FileRow) -> None:
-    """Insert a row."""
+def insert_file(connection: Connection, row: FileRow, wish: Wish | None = None) -> None:
+    """Insert a row, and what is to be extracted from the file."""
     connection.execute(insert(files).values(msgspec.structs.asdict(row)))
+    if wish is not None and wish.anything:
+        extractions.begin(connection, row.id, row.app_id, row.mimetype, wish)
 
 
 def find_file(connection: Connection, file_id: str, app_id: str | None = None) -> FileRow | None:
@@ -49,20 +55,28 @@ def find_file(connection: Connection, file_id: str, app_id: str | None = None) -
 def list_files(
     connection: Connection, app_id: str, take: int, offset: int = 0, before: str | None = None
 ) -> tuple[list[FileRow], int]:
-    """List an app's files, newest first, with their number, counted up to ``COUNTED`` + 1."""
-    query = select(*_COLUMNS).where(files.c.app_id == app_id).order_by(files.c.id.desc())
+    """List an app's files, newest first, with their number, counted up to ``COUNTED`` + 1.
+
+    What came of a document, its pages and pictures, is not listed beside it.
+    """
+    mine = (files.c.app_id == app_id) & files.c.parent_id.is_(None)
+    query = select(*_COLUMNS).where(mine).order_by(files.c.id.desc())
     if before is not None:
         query = query.where(files.c.id < before)
     rows = connection.execute(query.limit(take).offset(offset)).all()
-    some = select(files.c.id).where(files.c.app_id == app_id).limit(COUNTED + 1).subquery()
+    some = select(files.c.id).where(mine).limit(COUNTED + 1).subquery()
     count = connection.execute(select(func.count()).select_from(some)).scalar_one()
     return [FileRow(*row) for row in rows], count
 
 
-def delete_file(connection: Connection, app_id: str, file_id: str) -> bool:
-    """Delete an app's file; say whether it was there."""
-    mine = (files.c.id == file_id) & (files.c.app_id == app_id)
-    return connection.execute(delete(files).where(mine)).rowcount > 0
+def delete_file(connection: Connection, app_id: str, file_id: str) -> list[str]:
+    """Delete an app's file and what came of it; return the keys of the bytes to delete then."""
+    return _delete(connection, (files.c.id == file_id) & (files.c.app_id == app_id))
+
+
+def delete_children(connection: Connection, file_id: str) -> list[str]:
+    """Delete what came of a document; return the keys of the bytes to delete then."""
+    return _delete(connection, files.c.parent_id == file_id)
 
 
 def delete_run_files(connection: Connection, run_ids: Sequence[str]) -> list[str]:
@@ -117,7 +131,11 @@ def known_files(connection: Connection, file_ids: Collection[str]) -> set[str]:
 
 
 def _delete(connection: Connection, which: Any) -> list[str]:
-    return list(connection.scalars(delete(files).where(which).returning(files.c.id)))
+    gone = list(connection.scalars(delete(files).where(which).returning(files.c.id)))
+    for batch in _batches(gone):
+        came_of_them = delete(files).where(files.c.parent_id.in_(batch)).returning(files.c.id)
+        gone.extend(connection.scalars(came_of_them))
+    return gone
 
 
 def _batches(ids: Sequence[str]) -> list[Sequence[str]]:

@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
+from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import Blobs
+from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
 from insula.adapters.http.client import HttpClient
 from insula.engine.failures import StepFailure
 from insula.engine.inputs import FileSlot
+from insula.files import extractions, uploads
+from insula.files.documents import Documents
 from insula.files.repository import FileRow, find_file
 from insula.files.schemas import file_wire
 from insula.files.sniffing import admits
@@ -25,21 +30,31 @@ from insula.files.store import (
     too_large,
     wrong_type,
 )
+from insula.files.uploads import UploadRow
 from insula.files.urls import FileUrls, signing_key
+from insula.files.wish import Wish
+from insula.kit.clock import now_ms
 from insula.kit.ids import is_id
 from insula.settings import Settings
 from insula.storage.database import Database
+from insula.web.auth import unknown
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # to be replaced, not to listen on
 
 
 async def resolve_file(
-    store: FileStore, value: object, wanted: Wanted, also: Also | None = None
+    store: FileStore,
+    value: object,
+    wanted: Wanted,
+    also: Also | None = None,
+    *,
+    stored: bool = True,
 ) -> dict[str, Any]:
     """Turn a slot's value into a stored file's object.
 
     A file id, an object that holds one, or an address of this installation names a file that the
-    app has; anything else is stored as ``wanted`` says.
+    app has; anything else is stored as ``wanted`` says. Without ``stored`` nothing names a file
+    that is stored already: whoever sends it has no key.
 
     Raises:
         BadInput: it is no file, not this app's, of another type, or cannot be downloaded.
@@ -47,9 +62,9 @@ async def resolve_file(
     """
     if isinstance(value, BaseModel):
         value = value.model_dump()
-    if (file_id := _id_in(value)) is not None:
+    if stored and (file_id := _id_in(value)) is not None:
         return await _existing(store, file_id, wanted)
-    if isinstance(value, str) and (ours := store.urls.read(value)) is not None:
+    if stored and isinstance(value, str) and (ours := store.urls.read(value)) is not None:
         return await _ours(store, *ours, wanted, also)
     try:
         async with open_source(store, value, wanted) as (name, chunks):
@@ -58,12 +73,40 @@ async def resolve_file(
         if failure.code == "limit_output":
             raise too_large(store.limit) from None
         raise bad_file(wanted, "download", f"cannot be downloaded: {failure.message}") from None
-    return file_wire(row, store.urls)
+    return await _shown(store, row)
+
+
+async def shown_file(store: FileStore, app_id: str, file_id: str) -> dict[str, Any]:
+    """Show a file of an app, and what was found in it.
+
+    Raises:
+        NotFound: there is none.
+    """
+
+    def query(connection: Connection) -> dict[str, Any] | None:
+        row = find_file(connection, file_id, app_id)
+        if row is None:
+            return None
+        extraction = extractions.find(connection, file_id)
+        document = None
+        if extraction is not None and extraction.status == "PROCESSED":
+            document = extractions.find_document(connection, file_id)
+        return file_wire(row, store.urls, extraction, document)
+
+    shown = await store.database.read(query)
+    if shown is None:
+        raise unknown()
+    return shown
+
+
+async def _shown(store: FileStore, row: FileRow) -> dict[str, Any]:
+    find = partial(extractions.find, file_id=row.id)
+    return file_wire(row, store.urls, await store.database.read(find))
 
 
 def _id_in(value: object) -> str | None:
     if isinstance(value, Mapping) and "data" not in value:
-        value = value.get("file_id") or value.get("id")
+        value = value.get("file_id") or value.get("future_file_id") or value.get("id")
     if isinstance(value, str) and (is_id("file", value) or is_id("upl", value)):
         return value
     return None
@@ -74,14 +117,39 @@ async def _find(store: FileStore, file_id: str) -> FileRow | None:
 
 
 async def _existing(store: FileStore, file_id: str, wanted: Wanted) -> dict[str, Any]:
-    if is_id("upl", file_id):
-        raise bad_file(wanted, "not_available", "is an upload link: those are not available yet")
-    row = await _find(store, file_id)
-    if row is None or row.app_id != wanted.app_id:
+    """Take a file that the app has; what is wished of it is extracted, if it was not already."""
+    find = partial(_named, app_id=wanted.app_id, name=file_id)
+    row, promise = await store.database.read(find)
+    if row is None and promise is not None:
+        message = "is still to come: nothing has been sent through its upload link"
+        raise bad_file(wanted, "not_uploaded", message)
+    if row is None:
         raise bad_file(wanted, "file", f"names {file_id}, which is no file of this app")
     if not admits(wanted.allowed_types, row.mimetype, row.filename):
         raise wrong_type(wanted, row.mimetype)
-    return file_wire(row, store.urls)
+    if wanted.wish is not None and wanted.wish.anything:
+        ensure = partial(
+            extractions.ensure,
+            file_id=row.id,
+            app_id=row.app_id,
+            mimetype=row.mimetype,
+            wish=wanted.wish,
+        )
+        await store.database.write(ensure)
+        store.wished.set()
+    return await _shown(store, row)
+
+
+def _named(
+    connection: Connection, app_id: str, name: str
+) -> tuple[FileRow | None, UploadRow | None]:
+    """Find a file by its id, or by the link through which it came; or the link that promises it."""
+    promise = uploads.find_upload(connection, name, app_id)
+    row = find_file(connection, name if promise is None else promise.file_id, app_id)
+    if row is None and promise is None:
+        promise = uploads.find_promise(connection, name)
+        promise = promise if promise is not None and promise.app_id == app_id else None
+    return row, promise
 
 
 async def _ours(
@@ -98,25 +166,42 @@ async def _ours(
         return await _existing(store, file_id, wanted)
     chunks = store.blobs.open_stream(row.id)
     copy = await store_file(store, replace(wanted, filename=row.filename), chunks, also)
-    return file_wire(copy, store.urls)
+    return await _shown(store, copy)
 
 
 class FileInputs:
     """What runs, and the application, ask of the files."""
 
-    def __init__(self, store: FileStore) -> None:
+    def __init__(self, store: FileStore, documents: Documents, token: str) -> None:
         self.store = store
+        self.documents = documents
+        self.token = token
 
     @classmethod
     async def open(
-        cls, database: Database, blobs: Blobs, http: HttpClient, settings: Settings
+        cls,
+        database: Database,
+        blobs: Blobs,
+        http: HttpClient,
+        settings: Settings,
+        token: str = "",
     ) -> "FileInputs":
-        """Read the signing key, or make it. Without INSULA_PUBLIC_URL, addresses name the port
-        that is listened on; where that is found late, set ``store.urls.base``.
+        """Read the signing key, or make it. ``token`` is this process's, for its leases.
+
+        Without INSULA_PUBLIC_URL, addresses name the port that is listened on; where that is found
+        late, set ``store.urls.base``.
         """
         key = await database.write(signing_key)
         base = settings.public_url or base_url(settings.host, settings.port)
-        return cls(FileStore(database, blobs, FileUrls(base, key), http, settings.file_max))
+        store = FileStore(database, blobs, FileUrls(base, key), http, settings.file_max)
+        limits = ExtractionLimits(
+            seconds=settings.extract_seconds,
+            memory=settings.extract_memory,
+            output=settings.extract_output,
+            pages=settings.extract_pages,
+        )
+        extractor = Extractor(limits, settings.extract_max)
+        return cls(store, Documents(store, extractor, token, settings.extract_max), token)
 
     async def resolve(self, app_id: str, run_id: str, slot: FileSlot) -> dict[str, Any]:
         """Store what stands in a slot, as long as the run's data is kept; return its object.
@@ -131,6 +216,7 @@ class FileInputs:
             storage="TEMPORARY",
             visibility=slot.field.visibility or "PRIVATE",
             allowed_types=slot.field.allowed_types,
+            wish=Wish(bool(slot.field.extract_contents), bool(slot.field.extract_images)),
             path=("input", *(str(part) for part in slot.path)),
         )
         return await resolve_file(self.store, slot.value, wanted)
@@ -141,6 +227,7 @@ class FileInputs:
 
     async def sweep(self) -> int:
         """Remove what has expired and what a crash left; return how many. For every hour."""
+        await self.store.database.write(partial(uploads.delete_old, now=now_ms()))
         return await remove_expired(self.store) + await sweep_orphans(self.store)
 
 

@@ -1,20 +1,23 @@
 """Storing a file: bytes first, durable; then its row; and removing both."""
 
+import asyncio
 import unicodedata
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import Blobs
 from insula.adapters.http.client import HttpClient
 from insula.errors import BadInput, FieldError, TooLarge
-from insula.files import repository
+from insula.files import repository, uploads
 from insula.files.repository import FileRow
 from insula.files.sniffing import HEAD_BYTES, admits, sniff
 from insula.files.urls import FileUrls
+from insula.files.wish import Wish
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
+from insula.kit.tasks import uninterrupted
 from insula.storage.database import Database
 
 TEMPORARY_MS = 24 * 60 * 60 * 1000
@@ -31,6 +34,8 @@ class FileStore:
     urls: FileUrls
     http: HttpClient
     limit: int
+    wished: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something to extract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,12 @@ class Wanted:
     storage: str = "PERSISTENT"
     visibility: str = "PRIVATE"
     run_id: str | None = None
+    parent_id: str | None = None
+    wish: Wish | None = None
+    file_id: str | None = None
+    """Its id, if it has been promised already."""
+    text_type: str | None = None
+    """What kind of text it is, if it is text."""
     allowed_types: Sequence[str] | None = None
     path: tuple[str, ...] = ("file",)
 
@@ -60,10 +71,12 @@ async def store_file(
         TooLarge: it is over the limit.
         Unavailable: the disk is full.
     """
-    file_id = new_id("file")
+    file_id = wanted.file_id or new_id("file")
     filename = clean_filename(wanted.filename)
     head, whole = await _with_head(chunks)
     mimetype = sniff(head, filename)
+    if wanted.text_type is not None and mimetype.startswith("text/"):
+        mimetype = wanted.text_type
     if not admits(wanted.allowed_types, mimetype, filename):
         raise wrong_type(wanted, mimetype)
     size = await store.blobs.write(file_id, whole, store.limit)
@@ -79,22 +92,26 @@ async def store_file(
         created_at=now,
         expires_at=now + TEMPORARY_MS if wanted.storage == "TEMPORARY" else None,
         run_id=wanted.run_id,
+        parent_id=wanted.parent_id,
     )
 
     def unit(connection: Connection) -> FileRow:
         earlier = also(connection, row) if also is not None else None
         if earlier is not None:
             return repository.find_file(connection, earlier, wanted.app_id) or row
-        repository.insert_file(connection, row)
+        repository.insert_file(connection, row, wanted.wish)
         return row
 
     try:
-        stored = await store.database.write(unit)
+        # A cancel in the middle would leave it open whether there is a row for the bytes.
+        stored = await uninterrupted(store.database.write(unit))
     except Exception:
         await store.blobs.delete(file_id)
         raise
     if stored.id != file_id:
         await store.blobs.delete(file_id)
+    elif wanted.wish is not None:
+        store.wished.set()
     return stored
 
 
@@ -142,12 +159,11 @@ def clean_filename(name: str) -> str:
 
 async def remove_file(store: FileStore, app_id: str, file_id: str) -> bool:
     """Remove a file of an app, row and bytes; say whether it was there."""
-    found = await store.database.write(
+    gone = await store.database.write(
         lambda connection: repository.delete_file(connection, app_id, file_id)
     )
-    if found:
-        await store.blobs.delete(file_id)
-    return found
+    await remove_bytes(store, gone)
+    return bool(gone)
 
 
 async def remove_bytes(store: FileStore, file_ids: Sequence[str]) -> None:
@@ -170,6 +186,7 @@ async def remove_expired(store: FileStore) -> int:
 
 async def remove_app_files(store: FileStore, app_id: str) -> None:
     """Remove all files of an app that is being deleted."""
+    await store.database.write(lambda c: uploads.delete_app_uploads(c, app_id))
     while gone := await store.database.write(
         lambda connection: repository.delete_app_files(connection, app_id, _SWEEPS)
     ):

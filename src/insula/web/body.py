@@ -31,7 +31,7 @@ def too_large(limit: int) -> TooLarge:
     """Make the 413 of a JSON body, which names the ways for more."""
     return TooLarge(
         f"The body is over {limit:,} bytes. Send files as parts of multipart/form-data, or first "
-        "with POST /apps/{app_id}/files and then by id; upload links are not available yet."
+        "with POST /apps/{app_id}/files, or through an upload link, and then by id."
     )
 
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -111,6 +111,11 @@ class _Parser(MultiPartParser):
         """Say whether the form broke off; the base takes what came until then for all of it."""
         return self._begun and not self._ended
 
+    def close(self) -> None:
+        """Close what the form has begun to bring: nobody will read it."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
     def on_end(self) -> None:
         self._ended = True
 
@@ -147,7 +152,7 @@ async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         if size > limit:
             raise TooLarge(
                 f"The form is over {limit:,} bytes. Send each file first with POST "
-                "/apps/{app_id}/files and then its id; upload links are not available yet."
+                "/apps/{app_id}/files, or through an upload link, and then its id."
             )
         if piece:
             yield piece
@@ -168,7 +173,7 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
     stream = _stream(request, limits.text + limits.file)
     try:
         parser = _Parser(request, stream, limits)
-        parsed = await parser.parse()
+        parsed = await _parsed(parser)
     except MultiPartException as error:
         raise bad_form(error.message) from error
     except ValueError as error:
@@ -184,8 +189,17 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
         else:
             form.texts.append((_text(name), _text(value)))
     if parser.is_cut:
+        parser.close()
         raise bad_form("it ends before its closing boundary")
     return form
+
+
+async def _parsed(parser: _Parser) -> FormData:
+    try:
+        return await parser.parse()
+    except BaseException:  # the base closes its files on two kinds of error only
+        parser.close()
+        raise
 
 
 def _part(upload: UploadFile) -> UploadedPart:

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from insula.adapters.blobs.port import Known, MissingBlob
 from insula.errors import TooLarge, Unavailable
+from insula.kit.tasks import uninterrupted
 from insula.kit.folders import make_folder, sync
 
 T = TypeVar("T")
@@ -51,7 +52,8 @@ class DiskBlobs:
             TooLarge: there are more than ``limit`` bytes.
             Unavailable: the disk is full or broken.
         """
-        aside, place = self._incoming / key, self._place(key)
+        # Aside under a name of its own: what a crash left there is not in the way.
+        aside, place = self._incoming / f"{key}.{os.urandom(4).hex()}", self._place(key)
         size = 0
         waiting: list[bytes] = []
         held = 0
@@ -67,9 +69,10 @@ class DiskBlobs:
                     await _on_disk(_append, aside, b"".join(waiting))
                     waiting, held = [], 0
             await _on_disk(_append, aside, b"".join(waiting))
-            await _on_disk(self._publish, aside, place)
+            await uninterrupted(_on_disk(self._publish, aside, place))
         except BaseException:
             aside.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
             raise
         return size
 

@@ -1,0 +1,234 @@
+"""Reads documents in the background: whoever has room claims the next, under a lease like runs.
+
+The row is the truth. Each write is made only while the row is still this process's to tell of, so
+that a cancel, a deletion or a takeover, from whichever process, ends the work within a second.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from insula.adapters.blobs.port import MissingBlob
+from insula.adapters.extraction.extractor import ExtractionFailed, Extractor
+from insula.errors import InsulaError
+from insula.files import extractions, repository
+from insula.files.extractions import ExtractionRow
+from insula.files.reading import Gone, Reading
+from insula.files.repository import FileRow
+from insula.files.store import FileStore, remove_bytes
+from insula.files.wish import Wish
+
+_log = structlog.get_logger(__name__)
+
+LOOKED_EVERY = 1.0
+"""Seconds between looks for documents of processes that have died, and for cancels from others."""
+_POLL_SECONDS = 0.25
+_CANCELLED = "The extraction was cancelled"
+
+
+class Documents:
+    """The extractions of this process."""
+
+    def __init__(
+        self, store: FileStore, extractor: Extractor, token: str, together: int = 2
+    ) -> None:
+        self._store = store
+        self._extractor = extractor
+        self._token = token
+        self._together = together
+        self._last_app = ""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def working(self) -> int:
+        """How many documents are read here just now."""
+        return len(self._tasks)
+
+    @property
+    def extractor(self) -> Extractor:
+        """What reads them."""
+        return self._extractor
+
+    async def run(self) -> None:
+        """Read what there is to read, for ever. Cancelled, it gives back what it had begun."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    try:
+                        while await self._begin_next(group):
+                            pass
+                    except InsulaError as error:
+                        _log.warning("extraction.not_claimed", reason=error.message)
+                    await self._wait()
+        finally:
+            release = partial(extractions.release, token=self._token)
+            await self._store.database.write(release)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(LOOKED_EVERY):
+                await self._store.wished.wait()
+        except TimeoutError:
+            pass  # time to look for what others have left
+        self._store.wished.clear()
+
+    async def _begin_next(self, group: asyncio.TaskGroup) -> bool:
+        if len(self._tasks) >= self._together:
+            return False
+        claim = partial(
+            extractions.claim,
+            token=self._token,
+            working=list(self._tasks),
+            after=self._last_app,
+        )
+        row = await self._store.database.write(claim)
+        if row is None:
+            return False
+        self._last_app = row.app_id
+        task = group.create_task(self._carry(row))
+        self._tasks[row.file_id] = task
+        task.add_done_callback(lambda _: self._done(row.file_id))
+        return True
+
+    def _done(self, file_id: str) -> None:
+        self._tasks.pop(file_id, None)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._store.wished.set()
+
+    async def _carry(self, row: ExtractionRow) -> None:
+        try:
+            await self._read(row)
+        except Gone:
+            _log.info("extraction.ended_by_others", file_id=row.file_id)
+        except asyncio.CancelledError:
+            _log.debug("extraction.stopped", file_id=row.file_id)
+        except InsulaError as error:  # it stays this process's, and is begun again
+            _log.warning("extraction.not_stored", file_id=row.file_id, reason=error.message)
+        except Exception:  # one document's defect must not end the others
+            _log.exception("extraction.broke", file_id=row.file_id)
+
+    async def _read(self, row: ExtractionRow) -> None:
+        await self._remove_children(row.file_id)
+        if row.attempts > extractions.ATTEMPTS:
+            await self._fail(row, f"Its reading was interrupted {extractions.ATTEMPTS} times")
+            return
+        find = partial(repository.find_file, file_id=row.file_id)
+        file = await self._store.database.read(find)
+        if file is None:
+            raise Gone
+        started = time.monotonic()
+        reading = Reading(self._store, self._extractor, file, row.wish, self._token)
+        try:
+            await self._watched(reading)
+        except ExtractionFailed as failure:
+            await self._fail(row, str(failure))
+        except MissingBlob:
+            await self._fail(row, "The bytes of the file are gone")
+        else:
+            document = reading.document(round(time.monotonic() - started, 3))
+            packed = await asyncio.to_thread(extractions.compressed, document)
+            await self._finish(row, packed, reading.note or None)
+
+    async def _watched(self, reading: Reading) -> None:
+        """Read, and look meanwhile whether anybody else has ended it."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                looking = group.create_task(self._look(reading))
+                await reading.run()
+                looking.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+    async def _look(self, reading: Reading) -> None:
+        while True:
+            await asyncio.sleep(LOOKED_EVERY / 2)
+            tell = partial(
+                extractions.tell_progress,
+                file_id=reading.file.id,
+                token=self._token,
+                progress=reading.progress,
+            )
+            if not await self._store.database.write(tell):
+                raise Gone
+
+    async def _fail(self, row: ExtractionRow, message: str) -> None:
+        await self._finish(row, None, message)
+        await self._remove_children(row.file_id)
+
+    async def _finish(
+        self, row: ExtractionRow, document: bytes | None, message: str | None
+    ) -> None:
+        finish = partial(
+            extractions.finish,
+            file_id=row.file_id,
+            token=self._token,
+            document=document,
+            message=message,
+        )
+        if not await self._store.database.write(finish):
+            await self._remove_children(row.file_id)
+            raise Gone
+
+    async def _remove_children(self, file_id: str) -> None:
+        remove = partial(repository.delete_children, file_id=file_id)
+        await remove_bytes(self._store, await self._store.database.write(remove))
+
+    async def cancel(self, app_id: str, file_id: str) -> None:
+        """End an extraction; when this returns, its process is dead. Nothing happens to others."""
+        unit: Callable[[Connection], bool] = partial(
+            extractions.cancel, app_id=app_id, file_id=file_id, message=_CANCELLED
+        )
+        if await self._store.database.write(unit):
+            await self.stop(file_id)
+            await self._remove_children(file_id)
+
+    async def stop(self, file_id: str) -> None:
+        """End this process's work on a document, whose row says already that it is over."""
+        task = self._tasks.get(file_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def document(self, file: FileRow, wish: Wish) -> dict[str, Any]:
+        """Return what is in a document, once it has been read; have it read if it was not.
+
+        Raises:
+            ExtractionFailed: it could not be read.
+            Gone: the file is no more.
+        """
+        ensure = partial(
+            extractions.ensure,
+            file_id=file.id,
+            app_id=file.app_id,
+            mimetype=file.mimetype,
+            wish=wish,
+        )
+        while True:
+            row = await self._store.database.read(partial(extractions.find, file_id=file.id))
+            if row is None or not (row.status == "PROCESSING" or row.wish.covers(wish)):
+                row = await self._store.database.write(ensure)
+                self._store.wished.set()
+            if row.status == "FAILED":
+                raise ExtractionFailed(row.message or "It cannot be read")
+            if row.status == "PROCESSED" and row.wish.covers(wish):
+                find = partial(extractions.find_document, file_id=file.id)
+                document = await self._store.database.read(find)
+                if document is None:
+                    raise Gone
+                return document
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until something has ended here, or may have elsewhere."""
+        try:
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._changed.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,215 @@
+"""Rows of ``extractions``: what is to be read from a document, who reads it, what was found."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+
+from insula.adapters.extraction.kinds import kind_of, refusal
+from insula.files.wish import Wish, decode_wish, encode_wish
+from insula.kit import json
+from insula.kit.clock import now_ms
+from insula.storage import dialect
+from insula.storage.tables import extractions, nodes
+
+ATTEMPTS = 3
+"""How often a document is begun with before it counts as one that ends its readers."""
+_GRACE_MS = 1_000
+_MESSAGE = 2_000
+
+
+class ExtractionRow(msgspec.Struct, frozen=True):
+    """One extraction, without what was found."""
+
+    file_id: str
+    app_id: str
+    status: str
+    message: str | None
+    progress: float
+    wanted: bytes
+    owner: str | None
+    attempts: int
+
+    @property
+    def wish(self) -> Wish:
+        """What is to be extracted."""
+        return decode_wish(self.wanted)
+
+
+_COLUMNS = [extractions.c[field] for field in ExtractionRow.__struct_fields__]
+
+
+def begin(
+    connection: Connection, file_id: str, app_id: str, mimetype: str, wish: Wish
+) -> ExtractionRow:
+    """Note what is to be extracted; a type of which nothing can be has failed at once."""
+    now = now_ms()
+    message = None if kind_of(mimetype) is not None else refusal(mimetype)
+    row = ExtractionRow(
+        file_id=file_id,
+        app_id=app_id,
+        status="PROCESSING" if message is None else "FAILED",
+        message=message,
+        progress=0.0,
+        wanted=encode_wish(wish),
+        owner=None,
+        attempts=0,
+    )
+    values = msgspec.structs.asdict(row) | {"created_at": now, "updated_at": now}
+    connection.execute(insert(extractions).values(values))
+    return row
+
+
+def ensure(
+    connection: Connection, file_id: str, app_id: str, mimetype: str, wish: Wish
+) -> ExtractionRow:
+    """Have a file extracted as wished, if it is not already, or being so."""
+    found = find(connection, file_id)
+    if found is None:
+        return begin(connection, file_id, app_id, mimetype, wish)
+    if found.status == "PROCESSING" or found.wish.covers(wish):
+        return found
+    wanted = encode_wish(found.wish.joined(wish))
+    connection.execute(
+        update(extractions)
+        .where(extractions.c.file_id == file_id, extractions.c.status != "PROCESSING")
+        .values(
+            status="PROCESSING",
+            message=None,
+            progress=0.0,
+            wanted=wanted,
+            owner=None,
+            attempts=0,
+            updated_at=now_ms(),
+        )
+    )
+    return find(connection, file_id) or found
+
+
+def find(connection: Connection, file_id: str) -> ExtractionRow | None:
+    """Find a file's extraction."""
+    query = select(*_COLUMNS).where(extractions.c.file_id == file_id)
+    row = connection.execute(query).first()
+    return None if row is None else _row(row)
+
+
+def find_many(connection: Connection, file_ids: Sequence[str]) -> dict[str, ExtractionRow]:
+    """Find the extractions of a page of files."""
+    query = select(*_COLUMNS).where(extractions.c.file_id.in_(file_ids))
+    return {row.file_id: row for row in map(_row, connection.execute(query))}
+
+
+def find_document(connection: Connection, file_id: str) -> dict[str, Any] | None:
+    """Return what was found in a document."""
+    data = connection.scalar(select(extractions.c.document).where(extractions.c.file_id == file_id))
+    return None if data is None else json.decode(zlib.decompress(bytes(data)))
+
+
+def compressed(document: object) -> bytes:
+    """Return what was found as it is stored."""
+    return zlib.compress(json.encode(document), 6)
+
+
+def claim(
+    connection: Connection, token: str, working: Sequence[str], after: str
+) -> ExtractionRow | None:
+    """Take the next document that nobody reads, of the app after ``after`` if there is one.
+
+    ``working`` are those that this process reads already.
+    """
+    free = _free(connection, token, working)
+    for further in (extractions.c.app_id > after, extractions.c.app_id <= after):
+        order = (extractions.c.app_id, extractions.c.file_id)
+        query = select(extractions.c.file_id).where(free, further).order_by(*order).limit(1)
+        file_id = connection.scalar(query)
+        if file_id is not None:
+            return _take(connection, token, str(file_id), free)
+    return None
+
+
+def _take(
+    connection: Connection, token: str, file_id: str, free: ColumnElement[bool]
+) -> ExtractionRow | None:
+    taken = connection.execute(
+        update(extractions)
+        .where(extractions.c.file_id == file_id, free)
+        .values(owner=token, attempts=extractions.c.attempts + 1, updated_at=now_ms())
+        .returning(*_COLUMNS)
+    ).first()
+    return None if taken is None else _row(taken)
+
+
+def _free(connection: Connection, token: str, working: Sequence[str]) -> ColumnElement[bool]:
+    now = dialect.now_ms(connection)
+    alive = select(nodes.c.token).where(nodes.c.expires_at + _GRACE_MS > now)
+    owner = extractions.c.owner
+    left = and_(owner == token, extractions.c.file_id.not_in(working))
+    nobody = or_(owner.is_(None), left, and_(owner != token, owner.not_in(alive)))
+    return and_(extractions.c.status == "PROCESSING", nobody)
+
+
+def is_mine(connection: Connection, file_id: str, token: str) -> bool:
+    """Whether this process is still to read the document: nobody cancelled, or took it over."""
+    query = select(extractions.c.file_id).where(_mine(file_id, token))
+    return connection.scalar(query) is not None
+
+
+def tell_progress(connection: Connection, file_id: str, token: str, progress: float) -> bool:
+    """Store how much is done; say whether the document is still this process's to read."""
+    written = update(extractions).where(_mine(file_id, token))
+    values = {"progress": progress, "updated_at": now_ms()}
+    return connection.execute(written.values(values)).rowcount > 0
+
+
+def finish(
+    connection: Connection,
+    file_id: str,
+    token: str,
+    *,
+    document: bytes | None,
+    message: str | None,
+) -> bool:
+    """Store the end, with what was found or why nothing was; say whether it was ours to tell."""
+    done = update(extractions).where(_mine(file_id, token))
+    values: dict[str, Any] = {
+        "status": "FAILED" if document is None else "PROCESSED",
+        "message": message and message[:_MESSAGE],
+        "owner": None,
+        "document": document,
+        "updated_at": now_ms(),
+    }
+    if document is not None:
+        values["progress"] = 1.0
+    return connection.execute(done.values(values)).rowcount > 0
+
+
+def cancel(connection: Connection, app_id: str, file_id: str, message: str) -> bool:
+    """End an extraction that has not ended; say whether there was one."""
+    mine = (extractions.c.file_id == file_id) & (extractions.c.app_id == app_id)
+    stopped = (
+        update(extractions)
+        .where(mine, extractions.c.status == "PROCESSING")
+        .values(status="FAILED", message=message, owner=None, updated_at=now_ms())
+    )
+    return connection.execute(stopped).rowcount > 0
+
+
+def release(connection: Connection, token: str) -> None:
+    """Give back what this process reads, as if it had not begun: it goes down in peace."""
+    connection.execute(
+        update(extractions)
+        .where(extractions.c.owner == token, extractions.c.status == "PROCESSING")
+        .values(owner=None, attempts=extractions.c.attempts - 1)
+    )
+
+
+def _mine(file_id: str, token: str) -> ColumnElement[bool]:
+    owned = (extractions.c.owner == token) & (extractions.c.status == "PROCESSING")
+    return (extractions.c.file_id == file_id) & owned
+
+
+def _row(row: Any) -> ExtractionRow:
+    values = dict(zip(ExtractionRow.__struct_fields__, row, strict=True))
+    return ExtractionRow(**{**values, "wanted": bytes(values["wanted"])})

@@ -1,0 +1,26 @@
+"""Awaiting to the end what must not be left in the middle."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def uninterrupted(work: Awaitable[T]) -> T:
+    """Await to the end even if this task is cancelled meanwhile; then let the cancel out."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            cancelled = True
+        except Exception:  # raised below, from the task's own result
+            break
+    result = task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result

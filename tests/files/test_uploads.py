@@ -1,0 +1,166 @@
+"""Upload links: one file each, without a key, until they expire."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import update
+from tests.contract import needs_contract, validate
+
+from insula.files.resolve import FileInputs
+from insula.storage import tables
+
+BASE = "/apps/c/files/uploads"
+NOBODY = {"authorization": ""}
+
+
+async def link(client: httpx.AsyncClient, **wanted: Any) -> dict[str, Any]:
+    answer = await client.post(BASE, json=wanted)
+    assert answer.status_code == 200, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def send(client: httpx.AsyncClient, made: dict[str, Any], **body: Any) -> httpx.Response:
+    body = body or {"json": {"file": {"data": "hello", "encoding": "raw", "name": "a.txt"}}}
+    return await client.post(made["upload_url"], headers=NOBODY, **body)
+
+
+async def test_a_file_comes_through_under_the_promised_id(client) -> None:
+    made = await link(client, metadata={"case": 7}, storage="TEMPORARY", visibility="PUBLIC")
+    assert made["upload_url"] == f"http://insula/public/apps/files/uploads/{made['id']}"
+    assert (made["file"], made["metadata"], made["storage"]) == (None, {"case": 7}, "TEMPORARY")
+    assert (await client.get(f"/apps/c/files/{made['future_file_id']}")).status_code == 404
+    answer = await send(client, made, files={"file": ("b.txt", b"hi", "text/plain")})
+    file = answer.json()
+    assert (file["id"], file["file_filename"]) == (made["future_file_id"], "b.txt")
+    assert file["storage"] == "TEMPORARY"
+    assert "signature" not in file["file_url"]
+    shown = (await client.get(f"{BASE}/{made['id']}")).json()
+    assert shown["file"]["id"] == file["id"]
+    assert (await client.get(f"/apps/c/files/{file['id']}")).json()["file_size"] == 2
+
+
+@needs_contract
+async def test_answers_have_the_contracts_shape(client) -> None:
+    made = await link(client, allowed_types=["text/plain"], document_extract_contents=True)
+    validate(made, "AppFileUploadSchema")
+    validate((await send(client, made)).json(), "AppFileSchema")
+    validate((await client.get(f"{BASE}/{made['id']}")).json(), "AppFileUploadSchema")
+    for each in (await client.get(BASE)).json():
+        validate(each, "AppFileUploadSchema")
+
+
+async def test_a_link_is_good_for_one_file(client) -> None:
+    made = await link(client)
+    assert (await send(client, made)).status_code == 200
+    again = await send(client, made)
+    assert (again.status_code, "has been used" in again.json()["message"]) == (409, True)
+
+
+async def test_of_two_at_once_one_gets_through(client) -> None:
+    made = await link(client)
+    answers = await asyncio.gather(*(send(client, made) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+
+
+async def test_what_fails_leaves_the_link_open(client, on_disk) -> None:
+    made = await link(client, allowed_types=["image/*"])
+    refused = await send(client, made)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "file_type")
+    large = await send(client, made, files={"file": ("b", b"x" * 400_000)})
+    assert large.status_code == 413
+    assert not on_disk()
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(30)
+    assert (await send(client, made, files={"file": ("b", picture)})).status_code == 200
+
+
+async def test_a_form_that_breaks_off_leaves_nothing(client, on_disk) -> None:
+    made = await link(client)
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 1000
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    answer = await client.post(made["upload_url"], content=body, headers=form)
+    assert answer.status_code == 400
+    assert not on_disk()
+    assert (await send(client, made)).status_code == 200
+
+
+async def test_it_expires(client, files: FileInputs) -> None:
+    made = await link(client, expires_in_seconds=60)
+    expired = update(tables.uploads).values(expires_at=1)
+    await files.store.database.write(lambda connection: connection.execute(expired) and None)
+    answer = await send(client, made)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "expired")
+    await files.sweep()
+    assert (await client.get(f"{BASE}/{made['id']}")).status_code == 404
+
+
+async def test_a_claim_of_a_process_that_died_does_not_count(client, files: FileInputs) -> None:
+    made = await link(client)
+    claimed = update(tables.uploads).values(claim="node_dead")
+    await files.store.database.write(lambda connection: connection.execute(claimed) and None)
+    assert (await send(client, made)).status_code == 200
+
+
+async def test_whoever_sends_names_no_file_that_is_there(client) -> None:
+    file = (await client.post("/apps/c/files", json={"file": "YWJj"})).json()
+    made = await link(client)
+    for given in ({"file": {"data": file["id"], "file_id": file["id"], "encoding": "x"}},):
+        answer = await send(client, made, json=given)
+        assert answer.status_code == 400, answer.text
+    own = await send(client, made, json={"file_url": file["file_url"]})
+    assert own.status_code == 400  # over the network, where nobody answers
+
+
+async def test_metadata_changes_and_links_go(client) -> None:
+    made = await link(client, metadata={"a": 1})
+    url = f"{BASE}/{made['id']}"
+    assert (await client.patch(url, json={})).json()["metadata"] == {"a": 1}
+    assert (await client.patch(url, json={"metadata": {"b": 2}})).json()["metadata"] == {"b": 2}
+    assert (await client.patch(url, json={"metadata": None})).json()["metadata"] is None
+    assert (await client.delete(url)).json() is None
+    assert (await client.delete(url)).status_code == 404
+    assert (await send(client, made)).status_code == 404
+
+
+async def test_another_app_sees_none_of_it(client) -> None:
+    made = await link(client)
+    theirs = {"authorization": "Bearer theirs"}
+    url = f"{BASE}/{made['id']}"
+    for method, body in (("GET", None), ("PATCH", {"metadata": {}}), ("DELETE", None)):
+        answer = await client.request(method, url, json=body, headers=theirs)
+        assert answer.status_code == 404
+    assert (await client.get(BASE, headers=theirs)).json() == []
+
+
+async def test_the_list_goes_on(client) -> None:
+    made = [(await link(client))["id"] for _ in range(5)]
+    first = await client.get(BASE, params={"take": 2})
+    assert [each["id"] for each in first.json()] == made[:2:-1]
+    assert first.headers["pagination-count"] == "5"
+    more = await client.get(BASE, params={"take": 2, "next": first.headers["pagination-next"]})
+    assert [each["id"] for each in more.json()] == made[2:0:-1]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"expires_in_seconds": 0},
+        {"expires_in_seconds": 1e9},
+        {"document_pages": [0]},
+        {"visibility": "SECRET"},
+    ],
+)
+async def test_bad_links_name_their_field(client, wanted: dict[str, Any]) -> None:
+    answer = await client.post(BASE, json=wanted)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["path"] == [*wanted]
+    large = await client.post(BASE, json={"metadata": {"a": "x" * 70_000}})
+    assert large.status_code == 413
+
+
+async def test_the_same_key_makes_one_link(client) -> None:
+    headers = {"idempotency-key": "k"}
+    first = await client.post(BASE, json={}, headers=headers)
+    assert (await client.post(BASE, json={}, headers=headers)).json()["id"] == first.json()["id"]
