@@ -95,6 +95,8 @@ def _conninfo(url: str, name: str, limits: Limits) -> str:
         "lock_timeout": limits.lock_ms,
         "idle_in_transaction_session_timeout": limits.idle_in_transaction_ms,
         "default_transaction_read_only": "on" if limits.read_only else "off",
+        # A plan for any status could not use an index of some; and what writes has few statements.
+        "plan_cache_mode": "force_custom_plan" if limits.read_only else "auto",
     }
     options = " ".join(f"-c {setting}={value}" for setting, value in settings.items())
     own = {"application_name": name, **_NETWORK, **parts}
