@@ -38,6 +38,7 @@ from insula.journal.lease import Lease
 from insula.kit.folders import make_folder
 from insula.kit.ids import new_id
 from insula.runs import endpoints as runs_endpoints
+from insula.runs import retention_endpoints
 from insula.runs.cancel import cancel_app, cancel_workflow
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
@@ -288,6 +289,7 @@ def _application(
 
     routers = [
         runs_endpoints.router(services),
+        retention_endpoints.router(services),
         catalogue_runs_endpoints.router(services),
         catalogue_endpoints.router(database),
         workflows_endpoints.router(database, resolver, [stop_workflow], settle),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from insula import __version__
-from insula.cli import apps, keys, runs, schedules, secrets, workflows
+from insula.cli import apps, keys, retention, runs, schedules, secrets, workflows
 from insula.cli.database import commands as database
 from insula.cli.demo import demo
 from insula.cli.doctor import doctor
@@ -32,6 +32,7 @@ application.command("run")(run)
 application.add_typer(runs.commands, name="runs")
 application.add_typer(database.commands, name="db")
 application.add_typer(schedules.commands, name="schedules")
+application.add_typer(retention.commands, name="retention")
 application.add_typer(secrets.commands, name="secrets")
 application.command("doctor")(doctor)
 

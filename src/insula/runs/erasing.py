@@ -79,6 +79,7 @@ async def erase_due(services: RunServices, pace: Pace | None = None) -> int:
         await services.files.remove(erased.files)
         total += erased.runs
         services.metrics.erased.inc(erased.runs)
+        services.metrics.erased_lately.note(erased.runs)
         if erased.runs < limit:
             return total
         await asyncio.sleep(pace.learn(erased.runs, held, busy=busy))

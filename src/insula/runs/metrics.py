@@ -1,5 +1,6 @@
 """The figures of runs for Prometheus: how many, how they ended, and how long a cancel took."""
 
+import time
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -8,6 +9,7 @@ from prometheus_client.registry import Collector
 
 Gauge = Callable[[], float]
 
+_MINUTE = 60
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -27,12 +29,32 @@ class RunMetrics:
         self.erased = Counter(
             "insula_runs_erased", "Runs whose data this process erased.", registry=registry
         )
+        self.erased_lately = Lately()
         self.cancel_seconds = Histogram(
             "insula_run_cancel_seconds",
             "From the request to cancel one run until everything of it had stopped.",
             buckets=_SECONDS,
             registry=registry,
         )
+
+
+class Lately:
+    """How much of something there was a second, over the last minute."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+
+    def note(self, number: int) -> None:
+        """Count some more."""
+        second = int(time.monotonic())
+        self._counts[second] = self._counts.get(second, 0) + number
+        for old in [each for each in self._counts if each <= second - _MINUTE]:
+            del self._counts[old]
+
+    def a_second(self) -> float:
+        """Return the rate."""
+        since = int(time.monotonic()) - _MINUTE
+        return sum(n for second, n in self._counts.items() if second > since) / _MINUTE
 
 
 class Gauges(Collector):
