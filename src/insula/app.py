@@ -28,7 +28,9 @@ from insula.apps.actions import create_app
 from insula.apps.authenticate import Authenticator
 from insula.catalogue import endpoints as catalogue_endpoints
 from insula.catalogue import runs_endpoints as catalogue_runs_endpoints
-from insula.engine.ports import Limits, Timeouts
+from insula.connections import endpoints as connections_endpoints
+from insula.connections.opening import Connections
+from insula.engine.ports import Limits, Ports, Timeouts
 from insula.files import endpoints as files_endpoints
 from insula.files.resolve import FileInputs, base_url
 from insula.files.store import remove_app_files
@@ -140,6 +142,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         ring = open_ring(folder, None if keys is None else keys.get_secret_value())
         await check_keys(database, ring, lost=settings.secret_keys_lost)
         variables = await Variables.open(database, ring)
+        connections = Connections(database, ring)
         token = new_id("node")
         journal = Journal(database, token)
         stack.push_async_callback(journal.close)
@@ -158,7 +161,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         await lease.take()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
-        services.equip = variables.equip
+        services.equip = partial(_equip, variables, connections)
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
         _show(registry, services, sandbox)
@@ -185,7 +188,9 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             )
         ]
         stack.callback(_cancel, working)
-        asgi = _application(settings, services, sandbox, authenticator, variables, registry, timekeeper)
+        asgi = _application(
+            settings, services, sandbox, authenticator, variables, connections, registry, timekeeper
+        )
         yield Insula(settings, asgi, services, database, lock, sandbox)
 
 
@@ -207,6 +212,19 @@ def _log_plainly() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+async def _equip(
+    variables: Variables,
+    connections: Connections,
+    ports: Ports,
+    app_id: str,
+    seed: str,
+    began: int | None,
+) -> Ports:
+    """Give a run what its workflow's app keeps for it."""
+    connected = await connections.equip(ports, app_id)
+    return await variables.equip(connected, app_id, seed, began)
 
 
 def _cancel(tasks: list[asyncio.Task[None]]) -> None:
@@ -270,6 +288,7 @@ def _application(
     sandbox: SandboxPool,
     authenticator: Authenticator,
     variables: Variables,
+    connections: Connections,
     registry: CollectorRegistry,
     timekeeper: Timekeeper,
 ) -> ASGIApp:
@@ -286,6 +305,7 @@ def _application(
         await remove_all(database, resolver, [stop_workflow], app_id)
         await remove_app_files(services.files.store, app_id)
         await variables.remove_app(app_id)
+        await connections.remove_app(app_id)
 
     routers = [
         runs_endpoints.router(services),
@@ -296,6 +316,7 @@ def _application(
         schedules_endpoints.router(services, timekeeper),
         files_endpoints.router(services.files),
         variables_endpoints.router(variables),
+        connections_endpoints.router(connections, services.http),
         apps_endpoints.router(database, authenticator, [stop_app]),
     ]
 

@@ -105,7 +105,9 @@ class ScriptedModels:
         finally:
             self.closed += 1
 
-    def identify(self, provider: str, model: str) -> tuple[str, str]:
+    def identify(
+        self, provider: str, model: str, connection_id: str | None = None
+    ) -> tuple[str, str]:
         """Return what was asked for."""
         return provider, model
 

@@ -52,6 +52,7 @@ class Things:
         # Keys are names that two apps may have both; only so are they of one alone.
         variable = {"key": f"K{caller.app_id[4:]}", "value": caller.app_id}
         await caller.ok("POST", "variables", variable)
+        connection = await caller.ok("POST", "connections", {"name": "Chat", "type": "SLACK"})
         asked = {"workflow_id": workflow_id, "every": 31_622_400, "input": {"tag": "x"}}
         schedule = await caller.ok("POST", "schedules", asked)
         self.ids = {
@@ -62,6 +63,7 @@ class Things:
             "file_upload_id": "upl_" + UNKNOWN,
             "key_id": key["id"],
             "key": variable["key"],
+            "connection_id": connection["id"],
             "schedule_id": schedule["id"],
             "caller_app_id": caller.app_id,
         }

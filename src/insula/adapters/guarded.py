@@ -124,9 +124,11 @@ class GuardedModels:
         self._models = models
         self._secrets = secrets
 
-    def identify(self, provider: str, model: str) -> tuple[str, str]:
+    def identify(
+        self, provider: str, model: str, connection_id: str | None = None
+    ) -> tuple[str, str]:
         """Return the provider and model that will answer."""
-        return self._models.identify(provider, model)
+        return self._models.identify(provider, model, connection_id)
 
     async def stream(
         self, request: ModelRequest, activity: Activity

@@ -135,6 +135,17 @@ class ToolDefinition:
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """How a provider is reached by an app's own connection, not by the operator's settings."""
+
+    connection_id: str
+    connection_type: str
+    provider: str
+    url: str
+    key: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One round of a model. ``messages`` are in the shape of the contract, templates filled in."""
 
@@ -152,6 +163,9 @@ class ModelRequest:
     idempotency_key: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that stands in the step's ``provider`` (the script of ``mock`` among it)."""
+    connection_id: str | None = None
+    """Which of the app's connections is to be used, if the step says so."""
+    credentials: Credentials | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +196,8 @@ class ModelReply:
     refusal: str | None = None
     credits: float = 0.0
     raw: Mapping[str, Any] | None = None
+    connection_id: str | None = None
+    connection_type: str | None = None
 
 
 class Models(Protocol):
@@ -193,7 +209,9 @@ class Models(Protocol):
         """Yield deltas, then exactly one reply, last. Raises ``StepFailure``."""
         ...
 
-    def identify(self, provider: str, model: str) -> tuple[str, str]:
+    def identify(
+        self, provider: str, model: str, connection_id: str | None = None
+    ) -> tuple[str, str]:
         """Return the provider and model that will answer (``auto`` resolved)."""
         ...
 

@@ -12,6 +12,10 @@ _KNOWN = {
     "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "xai": ("https://api.x.ai/v1", "XAI_API_KEY"),
 }
+_COMPATIBLE = {
+    "anthropic": "https://api.anthropic.com/v1",
+    "google": "https://generativelanguage.googleapis.com/v1beta/openai",
+}
 _SETTING = re.compile(r"INSULA_PROVIDER_([A-Z0-9_]+)_(URL|KEY)\Z")
 
 
@@ -31,6 +35,11 @@ class Endpoint:
         url = httpx2.URL(self.url)
         host = f"[{url.host}]" if ":" in url.host else url.raw_host.decode()
         return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
+def known_url(name: str) -> str | None:
+    """Return the base URL of a provider's OpenAI-compatible API, if it is everybody's."""
+    return _KNOWN[name][0] if name in _KNOWN else _COMPATIBLE.get(name)
 
 
 def provider_name(name: str) -> str:

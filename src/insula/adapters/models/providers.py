@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from insula.adapters.guarded import masked_stream
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.http.pool import Pool
@@ -19,7 +20,16 @@ from insula.adapters.models.configured import (
 )
 from insula.adapters.models.mock import Mock
 from insula.engine.failures import StepFailure
-from insula.engine.ports import Activity, HttpRequest, ModelDelta, ModelReply, ModelRequest
+from insula.engine.masking import Masker
+from insula.engine.ports import (
+    Activity,
+    Credentials,
+    HttpRequest,
+    ModelDelta,
+    ModelReply,
+    ModelRequest,
+)
+from insula.engine.secrets import Secrets
 
 if TYPE_CHECKING:
     from insula.adapters.models.conversation import Download
@@ -55,13 +65,19 @@ class ModelProviders:
         self._pools: list[Pool] = []
         self._providers: dict[str, OpenAICompatible] = {}
         self._loading = asyncio.Lock()
+        self._module: Any = None
+        self._apps_pool: Pool | None = None
 
-    def identify(self, provider: str, model: str) -> tuple[str, str]:
+    def identify(
+        self, provider: str, model: str, connection_id: str | None = None
+    ) -> tuple[str, str]:
         """Return the provider and model that will answer (``auto`` resolved).
 
         Raises:
             StepFailure: with code ``provider``, saying how to configure what is not.
         """
+        if connection_id is not None:
+            raise StepFailure(f"there is no connection {connection_id[:40]!r} here", "provider")
         name = provider_name(provider)
         if name in ("auto", ""):
             return self._automatic(model)
@@ -127,20 +143,44 @@ class ModelProviders:
     async def _events(
         self, request: ModelRequest, activity: Activity
     ) -> AsyncGenerator[ModelDelta | ModelReply, None]:
-        name, model = self.identify(request.provider, request.model)
-        request = replace(request, provider=name, model=model)
-        if name == "mock":
-            source = self._mock.stream(request)
+        credentials = request.credentials
+        if credentials is None:
+            name, model = self.identify(request.provider, request.model, request.connection_id)
+            request = replace(request, provider=name, model=model)
+        if credentials is not None:
+            source = (await self._connected(credentials)).stream(request, activity)
+            key = credentials.key
+        elif name == "mock":
+            source, key = self._mock.stream(request), None
         else:
             source = (await self._provider(name)).stream(request, activity)
+            key = self._endpoints[name].key
+        if masker := Masker([key or ""]):  # whatever else the run masks, the key stays here
+            source = masked_stream(source, request, Secrets((), masker))
         async with aclosing(source):
             async for event in source:
                 yield event
 
+    async def _connected(self, credentials: Credentials) -> "OpenAICompatible":
+        """Return what speaks through an app's connection, under the policy for everybody."""
+        async with self._loading:
+            module = await self._loaded()
+            if self._apps_pool is None:
+                self._apps_pool = Pool(self._policy)
+                self._pools.append(self._apps_pool)
+        endpoint = Endpoint(credentials.provider, credentials.url, credentials.key, operators=False)
+        made: OpenAICompatible = module.OpenAICompatible(endpoint, self._apps_pool, self._download)
+        return made
+
+    async def _loaded(self) -> Any:
+        if self._module is None:
+            self._module = await asyncio.to_thread(_load)
+        return self._module
+
     async def _provider(self, name: str) -> "OpenAICompatible":
         async with self._loading:
             if name not in self._providers:
-                module = await asyncio.to_thread(_load)
+                module = await self._loaded()
                 endpoint = self._endpoints[name]
                 policy = self._policy.also(endpoint.place) if endpoint.operators else self._policy
                 pool = Pool(policy)

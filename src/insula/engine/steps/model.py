@@ -31,6 +31,8 @@ class Round:
     tool_calls: tuple[Mapping[str, Any], ...]
     refusal: str | None
     raw: Mapping[str, Any] | None
+    connection_id: str | None = None
+    connection_type: str | None = None
 
 
 async def run(context: StepContext) -> Result:
@@ -102,6 +104,7 @@ def _request(
         tools_mode=mode,
         timeout=context.timeout(context.ports.timeouts.model),
         options=filled.options,
+        connection_id=filled.connection_id,
     )
 
 
@@ -123,7 +126,7 @@ async def _round(context: StepContext, number: int, request: ModelRequest) -> tu
 async def _ask(context: StepContext, request: ModelRequest) -> Result:
     """Ask once and stream the answer; the stored form of the round is the result's output."""
     models = context.ports.models
-    provider, model = models.identify(request.provider, request.model)
+    provider, model = models.identify(request.provider, request.model, request.connection_id)
     part = context.begin_effect(f"model {provider}/{model}")
     keyed = replace(request, idempotency_key=context.effect_key())
     await context.ports.recorder.stored()
@@ -172,7 +175,7 @@ def _checked(request: ModelRequest, reply: ModelReply) -> Result:
 
 def _stored(reply: ModelReply) -> dict[str, Any]:
     calls = [{"id": c.id, "name": c.name, "input": c.input} for c in reply.tool_calls]
-    return {
+    stored: dict[str, Any] = {
         "provider": reply.provider,
         "model": reply.model,
         "text": reply.text,
@@ -180,6 +183,10 @@ def _stored(reply: ModelReply) -> dict[str, Any]:
         "refusal": reply.refusal,
         "raw": reply.raw,
     }
+    if reply.connection_id is not None:
+        stored["connection_id"] = reply.connection_id
+        stored["connection_type"] = reply.connection_type
+    return stored
 
 
 def _output(
@@ -196,6 +203,9 @@ def _output(
         "model": answer.model,
         "message": json.decode(answer.text) if as_json else answer.text,
     }
+    if answer.connection_id is not None:
+        output["connection_id"] = answer.connection_id
+        output["connection_type"] = answer.connection_type
     if outer:
         output["tool_calls"] = [dict(call) for call in outer]
     if outer and results:

@@ -29,6 +29,7 @@ class Filled:
     tools_mode: Literal["auto", "none", "required"]
     max_iterations: int
     options: Mapping[str, Any]
+    connection_id: str | None = None
 
 
 async def fill_provider(context: StepContext, provider: ModelProvider) -> Filled:
@@ -41,6 +42,8 @@ async def fill_provider(context: StepContext, provider: ModelProvider) -> Filled
     name = renderer.text(provider.provider)
     model = renderer.text(provider.model)
     messages = _take(renderer, provider)
+    named = (provider.model_extra or {}).get("connection_id")
+    connection = renderer.text(named) if isinstance(named, str) and named else None
     await renderer.evaluate()
     asked = _MAX_ITERATIONS if provider.max_iterations is None else provider.max_iterations
     return Filled(
@@ -54,12 +57,13 @@ async def fill_provider(context: StepContext, provider: ModelProvider) -> Filled
         tools_mode=provider.tools_mode or "auto",
         max_iterations=max(1, min(int(asked), _HIGHEST_ITERATIONS)),
         options=_options(provider),
+        connection_id=None if connection is None else renderer.filled_text(connection).strip(),
     )
 
 
 def _options(provider: ModelProvider) -> dict[str, Any]:
     """Return what stands in the settings besides: ``features``, and what only a provider knows."""
-    options = dict(provider.model_extra or {})
+    options = {k: v for k, v in (provider.model_extra or {}).items() if k != "connection_id"}
     if provider.features is not None:
         options["features"] = provider.features.model_dump(exclude_unset=True)
     return options
