@@ -94,3 +94,25 @@ def test_secrets_are_not_shown(
     outcome = invoke("doctor", "--data", str(tmp_path), "--json")
     assert findings(outcome.out)["INSULA_ADMIN_KEY"] == ("ok", "set")
     assert "ssss" not in outcome.out
+
+
+def test_a_database_on_a_server(
+    walls: list[Wall],
+    invoke: Invoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_url: str,
+) -> None:
+    monkeypatch.setenv("INSULA_DATABASE_URL", postgres_url.replace("insula@", "insula:s3cret@"))
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert outcome.code == ExitCode.OK
+    verdict, detail = findings(outcome.out)["database"]
+    assert verdict == "ok"
+    assert "PostgreSQL" in detail
+    assert "empty" in detail
+    monkeypatch.setenv("INSULA_DATABASE_URL", postgres_url.replace("insula@", "x:s3cret@"))
+    missing = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert missing.code == ExitCode.FAILED
+    assert findings(missing.out)["database"][0] == "failed"
+    assert 'role "x" does not exist' in findings(missing.out)["database"][1]
+    assert "s3cret" not in outcome.out + outcome.err + missing.out + missing.err

@@ -22,6 +22,9 @@ from insula.cli.kept_keys import read_server
 from insula.engine.ports import Lane
 from insula.settings import Settings, SettingsError
 from insula.storage.lock import holder
+from insula.storage.migrate import ForeignFile, NewerSchema
+from insula.storage.postgres import look
+from insula.storage.postgres_address import DatabaseUnusable
 
 _SQLITE_NEEDED = (3, 35, 0)
 _ROOM_NEEDED = 1024 * 1024 * 1024
@@ -45,7 +48,8 @@ class Finding:
 async def examine(given: Path | None) -> list[Finding]:
     """Look at everything, the walls of the sandbox last."""
     data = data_folder(given)
-    return [*_machine(), *_folder(data), *_settings(data), *await _walls()]
+    database = await _database(data)
+    return [*_machine(), *_folder(data), *_settings(data), *database, *await _walls()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -109,6 +113,20 @@ def _port(host: str, port: int) -> Finding:
     except OSError as error:
         return Finding("port", "failed", f"{host}:{port} cannot be listened on: {error.strerror}")
     return Finding("port", "ok", f"{host}:{port} is free")
+
+
+async def _database(data: Path) -> list[Finding]:
+    """Look at the database's server, if the settings name one."""
+    try:
+        url = settings_for(data, make_key=False).database_url
+    except (CommandFailed, SettingsError):
+        return []  # said already
+    if url is None:
+        return []
+    try:
+        return [Finding("database", "ok", await look(url.get_secret_value()))]
+    except (DatabaseUnusable, NewerSchema, ForeignFile) as error:
+        return [Finding("database", "failed", str(error))]
 
 
 async def _walls() -> list[Finding]:

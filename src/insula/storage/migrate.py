@@ -78,6 +78,21 @@ def migrate(connection: Connection, until: int | None = None) -> int:
         ForeignFile: the database belongs to another program.
     """
     links = chain(connection.dialect.name)
+    current = check_version(connection)
+    missing = links[current:until]
+    for link in missing:
+        _apply(connection, link)
+    return len(missing)
+
+
+def check_version(connection: Connection) -> int:
+    """Return the number of the last migration, 0 if the database is new.
+
+    Raises:
+        NewerSchema: the database has been through migrations that this program does not know.
+        ForeignFile: the database belongs to another program.
+    """
+    links = chain(connection.dialect.name)
     current = version(connection)
     connection.rollback()
     if current > len(links):
@@ -85,10 +100,7 @@ def migrate(connection: Connection, until: int | None = None) -> int:
             f"This database was written by a newer version of Insula: its schema is {current}, "
             f"this program knows {len(links)}. Start the newer version, or go back to a backup."
         )
-    missing = links[current:until]
-    for link in missing:
-        _apply(connection, link)
-    return len(missing)
+    return current
 
 
 def _apply(connection: Connection, link: Migration) -> None:

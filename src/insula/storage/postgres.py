@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psycopg
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from insula.storage.dialect import driver
-from insula.storage.migrate import migrate
+from insula.storage.migrate import check_version, migrate
 from insula.storage.postgres_address import DatabaseUnusable, describe
 from insula.storage.postgres_connection import Limits, execute_simple, not_now, raw_of
 from insula.storage.postgres_reader import PostgresSource
@@ -55,8 +56,35 @@ async def open_postgres(
     return PostgresDatabase(url, name, line, readers)
 
 
+async def look(url: str) -> str:
+    """Say what is at this URL, and change nothing.
+
+    Raises:
+        DatabaseUnusable: nothing that this program could use.
+        NewerSchema: what a later version of the program wrote.
+        ForeignFile: what belongs to another program.
+    """
+
+    def ask() -> str:
+        with _usable(url, "insula doctor") as (where, line):
+            found = check_version(line.connection)
+            schema = f"schema {found}" if found else "empty: the first start makes the tables"
+            release = raw_of(line.connection).info.server_version // 10_000
+            return f"{where}: PostgreSQL {release}, {schema}"
+
+    return await asyncio.to_thread(ask)
+
+
 def _prepare(url: str, name: str) -> None:
     """Look at the server, and migrate while no other process does."""
+    with _usable(url, name) as (_, line):
+        execute_simple(line.raw, b"SELECT pg_advisory_lock(%d)" % MIGRATION_LOCK)
+        migrate(line.connection)
+
+
+@contextmanager
+def _usable(url: str, name: str) -> Iterator[tuple[str, Line]]:
+    """Connect to a database that this program can use; what its server says becomes words."""
     try:
         where = describe(url)
     except ValueError as error:
@@ -65,8 +93,7 @@ def _prepare(url: str, name: str) -> None:
     try:
         line.connect()
         _check(where, line.connection)
-        execute_simple(line.raw, b"SELECT pg_advisory_lock(%d)" % MIGRATION_LOCK)
-        migrate(line.connection)
+        yield where, line
     except (DBAPIError, psycopg.Error) as error:
         raise DatabaseUnusable(_words(where, error)) from None
     finally:
