@@ -1,7 +1,8 @@
 """Carries a run from wherever it stands to its stored end, as one task of this process."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -78,6 +79,7 @@ def _ports(
         http=services.http,
         models=services.models,
         services=services.actions,
+        files=services.file_reader,
         workflow_app_id=row.workflow_app_id,
         children=ChildRuns(row, stop, services.begin_child),
         stop=stop,
@@ -121,7 +123,8 @@ async def _carry(services: RunServices, live: LiveRun) -> None:
         live.ending = True
         if live.end_below is not None and ended.status != "COMPLETED":
             await uninterrupted(live.end_below())
-        ours = await uninterrupted(_store_end(services, live.row, live.state, live.log, ended))
+        storing = _store_end(services, live.row, live.state, live.log, ended, live.runnable)
+        ours = await uninterrupted(storing)
     except Fenced:
         _log.warning("run.fenced", run_id=live.row.id)
     except asyncio.CancelledError:
@@ -188,7 +191,12 @@ async def end_unrunnable(services: RunServices, row: RunRow, state: RunState, re
 
 
 async def _store_end(
-    services: RunServices, row: RunRow, state: RunState, log: RunLog, ended: RunEnded
+    services: RunServices,
+    row: RunRow,
+    state: RunState,
+    log: RunLog,
+    ended: RunEnded,
+    runnable: Runnable | None = None,
 ) -> bool:
     """Write the run's end, the one write that decides what became of it."""
     columns: dict[str, Any] = {
@@ -200,6 +208,9 @@ async def _store_end(
         "retention_due_at": retention.due_at(row, ended.status, ended.at, services.retention),
     }
     files: list[str] = []
+    units = [
+        unit for hook in services.at_end if (unit := hook(row, state, ended, runnable)) is not None
+    ]
 
     def erase(connection: Connection) -> None:
         below = retention.due_below(connection, row.id, ended.at)
@@ -208,15 +219,24 @@ async def _store_end(
     # A child's data stays until its root has ended: should the process die before the parent has
     # stored what its child gave, whoever recovers it reads that again.
     erased = columns["retention_due_at"] == ended.at and row.depth == 0
-    stored = await log.end(ended, columns, erase if erased else None)
+    if erased:
+        units.append(erase)
+    stored = await log.end(ended, columns, partial(_each, units) if units else None)
     if stored:
         for name, value in columns.items():
             setattr(row, name, value)
         row.erased_at = ended.at if erased else None
         row.seq = log.seq
         services.metrics.ended.labels(ended.status).inc()
+        for told in services.after_end:
+            told(row)
         await _remove(services, files)
     return stored
+
+
+def _each(units: list[Callable[[Connection], None]], connection: Connection) -> None:
+    for unit in units:
+        unit(connection)
 
 
 async def _remove(services: RunServices, files: list[str]) -> None:

@@ -77,6 +77,8 @@ def run_members(
             shown[name] = value
     if row.origin == "TRIGGER" and (trigger := row.option("trigger")) is not None:
         shown["trigger"] = trigger
+    if row.origin == "RECORD" and (rule := row.option("rule")) is not None:
+        shown |= {"collection_id": rule["collection_id"], "record_id": rule["record_id"]}
     if verbose and (row.cancel_requested_at is not None or row.status == "CANCELLED"):
         shown["cancellation"] = _receipt(row, state, sight)
     return shown

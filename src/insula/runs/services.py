@@ -4,13 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from sqlalchemy import Connection
+
+from insula.engine.events import RunEnded
 from insula.engine.failures import StepFailure
 from insula.engine.graph import Plan, plan
 from insula.engine.ports import (
     ChildRequest,
+    Files,
     Http,
     Limits,
     Models,
+    NoFiles,
     NoServices,
     Ports,
     Sandbox,
@@ -18,6 +23,7 @@ from insula.engine.ports import (
     Stop,
     Timeouts,
 )
+from insula.engine.state import RunState
 from insula.files.resolve import FileInputs
 from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
@@ -38,6 +44,15 @@ _LARGE = 200
 Equip = Callable[[Ports, str, str, int | None], Awaitable[Ports]]
 """Gives ports what the workflow's app keeps for its runs: which app that is, what the run's handles
 of secrets are made from, and when it began, ``None`` if it begins now. Raises ``StepFailure``."""
+
+
+AtEnd = Callable[[RunRow, RunState, RunEnded, Runnable | None], Callable[[Connection], None] | None]
+"""Asked of every run that ends, with what it was started from, ``None`` if that is gone: returns
+what is to be stored in the same commit. That must not fail, and its statements each hold by
+themselves."""
+
+AfterEnd = Callable[[RunRow], None]
+"""Called with every run whose end this process has stored."""
 
 
 async def _as_they_are(ports: Ports, app_id: str, seed: str, began: int | None) -> Ports:
@@ -65,6 +80,8 @@ class RunServices:
     token: str
     creating: Gathering[NewRun, None]
     """Inserts runs, those that arrive together with the same statements."""
+    file_reader: Files = field(default_factory=NoFiles)
+    """What steps read of files."""
     actions: Services = field(default_factory=NoServices)
     """What *service* steps call."""
     metrics: RunMetrics = field(default_factory=RunMetrics)
@@ -89,6 +106,8 @@ class RunServices:
     offered_to: str = ""
     """The last run that waits which the last sweep offered to the queue."""
     equip: Equip = _as_they_are
+    at_end: list[AtEnd] = field(default_factory=list)
+    after_end: list[AfterEnd] = field(default_factory=list)
     begin_child: Begin = _no_children
     """Starts children; set by the composition root, because it needs these services itself."""
     _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)

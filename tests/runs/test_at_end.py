@@ -1,0 +1,39 @@
+"""What is stored and told together with a run's end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, text
+from tests.runs.platform import code, open_platform
+
+from insula.engine.events import RunEnded
+from insula.engine.state import RunState
+from insula.runs.rows import RunRow
+from insula.workflows.resolve import Runnable
+
+
+async def test_a_hook_stores_in_the_commit_of_the_end_and_is_told_afterwards(
+    tmp_path: Path,
+) -> None:
+    seen: list[Any] = []
+
+    def at_end(
+        row: RunRow, state: RunState, ended: RunEnded, runnable: Runnable | None
+    ) -> Callable[[Connection], None]:
+        assert runnable is not None
+        seen.append((ended.status, bytes(state.result or b"")))
+
+        def unit(connection: Connection) -> None:
+            query = text("SELECT status FROM runs WHERE id = :id")
+            seen.append(connection.execute(query, {"id": row.id}).scalar_one())
+
+        return unit
+
+    async with open_platform(tmp_path) as platform:
+        platform.services.at_end.append(at_end)
+        platform.services.after_end.append(lambda row: seen.append(row.status))
+        workflow = await platform.acme.make(code("a", "return 7"))
+        # With its data erased in the same commit, the hook still had the result.
+        await platform.acme.run(workflow, retention=0)
+    assert seen == [("COMPLETED", b"7"), "COMPLETED", "COMPLETED"]
