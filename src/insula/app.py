@@ -134,7 +134,8 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
     make_folder(folder)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(FolderLock(folder))
-        url = settings.database_url and settings.database_url.get_secret_value()
+        secret = settings.database_url
+        url = None if secret is None else secret.get_secret_value()
         node = os.uname().nodename
         database = await open_database(url, folder, settings.synchronous, f"insula {node}")
         stack.push_async_callback(database.close)
