@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from sqlalchemy import Connection
 from starlette.types import ASGIApp
 
 from insula.adapters.blobs.disk import DiskBlobs
@@ -35,6 +37,7 @@ from insula.files import endpoints as files_endpoints
 from insula.files.resolve import FileInputs, base_url
 from insula.files.store import remove_app_files
 from insula.jobs.queue import FairQueue
+from insula.jobs.transport import open_transport
 from insula.journal.journal import Journal
 from insula.journal.lease import Lease
 from insula.kit.folders import make_folder
@@ -44,14 +47,17 @@ from insula.runs import retention_endpoints
 from insula.runs.cancel import cancel_app, cancel_workflow
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
+    drain,
     reclaim_for_ever,
     serve_queue,
     shut_down,
     sweep,
     sweep_for_ever,
+    watch_storage,
 )
 from insula.runs.erasing import erase_for_ever
 from insula.runs.live import LiveRuns
+from insula.runs.membership import Membership, callbacks, installation_id
 from insula.runs.metrics import Gauges, RunMetrics
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
@@ -67,6 +73,7 @@ from insula.storage.lock import SOCKET, FolderLock
 from insula.storage.opening import open_database
 from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
+from insula.web.health import Check, Degraded
 from insula.web.openapi import create_application
 from insula.web.server import serve
 from insula.workflows import endpoints as workflows_endpoints
@@ -89,6 +96,10 @@ class Insula:
     database: Database
     lock: FolderLock
     sandbox: SandboxPool
+    membership: Membership | None
+    """Its place in the cluster; ``None``: it is alone with its data folder."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set it, once the server is being stopped, to stop what runs at once."""
 
     async def create_app(self, name: str) -> tuple[str, str]:
         """Make an app; return its id and its first key."""
@@ -103,7 +114,10 @@ class Insula:
         ready: Callable[[int], None],
         stop: asyncio.Event | None = None,
     ) -> None:
-        """Serve HTTP until ``stop`` is set or the task is cancelled."""
+        """Serve HTTP until ``stop`` is set or the task is cancelled.
+
+        After the stop no run begins; live ones have some seconds to end, while their callers stay.
+        """
 
         def listening(real_port: int) -> None:
             address = base_url(host, real_port)
@@ -113,10 +127,27 @@ class Insula:
             ready(real_port)
 
         socket = self.settings.data_dir / SOCKET
+        drained = asyncio.Event()
+        draining = asyncio.create_task(self._drain(stop or asyncio.Event(), drained))
         # Stopping the runs answers those who wait for them: the run goes on at the next start.
-        stopping = partial(shut_down, self.services)
-        ended = stop or asyncio.Event()
-        await serve(self.asgi, host, port, listening, ended, uds=socket, last_call=stopping)
+        last_call = partial(shut_down, self.services)
+        try:
+            await serve(self.asgi, host, port, listening, drained, uds=socket, last_call=last_call)
+        finally:
+            draining.cancel()
+            await asyncio.wait([draining])
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Execute runs of the cluster, without HTTP, until ``stop`` is set."""
+        await self._drain(stop, asyncio.Event())
+
+    async def _drain(self, stop: asyncio.Event, drained: asyncio.Event) -> None:
+        await stop.wait()
+        try:
+            await drain(self.services, self.settings.drain_seconds, self.hurry)
+            await shut_down(self.services)
+        finally:
+            drained.set()
 
 
 @asynccontextmanager
@@ -134,8 +165,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
     make_folder(folder)
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(FolderLock(folder))
-        secret = settings.database_url
-        url = None if secret is None else secret.get_secret_value()
+        url = _secret(settings.database_url)
         node = os.uname().nodename
         database = await open_database(url, folder, settings.synchronous, f"insula {node}")
         stack.push_async_callback(database.close)
@@ -145,7 +175,12 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         variables = await Variables.open(database, ring)
         connections = Connections(database, ring)
         token = new_id("node")
-        journal = Journal(database, token)
+        transport = None
+        if url is not None:
+            installation = await database.write(installation_id)
+            broker = _secret(settings.cluster_url)
+            transport = await stack.enter_async_context(open_transport(broker, installation))
+        journal = Journal(database, token, None if transport is None else transport.signals)
         stack.push_async_callback(journal.close)
         sandbox = SandboxPool(maximum=settings.sandbox_max, warm=settings.sandbox_warm)
         await sandbox.start()
@@ -157,9 +192,6 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         stack.push_async_callback(models.close)
         blobs = DiskBlobs(folder / "files")
         files = await FileInputs.open(database, blobs, http, settings, token)
-        # Alone with the folder is alone with the database in it, and with no other.
-        lease = Lease(database, journal, node, exclusive=url is None)
-        await lease.take()
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
         services.equip = partial(_equip, variables, connections)
@@ -167,8 +199,20 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         services.metrics = RunMetrics(registry)
         _show(registry, services, sandbox)
         stack.push_async_callback(services.resolver.close)
-        stack.push_async_callback(shut_down, services)
+        # Alone with the folder is alone with the database in it, and with no other.
+        lease = Lease(database, journal, node, exclusive=url is None, **callbacks(services))
+        await lease.take()
+        stack.callback(group.create_task(lease.keep()).cancel)
         authenticator = Authenticator(database)
+        membership = None
+        if transport is not None:
+            expected = settings.cluster_url is not None
+            membership = Membership(
+                services, lease, transport, authenticator, signals_expected=expected
+            )
+            await membership.join()
+            stack.push_async_callback(membership.leave)
+        stack.push_async_callback(shut_down, services)
         stack.push_async_callback(authenticator.write_last_used)
         await sweep(services)
         timekeeper = Timekeeper(services)
@@ -176,7 +220,8 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         working = [
             group.create_task(work)
             for work in (
-                lease.keep(),
+                *(membership.work() if membership else ()),
+                watch_storage(services),
                 authenticator.run(),
                 serve_queue(services),
                 sweep_for_ever(services),
@@ -190,9 +235,21 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         ]
         stack.callback(_cancel, working)
         asgi = _application(
-            settings, services, sandbox, authenticator, variables, connections, registry, timekeeper
+            settings,
+            services,
+            sandbox,
+            authenticator,
+            variables,
+            connections,
+            registry,
+            timekeeper,
+            membership,
         )
-        yield Insula(settings, asgi, services, database, lock, sandbox)
+        yield Insula(settings, asgi, services, database, lock, sandbox, membership)
+
+
+def _secret(setting: SecretStr | None) -> str | None:
+    return None if setting is None else setting.get_secret_value()
 
 
 def _log_plainly() -> None:
@@ -255,7 +312,6 @@ def _services(
         live=LiveRuns(settings.runs_max, settings.runs_share),
         queue=FairQueue(),
         group=group,
-        token=journal.token,
         creating=Gathering(database, create_many),
         timeouts=Timeouts(
             code=settings.timeout_code,
@@ -278,6 +334,7 @@ def _services(
         queue_max=settings.queue_max,
         rows_days=settings.run_rows_days,
         retention=settings.retention,
+        patience=settings.storage_patience,
     )
     services.begin_child = partial(begin_child, services)
     return services
@@ -292,6 +349,7 @@ def _application(
     connections: Connections,
     registry: CollectorRegistry,
     timekeeper: Timekeeper,
+    membership: Membership | None,
 ) -> ASGIApp:
     database, resolver = services.database, services.resolver
 
@@ -321,8 +379,34 @@ def _application(
         apps_endpoints.router(database, authenticator, [stop_app]),
     ]
 
+    fast = [
+        *runs_endpoints.plain_routes(services, WORKFLOW + "/runs", own=True),
+        *runs_endpoints.plain_routes(services, DISCOVER + "/{workflow_id}/runs", own=False),
+    ]
+    return create_application(
+        routers,
+        authenticator,
+        _checks(settings, services, sandbox, membership),
+        settings,
+        registry=registry,
+        routes=fast,
+    )
+
+
+def _one(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT 1").scalar()
+
+
+def _checks(
+    settings: Settings,
+    services: RunServices,
+    sandbox: SandboxPool,
+    membership: Membership | None,
+) -> dict[str, Check]:
     async def stored() -> str | None:
-        await database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+        await services.database.read(
+            lambda connection: connection.exec_driver_sql("SELECT 1").scalar()
+        )
         return None
 
     async def evaluates() -> str | None:
@@ -336,14 +420,20 @@ def _application(
         late = asyncio.get_running_loop().time() - services.swept_at
         return None if late < LATE_SECONDS else f"the queue was last looked at {late:.0f} s ago"
 
-    checks = {"database": stored, "sandbox": evaluates, "queue": sweeps}
-    fast = [
-        *runs_endpoints.plain_routes(services, WORKFLOW + "/runs", own=True),
-        *runs_endpoints.plain_routes(services, DISCOVER + "/{workflow_id}/runs", own=False),
-    ]
-    return create_application(
-        routers, authenticator, checks, settings, registry=registry, routes=fast
-    )
+    async def takes() -> str | None:
+        if services.draining:
+            return "draining: no run begins here any more"
+        return None if services.can_store else "nothing can be stored now"
+
+    async def hears() -> str | None:
+        found = membership.degraded() if membership is not None else None
+        return None if found is None else Degraded(found)
+
+    checks: dict[str, Check] = {"runs": takes, "database": stored, "sandbox": evaluates}
+    checks["queue"] = sweeps
+    if membership is not None:
+        checks["signals"] = hears
+    return checks
 
 
 def _show(registry: CollectorRegistry, services: RunServices, sandbox: SandboxPool) -> None:

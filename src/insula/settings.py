@@ -122,6 +122,12 @@ class Settings(BaseSettings):
         None, description="Script of the `mock` model provider, for all steps that bring none."
     )
 
+    storage_patience: Seconds = Field(
+        60.0, description="How long a run waits for the database; then it fails."
+    )
+    drain_seconds: float = Field(
+        5.0, ge=0, le=_DAY, description="How long live runs may go on when the server is stopped."
+    )
     cluster_url: SecretStr | None = Field(
         None, description="Brokers of the cluster, `nats://…`, by comma; unset: a node alone."
     )

@@ -50,6 +50,9 @@ class Authenticator:
         self._known: dict[bytes, _Known] = {}
         self._used: dict[str, int] = {}
         self._forgotten = 0
+        self.fresh_ms = FRESH_MS
+        self.watchers: list[Callable[[str], None]] = []
+        """Called with an app's id when keys of it were revoked in this process."""
 
     async def __call__(self, key: str) -> Principal | None:
         """Return whose key this is; ``None`` if it is unknown, expired or revoked."""
@@ -75,7 +78,9 @@ class Authenticator:
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
             self._known.pop(digested, None)
             return None
-        until = now + FRESH_MS if row.expires_at is None else min(now + FRESH_MS, row.expires_at)
+        until = now + self.fresh_ms
+        if row.expires_at is not None:
+            until = min(until, row.expires_at)
         principal = Principal(row.app_id, row.id, row.read_only)
         previous = self._known.pop(digested, None)
         known = _Known(principal, until, previous.touched if previous else row.last_used_at or 0)
@@ -88,6 +93,12 @@ class Authenticator:
 
     def forget(self, app_id: str, key_id: str | None = None) -> None:
         """Stop believing a key, or all keys of an app, at once: after revoking them."""
+        self.drop(app_id, key_id)
+        for watcher in self.watchers:
+            watcher(app_id)
+
+    def drop(self, app_id: str, key_id: str | None = None) -> None:
+        """Ask the database about a key, or all keys of an app, when they are used again."""
         self._forgotten += 1
         for digested, known in list(self._known.items()):
             principal = known.principal

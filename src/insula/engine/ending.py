@@ -13,6 +13,8 @@ _LONGEST = 200
 TIMEOUT = "timeout"
 """The code of a run that its deadline ended, and of the steps that it stopped."""
 RUN_TIMEOUT = "The run took longer than its timeout"
+STORAGE = "storage"
+"""The code of a run that was given up because nothing could be stored."""
 
 
 def cancel_step(state: RunState, ports: Ports, key: str) -> list[Interruption]:
@@ -53,6 +55,15 @@ def end_at_rest(state: RunState, ports: Ports) -> RunEnded:
     """
     interruptions = cancel_open_steps(state, ports)
     return end(state, ports, "CANCELLED", interruptions=interruptions)
+
+
+def end_unstored(
+    state: RunState, ports: Ports, interruptions: list[Interruption] | None = None
+) -> RunEnded:
+    """End a run as FAILED because nothing of it could be stored for too long."""
+    told = [*(interruptions or ()), *cancel_open_steps(state, ports)]
+    words = ports.stop.words
+    return end(state, ports, "FAILED", error=words, code=STORAGE, interruptions=told)
 
 
 def completed(plan: Plan, state: RunState, ports: Ports) -> RunEnded:

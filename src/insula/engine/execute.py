@@ -18,6 +18,7 @@ from insula.engine.ending import (
     completed,
     end,
     end_at_rest,
+    end_unstored,
     interrupted_before,
 )
 from insula.engine.events import (
@@ -270,6 +271,8 @@ class _Execution:
         if self._failure is not None:
             error, code = self._failure
             return end(state, ports, "FAILED", error=error, code=code, interruptions=told)
+        if ports.stop.kind == "storage":
+            return end_unstored(state, ports, told)
         if self._timed_out():
             return end(state, ports, "FAILED", error=RUN_TIMEOUT, code=TIMEOUT, interruptions=told)
         return end(state, ports, "CANCELLED", interruptions=told)

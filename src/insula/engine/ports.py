@@ -308,12 +308,14 @@ class Fenced(Exception):
 class Stop:
     """Why a run's task is being cancelled; shared by a run and its children.
 
-    ``cancel`` ends the run as CANCELLED, ``deadline`` as FAILED; ``shutdown`` ends nothing: the
-    journal stays as it is, and whoever recovers the run goes on. ``None``: nobody has asked; a task
-    that is cancelled all the same is so because the process is going down, which is ``shutdown``.
+    ``cancel`` ends the run as CANCELLED, ``deadline`` and ``storage`` as FAILED, the latter with
+    ``words`` that say for how long nothing could be stored; ``shutdown`` ends nothing: the journal
+    stays as it is, and whoever recovers the run goes on. ``None``: nobody has asked; a task that is
+    cancelled all the same is so because the process is going down, which is ``shutdown``.
     """
 
-    kind: Literal["cancel", "deadline", "shutdown"] | None = None
+    kind: Literal["cancel", "deadline", "storage", "shutdown"] | None = None
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,9 +162,9 @@ class Lease:
         begun = journal.clock()
         async with asyncio.timeout(ANSWERED_WITHIN):
             # First the row is committed, then runs stand under it: whoever finds them finds a
-            # living owner.
+            # living owner. They are taken back in a group, beside which nobody claims any.
             await self._database.beside(lambda connection: _insert(connection, token, self._name))
-            kept = await self._database.beside(partial(_take_back, token, former))
+            kept = await self._database.write(partial(_take_back, token, former))
         journal.adopt(token, begun + SECONDS - MARGIN)
         self._former = []
         log.warning("lease.taken_again", runs_kept=len(kept))

@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 
 from insula.errors import InsulaError, Unavailable
 from insula.kit.clock import now_ms
-from insula.runs import recovery, repository
+from insula.runs import repository
 from insula.runs.live import LiveRun
+from insula.runs.reach import reach
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.web.auth import Principal, unknown
@@ -70,9 +71,7 @@ async def stop(services: RunServices, row: RunRow) -> tuple[RunRow, LiveRun | No
     """
     live = services.live.get(row.id)
     if live is None and not row.is_final:
-        # It waits in the queue, or its owner is gone: taken over with its cancel requested it
-        # starts nothing, and its end is written.
-        live = await asyncio.shield(recovery.take_over(services, row.id))
+        live = await reach(services, row)
     if live is None:
         return await _stored(services, row.id), None
     if live.row.cancel_requested_at is None:
@@ -81,7 +80,7 @@ async def stop(services: RunServices, row: RunRow) -> tuple[RunRow, LiveRun | No
     live.stop("cancel")
     await _stopped(services, live)
     if live.fenced:
-        return await _stored(services, row.id), None
+        return await _fenced(services, row), None
     return live.row, live
 
 
@@ -94,6 +93,17 @@ async def _stopped(services: RunServices, live: LiveRun) -> None:
             "requested. Ask again.",
             retry_after=5,
         )
+
+
+async def _fenced(services: RunServices, row: RunRow) -> RunRow:
+    """Stop a run that became another node's while it was being stopped here."""
+    if services.cluster is not None and not services.draining:
+        found = await services.database.read(partial(repository.find, run_id=row.id))
+        if found is not None and not found.is_final and await reach(services, found) is not None:
+            raise Unavailable(
+                "The run is changing hands; its cancel stays requested", retry_after=1
+            )
+    return await _stored(services, row.id)
 
 
 async def _stored(services: RunServices, run_id: str) -> RunRow:

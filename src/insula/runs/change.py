@@ -1,12 +1,17 @@
 """Changing what becomes of a run's data: its retention, and erasing it now."""
 
+from functools import partial
+
 from sqlalchemy import Connection
 
-from insula.errors import Conflict
+from insula.errors import Conflict, Unavailable
 from insula.kit.clock import now_ms
 from insula.runs import repository, retention
+from insula.runs.cluster import Cluster
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
+
+_TOLD_WITHIN = 1.0
 
 
 async def change_retention(services: RunServices, row: RunRow, chosen: bytes | None) -> None:
@@ -22,22 +27,35 @@ async def change_retention(services: RunServices, row: RunRow, chosen: bytes | N
     now = now_ms()
     obsolete: list[str] = []
 
-    def unit(connection: Connection) -> dict[str, bytes | None]:
+    def unit(connection: Connection) -> dict[str, RunRow]:
         obsolete.clear()
         current = repository.find(connection, row.id)
-        changed: dict[str, bytes | None] = {}
+        changed: dict[str, RunRow] = {}
         for each in [] if current is None else [current, *repository.below(connection, current)]:
             own = each.id == row.id
             new = chosen if own else retention.stricter(each.retention, chosen, services.retention)
-            changed[each.id] = each.retention = new
+            each.retention = new
+            if each.ended_at is None:
+                changed[each.id] = each
             obsolete.extend(_set(connection, each, services.retention, now))
         return changed
 
     for run_id, changed in (await services.database.write(unit)).items():
         live = services.live.get(run_id)
         if live is not None:  # its end is computed from the row in memory
-            live.row.retention = changed
+            live.row.retention = changed.retention
+        elif changed.owner is not None and services.cluster is not None:
+            await _tell_owner(services, services.cluster, changed)
     await services.files.remove(obsolete)
+
+
+async def _tell_owner(services: RunServices, cluster: Cluster, row: RunRow) -> None:
+    assert row.owner is not None
+    if await cluster.ask_owner(row.owner, "retention", row.id, _TOLD_WITHIN):
+        return
+    found = await services.database.read(partial(repository.find, run_id=row.id))
+    if found is not None and not found.is_final:
+        raise Unavailable("The node that executes the run does not answer; ask again", (), 2)
 
 
 def _set(connection: Connection, row: RunRow, default: int, now: int) -> list[str]:

@@ -15,7 +15,7 @@ from insula.engine.events import FinalStatus, Interruption
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Fenced, Stop
 from insula.engine.state import RunState
-from insula.errors import InsulaError
+from insula.errors import InsulaError, Unavailable
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.runs.live import LiveRun
@@ -25,6 +25,7 @@ from insula.workflows.resolve import Runnable
 
 MAX_DEPTH = 16
 MAX_TREE = 1_000
+_RETRIED_EVERY = 0.5
 
 Begin = Callable[[RunRow, ChildRequest, Stop], Awaitable["LiveRun | Ended"]]
 """Starts a child of a run, goes on with one that is stored, or finds that it has ended. Cancelled,
@@ -43,7 +44,8 @@ class Ended:
 class ChildRuns:
     """The children of one run; each is a live run with a task of its own."""
 
-    def __init__(self, parent: RunRow, stop: Stop, begin: Begin) -> None:
+    def __init__(self, parent: RunRow, stop: Stop, begin: Begin, patience: float = 0.0) -> None:
+        self._patience = patience
         self._parent = parent
         self._stop = stop
         self._begin = begin
@@ -52,7 +54,7 @@ class ChildRuns:
     async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
         """Run a child to its stored end; cancelled, it comes out when the child has ended."""
         try:
-            child = await self._begin(self._parent, request, self._stop)
+            child = await self._begun(request)
         except InsulaError as error:
             raise StepFailure(error.message, "child") from error
         if isinstance(child, LiveRun):
@@ -66,6 +68,18 @@ class ChildRuns:
         output = json.raw(_output(child, sight, words))
         status = cast(FinalStatus, child.row.status)
         return ChildOutcome(status, output, words, child.row.credits)
+
+    async def _begun(self, request: ChildRequest) -> "LiveRun | Ended":
+        """Begin the child; while nothing can be stored the step waits, as before any effect."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience
+        while True:
+            try:
+                return await self._begin(self._parent, request, self._stop)
+            except Unavailable:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(_RETRIED_EVERY)
 
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         """Return what a child's receipt says, with the child's id before each path."""

@@ -7,11 +7,14 @@ the commit and not with the task that waits for it, which may be cancelled in be
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection
 
-from insula.errors import TooMany
+from insula.errors import TooMany, Unavailable
+from insula.kit.clock import now_ms
 from insula.runs import repository
+from insula.runs.cluster import RUN
 from insula.runs.execution import forget, launch
 from insula.runs.live import LiveRun
 from insula.runs.repository import NewRun
@@ -20,6 +23,9 @@ from insula.runs.services import RunServices
 Before = Callable[[Connection], str | None]
 """Runs in the unit, before the run is inserted: returns the id of the run that stands for it
 already, or raises, and then nothing is inserted."""
+STORED_WITHIN = 2.0
+"""Seconds that a caller waits for a run to be stored, where the database is not on this machine."""
+_UNSTORED = "cancelled: not stored in time"
 Told = Callable[[str | None, BaseException | None], None]
 
 
@@ -33,12 +39,17 @@ async def create(
             then.
     """
     services.live.add(live)
+    live.row.owner = services.token
+    late: list[bool] = []
     stored: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
     def told(earlier: str | None, error: BaseException | None) -> None:
-        if error is None and earlier is None:
+        if error is None and earlier is None and live.row.owner == services.token:
             launch(services, live)
+            if late and before is None:
+                live.stop("cancel")
         else:
+            # One that was stored under a lease that is lost by now is found, and begun, by others.
             forget(services, live)
         if stored.done():  # whoever waited was cancelled
             return
@@ -52,7 +63,15 @@ async def create(
     except BaseException:
         forget(services, live)
         raise
-    return await stored
+    if services.cluster is None or live.row.depth > 0:
+        return await stored
+    try:
+        async with asyncio.timeout(STORED_WITHIN):
+            return await stored
+    except TimeoutError:
+        # Should it be stored yet it stops at once; with a key, whoever sends it again attaches.
+        late.append(True)
+        raise _not_stored() from None
 
 
 async def create_waiting(
@@ -78,10 +97,39 @@ async def create_waiting(
         repository.create_many(connection, [new])
         return None
 
-    earlier = await services.database.write(unit)
+    earlier = await _stored(services, unit, row.id, keyed=before is not None)
     if earlier is None:
         services.queue.offer(row.app_id, row.id)
+        if services.cluster is not None:
+            await services.cluster.jobs.offer(RUN, row.app_id, row.id)
     return earlier
+
+
+async def _stored(
+    services: RunServices, unit: Callable[[Connection], str | None], run_id: str, *, keyed: bool
+) -> str | None:
+    if services.cluster is None:
+        return await services.database.write(unit)
+    storing = services.database.submit(unit)
+    try:
+        async with asyncio.timeout(STORED_WITHIN):
+            return await asyncio.shield(storing)
+    except TimeoutError:
+        if not keyed:
+            cancel = partial(repository.request_cancel, run_id=run_id, by=_UNSTORED, now=now_ms())
+            # Behind it in the queue of the writer: it never begins.
+            services.database.submit(cancel).add_done_callback(_heard)
+        storing.add_done_callback(_heard)
+        raise _not_stored() from None
+
+
+def _heard(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()  # nobody waits for it
+
+
+def _not_stored() -> Unavailable:
+    return Unavailable("The database does not answer now. Try again.", retry_after=2)
 
 
 def _submit(services: RunServices, new: NewRun, before: Before | None, told: Told) -> None:

@@ -3,20 +3,27 @@ what is too old goes.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import structlog
 
 from insula.errors import InsulaError
+from insula.journal.lease import remove_lapsed
 from insula.kit.clock import now_ms
 from insula.runs import recovery, repository, retention
+from insula.runs.cluster import RUN, Cluster
+from insula.runs.nodes import give_up
 from insula.runs.services import RunServices
 
 _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
 RECLAIM_SECONDS = 600.0
+STALLED_SECONDS = 1.5
+"""How long something may wait to be stored before no new run is taken."""
 _OFFERED = 1_000
 _REMOVED_AT_ONCE = 200
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -36,6 +43,30 @@ async def serve_queue(services: RunServices) -> None:
                 _log.warning("queue.not_begun", run_id=run_id, reason=error.message)
             except Exception:  # one run's defect must not hold up the others
                 _log.exception("queue.broke", run_id=run_id)
+
+
+async def serve_hints(services: RunServices, cluster: Cluster) -> None:
+    """Begin runs that wait at other nodes while there is room here; for ever."""
+
+    def has_room() -> bool:
+        return not services.draining and services.can_store and not services.live.is_full()
+
+    async def take(app_id: str, run_id: str) -> None:
+        # Where the app has its share already the hint is let go: the sweepers offer the run again.
+        if has_room() and services.live.has_room(app_id):
+            await begin(services, run_id)
+
+    await cluster.jobs.work(RUN, has_room, take)
+
+
+async def watch_storage(services: RunServices) -> None:
+    """Notice that nothing can be stored: take no new runs, and in the end give up those that wait;
+    for ever."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(STALLED_SECONDS / 3)
+        services.stalled = bool(services.journal.stalled(loop.time() - STALLED_SECONDS))
+        give_up(services, loop.time() - services.patience)
 
 
 async def begin(services: RunServices, run_id: str) -> None:
@@ -61,9 +92,14 @@ async def begin(services: RunServices, run_id: str) -> None:
 
 
 async def sweep_for_ever(services: RunServices) -> None:
-    """Once a second: find runs without a living owner, offer what waits."""
+    """Once a second, or when asked: find runs without a living owner, offer what waits."""
     while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            async with asyncio.timeout(SWEEP_SECONDS):
+                await services.sweep_wanted.wait()
+        except TimeoutError:
+            pass  # it is time
+        services.sweep_wanted.clear()
         try:
             await sweep(services)
         except InsulaError as error:
@@ -77,6 +113,7 @@ async def sweep(services: RunServices) -> None:
     if services.draining:
         return
     lost = await services.database.read(services.journal.orphans)
+    random.shuffle(lost)  # so that several nodes do not all try the same ones
     await recovery.recover(services, [*lost, *await _forgotten(services)])
     await _offer(services)
     services.swept_at = asyncio.get_running_loop().time()
@@ -110,6 +147,7 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
         try:
             await services.files.sweep()
             await remove_old_rows(services)
+            await services.database.write(remove_lapsed)
             await reclaim()
         except (InsulaError, OSError) as error:
             _log.warning("reclaim.failed", reason=str(error))
@@ -125,8 +163,26 @@ async def remove_old_rows(services: RunServices) -> None:
         after = await services.database.write(unit)
 
 
+async def drain(services: RunServices, seconds: float, hurry: asyncio.Event) -> None:
+    """Begin no more runs, and give those that are live some seconds to end; less in a ``hurry``."""
+    services.draining = True
+    _log.info("draining", live=len(services.live), seconds=seconds)
+    hurried = asyncio.ensure_future(hurry.wait())
+    try:
+        async with asyncio.timeout(seconds):
+            while (running := list(services.live)) and not hurried.done():
+                ended: list[asyncio.Future[Any]] = [hurried]
+                ended += [live.finished for live in running]
+                await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        pass  # the others are stopped where they are
+    finally:
+        hurried.cancel()
+
+
 async def shut_down(services: RunServices) -> None:
-    """Stop every run without ending it: whoever starts next goes on with them."""
+    """Stop every run without ending it, and telling of runs: whoever goes on with them, here or at
+    another node, does so from what is stored by then."""
     services.draining = True
     loop = asyncio.get_running_loop()
     until = loop.time() + services.stop_within
@@ -137,3 +193,4 @@ async def shut_down(services: RunServices) -> None:
         await asyncio.wait(finished, timeout=until - loop.time())
     for live in services.live:
         _log.error("shutdown.not_stopped", run_id=live.row.id)
+    await services.journal.close()

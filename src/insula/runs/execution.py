@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from insula.engine.ending import cancel_open_steps, end, end_at_rest
+from insula.engine.ending import cancel_open_steps, end, end_at_rest, end_unstored
 from insula.engine.events import RunEnded
 from insula.engine.execute import execute
 from insula.engine.failures import StepFailure
@@ -81,7 +81,7 @@ def _ports(
         services=services.actions,
         files=services.file_reader,
         workflow_app_id=row.workflow_app_id,
-        children=ChildRuns(row, stop, services.begin_child),
+        children=ChildRuns(row, stop, services.begin_child, services.patience),
         stop=stop,
         clock=now_ms,
         new_id=new_id,
@@ -133,6 +133,8 @@ async def _carry(services: RunServices, live: LiveRun) -> None:
         _log.exception("run.not_ended", run_id=live.row.id)
         live.log.drop()
     finally:
+        if live.log.fenced:
+            services.metrics.fenced.inc()
         _gone(services, live, fenced=not ours and live.row.ended_at is None)
 
 
@@ -141,7 +143,7 @@ def _gone(services: RunServices, live: LiveRun, *, fenced: bool) -> None:
     if live.deadline is not None:
         live.deadline.cancel()
     services.live.remove(live)
-    services.queue.wake()
+    services.room()
     if not live.finished.done():
         live.finished.set_result(None)
 
@@ -168,6 +170,8 @@ async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
     if live.stopping or live.row.cancel_requested_at is not None:
         if live.ports.stop.kind == "shutdown":
             raise asyncio.CancelledError
+        if live.ports.stop.kind == "storage":
+            return end_unstored(live.state, live.ports)
         return end_at_rest(live.state, live.ports)
     row = live.row
     seed = row.option("handles") or row.root_id

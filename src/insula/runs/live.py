@@ -73,12 +73,15 @@ class LiveRun:
     stopping: bool = False
     fenced: bool = False
 
-    def stop(self, kind: Literal["cancel", "deadline", "shutdown"]) -> None:
+    def stop(
+        self, kind: Literal["cancel", "deadline", "storage", "shutdown"], words: str = ""
+    ) -> None:
         """Stop the run's task, once; what has begun to end is left to end by itself."""
         if self.stopping or self.ending or self.finished.done():
             return
         self.stopping = True
         self.ports.stop.kind = kind
+        self.ports.stop.words = words
         # A task that is cancelled before its first step would never run: it looks at `stopping`.
         if self.entered and self.task is not None:
             self.task.cancel()
@@ -105,6 +108,10 @@ class LiveRuns:
     def get(self, run_id: str) -> LiveRun | None:
         """Return the run if this process executes it."""
         return self.runs.get(run_id)
+
+    def is_full(self) -> bool:
+        """Say whether no run of any app may begin."""
+        return self._total >= self.maximum
 
     def has_room(self, app_id: str) -> bool:
         """Say whether one more run of this app may begin."""

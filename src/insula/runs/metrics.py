@@ -30,6 +30,21 @@ class RunMetrics:
             "insula_runs_erased", "Runs whose data this process erased.", registry=registry
         )
         self.erased_lately = Lately()
+        self.fenced = Counter(
+            "insula_runs_fenced",
+            "Runs dropped here without an end, because they are another node's by now.",
+            registry=registry,
+        )
+        self.lease_lost = Counter(
+            "insula_lease_lost",
+            "Times this node had lost its lease, and took another.",
+            registry=registry,
+        )
+        self.given_up = Counter(
+            "insula_runs_given_up",
+            "Runs that failed because nothing could be stored for too long.",
+            registry=registry,
+        )
         self.cancel_seconds = Histogram(
             "insula_run_cancel_seconds",
             "From the request to cancel one run until everything of it had stopped.",

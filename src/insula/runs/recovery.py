@@ -23,7 +23,10 @@ _AT_ONCE = 16
 
 
 async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
-    """Take over runs whose owner has lapsed; children follow their parents. Returns how many."""
+    """Take over runs whose owner has lapsed; children follow their parents. Returns how many.
+
+    A node of a cluster takes as many as it has room for, and leaves the others to the others.
+    """
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(run_id: str) -> bool:
@@ -48,12 +51,21 @@ async def _recover_one(services: RunServices, run_id: str) -> bool:
     row = await services.database.read(partial(repository.find, run_id=run_id))
     if row is None or row.is_final or services.live.get(run_id) is not None:
         return False
+    if services.cluster is not None and not _may_take(services, row):
+        return False
     if row.depth == 0:
         return await take_over(services, run_id) is not None
     if await _is_awaited(services, row):
         return False
     await end_unowned(services, run_id)
     return True
+
+
+def _may_take(services: RunServices, row: RunRow) -> bool:
+    """Say whether this node takes a run over: what only has to be ended needs no room."""
+    if not services.can_store:
+        return False
+    return row.cancel_requested_at is not None or services.live.has_room(row.app_id)
 
 
 async def _is_awaited(services: RunServices, row: RunRow) -> bool:
@@ -83,8 +95,7 @@ async def take_over(services: RunServices, run_id: str) -> LiveRun | None:
         live = services.live.get(run_id)
         if live is not None:
             return live
-        unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms())
-        row = await services.database.write(unit)
+        row = await _claim(services, run_id)
         if row is None:
             return None
         if row.cancel_requested_at is not None:
@@ -92,13 +103,19 @@ async def take_over(services: RunServices, run_id: str) -> LiveRun | None:
         return await resume(services, row)
 
 
+async def _claim(services: RunServices, run_id: str) -> RunRow | None:
+    unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms())
+    row = await services.database.write(unit)
+    # Claimed under a lease that was lost meanwhile it is nobody's: the next sweep finds it.
+    return row if row is None or row.owner == services.token else None
+
+
 async def end_unowned(services: RunServices, run_id: str) -> None:
     """End a run as CANCELLED that nobody executes, and what is below it before."""
     async with services.live.alone(run_id):
         live = services.live.get(run_id)
         if live is None:
-            unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms())
-            row = await services.database.write(unit)
+            row = await _claim(services, run_id)
             if row is None:
                 return
             row.cancel_requested_at = row.cancel_requested_at or now_ms()

@@ -16,7 +16,7 @@ from insula.engine.events import (
 )
 from insula.engine.graph import Plan, check_start
 from insula.engine.state import CallState, RunState, StepState, fold
-from insula.errors import BadInput, Conflict, FieldError, Unavailable
+from insula.errors import BadInput, Conflict, FieldError
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -34,6 +34,7 @@ from insula.runs.start import (
     begin,
     caller_limit,
     check_seen,
+    check_taken,
     claiming,
     made_before,
     waits,
@@ -56,8 +57,7 @@ async def replay(
     """
     if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
         return await attach(services, earlier)
-    if services.draining:
-        raise Unavailable("The server is stopping; try again", retry_after=2)
+    check_taken(services)
     if not source.is_final:
         raise Conflict("The run has not ended; cancel it or wait, then replay it")
     given, draft = await services.database.read(partial(repository.data_of, run_id=source.id))

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
+from insula.journal.lease import lives
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
 from insula.storage.rows import insert_rows
-from insula.storage.tables import nodes, run_data, run_events, runs
+from insula.storage.tables import run_data, run_events, runs
 
 assert tuple(column.name for column in runs.columns) == COLUMNS
 
-GRACE_MS = 1_000
-"""A lease counts as lapsed so long after its expiry."""
 _INSERT_EVENTS = insert(run_events)
 _BY_ID = select(runs).where(runs.c.id == bindparam("run_id"))
 _DATA = select(run_data.c.input, run_data.c.draft).where(run_data.c.run_id == bindparam("run_id"))
@@ -27,17 +26,11 @@ _REQUEST_CANCEL = (
         updated_at=bindparam("now"),
     )
 )
-_LIVING = select(nodes.c.token).where(nodes.c.expires_at + GRACE_MS > bindparam("now"))
+_OWNER = select(runs.c.owner).where(runs.c.id == bindparam("run_id"), runs.c.ended_at.is_(None))
 _CLAIM = (
     update(runs)
     .where(runs.c.id == bindparam("run_id"), runs.c.ended_at.is_(None))
-    .where(
-        or_(
-            runs.c.owner.is_(None),
-            runs.c.owner == bindparam("token"),
-            runs.c.owner.not_in(_LIVING),
-        )
-    )
+    .where(runs.c.owner.is_not_distinct_from(bindparam("seen")))
     .values(owner=bindparam("token"), updated_at=bindparam("now"))
 )
 
@@ -115,11 +108,27 @@ def request_cancel(connection: Connection, run_id: str, by: str, now: int) -> No
 
 def claim(connection: Connection, run_id: str, token: str, now: int) -> RunRow | None:
     """Take a run over from nobody, or from an owner that lapsed; ``None`` if it has ended, or its
-    owner lives."""
-    values = {"run_id": run_id, "token": token, "now": now}
+    owner lives.
+
+    Only from the very owner that was seen dead, which stays dead: of two who claim one wins, and
+    neither wins against an owner that comes back and has taken its runs under another token.
+    """
+    seen = connection.execute(_OWNER, {"run_id": run_id}).first()
+    if seen is None:
+        return None
+    if seen.owner not in (None, token) and lives(connection, seen.owner):
+        return None
+    values = {"run_id": run_id, "token": token, "now": now, "seen": seen.owner}
     if connection.execute(_CLAIM, values).rowcount != 1:
         return None
     return find(connection, run_id)
+
+
+def find_with_owner(connection: Connection, run_id: str) -> tuple[RunRow | None, bool]:
+    """Return a run, and whether its owner lives."""
+    row = find(connection, run_id)
+    owner = None if row is None else row.owner
+    return row, owner is not None and lives(connection, owner)
 
 
 def begin_pending(connection: Connection, run_id: str, token: str, now: int) -> RunRow | None:

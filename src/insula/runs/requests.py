@@ -112,7 +112,8 @@ async def _look_ended(services: RunServices, started: Started, viewer: str) -> L
         return await look_live(services, live, viewer)
     look = await _look_begun(services, started, viewer)
     if not look.row.is_final:
-        raise Unavailable("The server is stopping; the run goes on when it is back", retry_after=2)
+        where = "when it is back" if services.cluster is None else "at another node"
+        raise Unavailable(f"The server is stopping; the run goes on {where}", retry_after=2)
     return look
 
 
@@ -126,7 +127,7 @@ async def _wait(services: RunServices, request: Request, started: Started, *, ca
     if live is not None and not cancel:
         # Most end soon: only with the others is it worth while to watch the caller, too.
         await asyncio.wait([live.finished], timeout=_PATIENCE)
-        if live.finished.done():
+        if live.finished.done() and not _moved(services, live):
             return
     ended = asyncio.ensure_future(_until_ended(services, started))
     gone = asyncio.ensure_future(until_disconnected(request.receive))
@@ -144,13 +145,20 @@ async def _wait(services: RunServices, request: Request, started: Started, *, ca
 
 
 async def _until_ended(services: RunServices, started: Started) -> None:
-    if started.live is not None:
-        await asyncio.shield(started.live.finished)
-        return
+    live = started.live
+    if live is not None:
+        await asyncio.shield(live.finished)
+        if not _moved(services, live):
+            return
     async with contextlib.aclosing(_batches(services, started.row.id)) as batches:
         async for events in batches:
             if events and isinstance(events[-1], RunEnded):
                 return
+
+
+def _moved(services: RunServices, live: LiveRun) -> bool:
+    """Say whether a run was dropped here because it goes on at another node."""
+    return live.fenced and services.cluster is not None and not services.draining
 
 
 async def cancel_abandoned(services: RunServices, live: LiveRun) -> None:
@@ -170,7 +178,7 @@ async def stream_answer(
     live = started.live
     if live is not None and started.heard is not None:
         look = await look_live(services, live, viewer)
-        batches = _heard(started.kept, started.heard)
+        batches = _heard(services, started.kept, started.heard)
     else:
         find = partial(repository.find, run_id=started.row.id)
         look = await look_at(services, await read_stored(services, find), viewer)
@@ -214,12 +222,19 @@ class _RunStream(EventStream):
 
 
 async def _heard(
-    kept: Sequence[Event], subscription: Subscription
+    services: RunServices, kept: Sequence[Event], subscription: Subscription
 ) -> AsyncGenerator[list[Event], None]:
+    last = len(kept)
     if kept:
         yield list(kept)
-    async for _, events in subscription:
+    async for number, events in subscription:
+        last = number
         yield events
+    if subscription.reason == "fenced" and services.cluster is not None:
+        # Another node has taken the run over; its events go on where these end.
+        async with contextlib.aclosing(_batches(services, subscription.run_id, last)) as batches:
+            async for events in batches:
+                yield events
 
 
 async def _batches(

@@ -28,6 +28,7 @@ from insula.files.resolve import FileInputs
 from insula.jobs.queue import FairQueue
 from insula.journal.journal import Journal
 from insula.runs.children import Begin, Ended
+from insula.runs.cluster import RUN, Cluster
 from insula.runs.live import LiveRun, LiveRuns
 from insula.runs.metrics import RunMetrics
 from insula.runs.repository import NewRun
@@ -77,7 +78,6 @@ class RunServices:
     live: LiveRuns
     queue: FairQueue
     group: asyncio.TaskGroup
-    token: str
     creating: Gathering[NewRun, None]
     """Inserts runs, those that arrive together with the same statements."""
     file_reader: Files = field(default_factory=NoFiles)
@@ -98,7 +98,15 @@ class RunServices:
     """Runs of one app that may wait to begin."""
     stop_within: float = 5.0
     """Seconds a cancelled run has to stop."""
+    cluster: Cluster | None = None
+    """What says something to the other nodes; ``None``: this one is alone."""
+    patience: float = 60.0
+    """Seconds that a run waits for something to be stored, or for a lease; then it fails."""
+    stalled: bool = False
+    """Whether nothing can be stored just now, as far as is known."""
     draining: bool = False
+    sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where runs have just lost their owner, so that nobody waits for the next sweep."""
     swept_at: float = 0.0
     """When the sweeper last came round, in the loop's time."""
     idle_before: set[str] = field(default_factory=set)
@@ -111,6 +119,22 @@ class RunServices:
     begin_child: Begin = _no_children
     """Starts children; set by the composition root, because it needs these services itself."""
     _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)
+
+    @property
+    def token(self) -> str:
+        """What stands as owner in the rows of the runs that are executed here."""
+        return self.journal.token
+
+    @property
+    def can_store(self) -> bool:
+        """Whether runs may begin here: what they do can be stored, as far as is known."""
+        return not self.stalled and not self.journal.lapsed()
+
+    def room(self) -> None:
+        """Say that there may be room for what waits."""
+        self.queue.wake()
+        if self.cluster is not None:
+            self.cluster.jobs.wake(RUN)
 
     async def lay_out(self, runnable: Runnable, from_step_key: str | None) -> Plan:
         """Return the plan as ``plan_of`` does; a large one is made away from the event loop.

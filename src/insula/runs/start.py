@@ -79,8 +79,7 @@ async def start(
     """
     if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
         return await attach(services, earlier)
-    if services.draining:
-        raise Unavailable("The server is stopping; try again", retry_after=2)
+    check_taken(services)
     runnable = await services.resolver.resolve(
         principal.app_id, workflow_id, asked.version, asked.through_catalogue
     )
@@ -124,6 +123,18 @@ async def begin(
         # Deleted since it was resolved: whoever deletes it has not seen this run.
         live.stop("cancel")
     return Started(row, live, heard, kept)
+
+
+def check_taken(services: RunServices) -> None:
+    """Check that new runs are taken here.
+
+    Raises:
+        Unavailable: the server is stopping, or nothing can be stored.
+    """
+    if services.draining:
+        raise Unavailable("The server is stopping; try again", retry_after=2)
+    if not services.can_store:
+        raise Unavailable("Nothing can be stored now; try again", retry_after=2)
 
 
 def _close(heard: Subscription | None) -> None:

@@ -17,6 +17,12 @@ Check = Callable[[], Awaitable[str | None]]
 DEADLINE = 2.0
 
 
+class Degraded(str):
+    """What is wrong, of something without which the server works all the same: it is ready."""
+
+    __slots__ = ()
+
+
 async def _outcome(check: Check) -> str | None:
     try:
         async with asyncio.timeout(DEADLINE):
@@ -35,15 +41,17 @@ def routes(checks: Mapping[str, Check], registry: CollectorRegistry) -> list[Rou
 
     async def readyz(_: Request) -> Response:
         outcomes = await asyncio.gather(*(_outcome(check) for check in checks.values()))
+        found = dict(zip(checks, outcomes, strict=True))
         problems = [
             FieldError((name,), "not_ready", problem, "check")
-            for name, problem in zip(checks, outcomes, strict=True)
-            if problem is not None
+            for name, problem in found.items()
+            if problem is not None and not isinstance(problem, Degraded)
         ]
         if problems:
             named = ", ".join(problem.path[0] for problem in problems)
             raise Unavailable(f"Not ready: {named}.", problems, retry_after=1)
-        return json_answer({"status": "ready", "checks": dict.fromkeys(checks, "ok")})
+        told = {name: f"degraded: {text}" if text else "ok" for name, text in found.items()}
+        return json_answer({"status": "ready", "checks": told})
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})

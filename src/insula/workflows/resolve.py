@@ -4,6 +4,7 @@ What is kept of a workflow is dropped by every verb that changes it; versions ne
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -74,6 +75,7 @@ class _Known:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self.read_at = time.monotonic()
         self.found: Recent[Selector, _Found] = Recent(_OF_ONE)
         self.runnable: Recent[str, Runnable] = Recent(_OF_ONE)
 
@@ -93,6 +95,8 @@ class Resolver:
         self._verbs: set[asyncio.Task[Any]] = set()
         self.watchers: list[Callable[[str], None]] = []
         """Called with a workflow's id when a verb of this process has changed it."""
+        self.fresh_for: float | None = None
+        """Seconds for which what is kept is believed; ``None``: only this process changes it."""
 
     async def resolve(
         self,
@@ -109,7 +113,7 @@ class Resolver:
             Conflict: it is disabled, or being deleted.
         """
         wanted = LATEST if selector is None else access.parse_selector(selector)
-        known = self._known.get(workflow_id) or await self._learn(workflow_id)
+        known = self._recall(workflow_id) or await self._learn(workflow_id)
         facts = known.facts
         version_id: str | None
         if through_catalogue:
@@ -147,7 +151,7 @@ class Resolver:
         if version_id is None or not access.finds(facts, app_id):
             return False
         try:
-            await self._public(self._known.get(workflow_id) or _Known(facts), version_id)
+            await self._public(self._recall(workflow_id) or _Known(facts), version_id)
         except NotFound:
             return False
         return True
@@ -162,7 +166,7 @@ class Resolver:
         Raises:
             NotFound: the workflow's row, the version or the draft's body is gone.
         """
-        known = self._known.get(workflow_id) or await self._learn(workflow_id)
+        known = self._recall(workflow_id) or await self._learn(workflow_id)
         if version_id is not None:
             return known.runnable.get(version_id) or await self._ready(known, version_id)
         if draft is None:
@@ -192,7 +196,7 @@ class Resolver:
     async def facts(self, workflow_id: str) -> Facts | None:
         """Return what is known of a workflow, deleted or not."""
         try:
-            return (self._known.get(workflow_id) or await self._learn(workflow_id)).facts
+            return (self._recall(workflow_id) or await self._learn(workflow_id)).facts
         except NotFound:
             return None
 
@@ -240,6 +244,17 @@ class Resolver:
     async def close(self) -> None:
         """Wait for the verbs whose callers went away."""
         await asyncio.gather(*self._verbs, return_exceptions=True)
+
+    def forget(self, workflow_id: str) -> None:
+        """Drop what is kept of a workflow: another process has changed it."""
+        self._changes += 1
+        self._known.drop(workflow_id)
+
+    def _recall(self, workflow_id: str) -> _Known | None:
+        known = self._known.get(workflow_id)
+        if known is None or self.fresh_for is None:
+            return known
+        return known if time.monotonic() - known.read_at < self.fresh_for else None
 
     async def _learn(self, workflow_id: str) -> _Known:
         changes = self._changes

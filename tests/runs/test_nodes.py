@@ -1,0 +1,422 @@
+"""Runs on several nodes: cancelled, followed and taken over at one that does not execute them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.postgres import postgres_server, postgres_url
+from tests.runs.cluster_platform import Node, Nodes, open_nodes
+from tests.runs.platform import code
+
+from insula.journal import elsewhere, lease
+from insula.kit.clock import now_ms
+from insula.runs import creation, dispatch, repository
+from insula.runs.dispatch import drain, shut_down, sweep
+
+__all__ = ["postgres_server", "postgres_url"]
+
+
+@pytest.fixture
+async def nodes(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Nodes]:
+    # Tests renew themselves; so nothing may take longer than the lease.
+    monkeypatch.setattr(lease, "RENEWED_EVERY", 3600)
+    monkeypatch.setattr(lease, "SECONDS", 60.0)
+    async with open_nodes(tmp_path, postgres_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def pair(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
+    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 3600)  # tests sweep themselves
+    return await nodes.open(), await nodes.open()
+
+
+async def running(node: Node, *steps: dict[str, Any], gate: str = "a") -> tuple[str, str]:
+    """Begin a run in the background that waits at a gate; return its path and its id."""
+    workflow_id = await node.acme.make(*(steps or (code("A", f"wait({gate})"),)))
+    run = await node.acme.run(workflow_id, background=True)
+    await node.platform.reached(gate)
+    return f"/workflows/{workflow_id}/runs/{run['id']}", run["id"]
+
+
+def asking(key: str) -> dict[str, Any]:
+    """Make a step with an effect outside."""
+    return {"type": "http_request", "key": key, "method": "POST", "url": "http://x.test/"}
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110  # what the database says
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_is_cancelled_at_the_node_that_does_not_execute_it(
+    pair: tuple[Node, Node],
+) -> None:
+    one, two = pair
+    path, run_id = await running(one)
+    live = one.services.live.get(run_id)
+    begun = time.monotonic()
+    cancelled = await two.acme.ok("POST", f"{path}/cancel?verbose=all")
+    assert time.monotonic() - begun < 2
+    assert cancelled["status"] == "CANCELLED"
+    assert cancelled["cancellation"]["interrupted"]
+    assert live is not None
+    assert live.finished.done()
+    assert len(one.services.live) == 0
+    again = await one.acme.ok("POST", f"{path}/cancel?verbose=all")
+    assert again == cancelled
+
+
+async def test_without_messages_a_cancel_arrives_with_the_renewal(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    path, _ = await running(one)
+    two.cut()
+    cancelling = asyncio.create_task(two.acme.ok("POST", f"{path}/cancel"))
+
+    async def requested() -> bool:
+        rows = await two.platform.rows("SELECT cancel_requested_at FROM runs")
+        return rows[0][0] is not None
+
+    await until(requested)
+    await one.lease.renew()
+    assert (await asyncio.wait_for(cancelling, 5))["status"] == "CANCELLED"
+
+
+async def test_a_cancel_while_the_owner_is_dying_is_not_forgotten(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    path, run_id = await running(one)
+    monkeypatch.setattr(two.services, "stop_within", 0.3)
+    one.cut()
+    monkeypatch.setattr(one.lease, "_cancel_requested", None)
+    answer = await two.acme.ask("POST", f"{path}/cancel")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    await one.lapse()
+    assert (await two.acme.ok("POST", f"{path}/cancel"))["status"] == "CANCELLED"
+    await one.lease.rejoin()  # it was only paused, and comes back
+    await one.platform.idle()
+    assert one.services.live.get(run_id) is None
+    assert one.services.metrics.fenced._value.get() == 1
+    assert (await one.acme.ok("GET", path))["status"] == "CANCELLED"
+
+
+async def test_a_run_that_waits_is_cancelled_anywhere(nodes: Nodes) -> None:
+    one, two = await nodes.open(runs_max=1, runs_share=1), await nodes.open(runs_max=1)
+    await running(one)
+    await running(two, gate="b")
+    workflow_id = await one.acme.make(code("A", "1"))
+    waiting = await one.acme.run(workflow_id, background=True)
+    assert waiting["status"] == "PENDING"
+    path = f"/workflows/{workflow_id}/runs/{waiting['id']}/cancel"
+    assert (await two.acme.ok("POST", path))["status"] == "CANCELLED"
+
+
+async def test_a_run_that_waits_begins_where_there_is_room(nodes: Nodes) -> None:
+    one, two = await nodes.open(runs_max=1, runs_share=1), await nodes.open()
+    await running(one)
+    workflow_id = await one.acme.make(code("A", "1"))
+    waiting = await one.acme.run(workflow_id, background=True)
+    path = f"/workflows/{workflow_id}/runs/{waiting['id']}"
+    told = await two.acme.stream(f"{path}/stream")
+    assert told[-1].data["status"] == "COMPLETED"
+    assert len(one.services.live) == 1
+
+
+async def test_many_runs_and_whole_workflows_are_cancelled_across_nodes(
+    pair: tuple[Node, Node],
+) -> None:
+    one, two = pair
+    workflow_id = await one.acme.make(code("A", "wait(a)"))
+    runs = [await one.acme.run(workflow_id, background=True) for _ in range(3)]
+    stopped = await two.acme.ok("POST", "/runs/cancel", {"workflow_id": workflow_id})
+    assert sorted(stopped["runs"]) == sorted(run["id"] for run in runs)
+    await one.acme.run(workflow_id, background=True)
+    await two.acme.ok("DELETE", f"/workflows/{workflow_id}")
+    assert len(one.services.live) == 0
+    refused = await one.acme.ask("POST", f"/workflows/{workflow_id}/runs", {})
+    assert refused.status_code == 404
+
+
+async def test_a_stream_is_followed_at_another_node(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 3600)  # messages alone
+    one, two = pair
+    path, run_id = await running(one, code("A", "wait(a)", "B"), code("B", "2"))
+    following = asyncio.create_task(two.acme.stream(f"{path}/stream?from=0"))
+
+    async def followed() -> bool:
+        assert two.services.journal.elsewhere is not None
+        return run_id in two.services.journal.elsewhere._woken
+
+    await until(followed)
+    one.platform.gate("a").opened.set()
+    there = await asyncio.wait_for(following, 10)
+    here = await one.acme.stream(f"{path}/stream?from=0")
+    assert [event.text for event in there] == [event.text for event in here]
+    for split in range(len(here)):
+        rest = await two.acme.stream(f"{path}/stream?from={split}")
+        assert [event.id for event in rest] == [event.id for event in here][split:]
+
+
+async def test_the_same_request_at_another_node_waits_for_the_same_run(
+    pair: tuple[Node, Node],
+) -> None:
+    one, two = pair
+    workflow_id = await one.acme.make(code("A", "wait(a)"))
+    key = {"idempotency-key": "one"}
+    path = f"/workflows/{workflow_id}/runs"
+    first = asyncio.create_task(one.acme.ok("POST", path, {}, headers=key))
+    await one.platform.reached("a")
+    second = asyncio.create_task(two.acme.ok("POST", path, {}, headers=key))
+    one.platform.gate("a").opened.set()
+    assert (await asyncio.wait_for(first, 10)) == (await asyncio.wait_for(second, 10))
+    assert two.platform.sandbox.evaluated == []
+
+
+async def test_the_runs_of_a_dead_node_go_on_at_another(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    path, run_id = await running(one, code("A", "1", "B"), code("B", "wait(a)"))
+    caller = asyncio.create_task(one.acme.stream(f"{path}/stream?from=0"))
+    await one.lapse()
+    two.platform.gate("a").opened.set()
+    await sweep(two.services)
+    await two.platform.idle()
+    run = await two.acme.ok("GET", path)
+    assert run["status"] == "COMPLETED"
+    assert two.platform.sandbox.evaluated == ["wait(a)"]  # what had ended is not repeated
+    await one.lease.rejoin()
+    await one.platform.idle()
+    assert one.services.live.get(run_id) is None
+    told = await asyncio.wait_for(caller, 10)  # it goes on where the run does
+    assert told[-1].data["status"] == "COMPLETED"
+    assert [event.id for event in told] == list(range(1, len(told) + 1))
+
+
+async def test_a_node_that_comes_back_in_time_goes_on_without_interruption(
+    pair: tuple[Node, Node],
+) -> None:
+    one, two = pair
+    path, run_id = await running(one, code("A", "wait(a)", "B"), asking("B"))
+    live, before = one.services.live.get(run_id), one.services.token
+    await one.lapse()
+    one.services.journal.lapse()
+    one.platform.gate("a").opened.set()
+    await asyncio.sleep(0.05)
+    assert one.platform.http.requests == []  # no effect without a lease
+    await one.lease.rejoin()
+    await one.platform.idle()
+    assert one.services.token != before
+    assert (await one.acme.ok("GET", path))["status"] == "COMPLETED"
+    assert live is not None
+    assert not live.fenced
+    assert len(one.platform.http.requests) == 1
+    assert two.platform.sandbox.evaluated == []
+
+
+async def test_of_two_who_claim_one_wins(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 3600)
+    one, two, three = [await nodes.open() for _ in range(3)]
+    workflow_id = await one.acme.make(code("A", "wait(a)"))
+    runs = [await one.acme.run(workflow_id, background=True) for _ in range(8)]
+    await one.lapse()
+    both = await asyncio.gather(sweep(two.services), sweep(three.services), one.lease.rejoin())
+    assert both
+    live = [{run.row.id for run in node.services.live} for node in (one, two, three)]
+    owners = {run["id"]: await one.owner(run["id"]) for run in runs}
+    for node, mine in zip((one, two, three), live, strict=True):
+        await asyncio.sleep(0)
+        owned = {run_id for run_id, owner in owners.items() if owner == node.services.token}
+        still = {run_id for run_id in mine if not _dropped(node, run_id)}
+        assert still == owned
+    assert sum(map(len, live)) >= 8
+
+
+def _dropped(node: Node, run_id: str) -> bool:
+    live = node.services.live.get(run_id)
+    return live is None or live.log.fenced
+
+
+async def test_nobody_claims_what_came_back_under_another_token(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    _, run_id = await running(one)
+    dead = one.services.token
+    await one.lapse()
+    await one.lease.rejoin()
+    claim = partial(repository.claim, run_id=run_id, token=two.services.token, now=now_ms())
+    assert await two.services.database.write(claim) is None
+    assert await one.owner(run_id) == one.services.token != dead
+
+
+async def test_steps_of_a_node_s_own_clock_harm_nothing(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    path, _ = await running(one)
+    for step in (-86_400_000, 86_400_000):
+        moved = now_ms() + step
+        monkeypatch.setattr("insula.kit.clock.now_ms", lambda moved=moved: moved)
+        await one.lease.renew()
+        await two.lease.renew()
+        await sweep(two.services)
+        assert not one.services.journal.lapsed()
+    monkeypatch.undo()
+    assert len(one.services.live) == 1
+    assert len(two.services.live) == 0
+    one.platform.gate("a").opened.set()
+    await one.platform.idle()
+    assert (await two.acme.ok("GET", path))["status"] == "COMPLETED"
+
+
+async def test_retention_changed_at_another_node_holds_at_the_end(
+    pair: tuple[Node, Node],
+) -> None:
+    one, two = pair
+    path, _ = await running(one)
+    await two.acme.ok("PATCH", f"{path}/retention", {"retention": 0})
+    one.platform.gate("a").opened.set()
+    await one.platform.idle()
+    assert (await two.acme.ok("GET", path))["output"] == {}
+    other, _ = await running(one, code("A", "wait(b)"), gate="b")
+    one.cut()
+    refused = await two.acme.ask("PATCH", f"{other}/retention", {"retention": 0})
+    assert refused.status_code == 503
+
+
+async def test_what_one_node_changes_the_others_see(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    workflow_id = await one.acme.make(code("A", "1"))
+    assert (await two.acme.run(workflow_id))["status"] == "COMPLETED"
+    await one.acme.ok("PATCH", f"/workflows/{workflow_id}", {"enabled": False})
+    await asyncio.sleep(0)
+
+    async def refused() -> bool:
+        answer = await two.acme.ask("POST", f"/workflows/{workflow_id}/runs", {})
+        return answer.status_code == 409
+
+    await until(refused)
+    made = await one.acme.ok("POST", "/keys", {"name": "short"})
+
+    async def known() -> bool:
+        headers = {"authorization": f"Bearer {made['key']}"}
+        answer: httpx.Response = await two.platform.client.get("/apps/c/workflows", headers=headers)
+        return answer.status_code == 200
+
+    assert await known()
+    await one.acme.ok("DELETE", f"/keys/{made['id']}")
+    await asyncio.sleep(0)
+    assert not await known()
+
+
+async def test_a_node_that_is_drained_lets_short_runs_end_and_leaves_the_others(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 3600)
+    two = await nodes.open()
+    async with AsyncExitStack() as stack:
+        one = await nodes.open(stack)
+        short, _ = await running(one)
+        long, _ = await running(one, code("A", "wait(b)"), gate="b")
+        following = asyncio.create_task(one.acme.stream(f"{long}/stream?from=0"))
+        hurry = asyncio.Event()
+        draining = asyncio.create_task(drain(one.services, 60, hurry))
+        await asyncio.sleep(0)
+        refused = await one.acme.ask("POST", f"{short.rpartition('/')[0]}", {})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        ready = await one.platform.client.get("/readyz")
+        assert ready.status_code == 503
+        assert "draining" in ready.text
+        one.platform.gate("a").opened.set()
+        await until(lambda: _has(one, 1))
+        hurry.set()
+        await asyncio.wait_for(draining, 5)
+        await shut_down(one.services)
+        first = await asyncio.wait_for(following, 5)
+        assert first[-1].data["status"] == "RUNNING"
+        two.platform.gate("b").opened.set()
+    assert (await two.acme.ok("GET", short))["status"] == "COMPLETED"
+    # Leaving, it told the others to look at once.
+    rest = await asyncio.wait_for(two.acme.stream(f"{long}/stream?from={first[-1].id}"), 10)
+    assert rest[-1].data["status"] == "COMPLETED"
+    told = [event.id for event in (*first, *rest)]
+    assert told == list(range(1, len(told) + 1))
+
+
+async def _has(node: Node, count: int) -> bool:
+    return len(node.services.live) == count
+
+
+async def test_a_node_without_room_leaves_runs_to_others(nodes: Nodes) -> None:
+    one = await nodes.open()
+    full = await nodes.open(runs_max=1, runs_share=1)
+    await running(full)
+    path, run_id = await running(one, code("A", "wait(b)"), gate="b")
+    await one.lapse()
+    await sweep(full.services)
+    assert full.services.live.get(run_id) is None
+    assert path
+
+
+async def test_while_nothing_can_be_stored_no_run_is_taken_and_in_the_end_those_here_fail(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "STALLED_SECONDS", 0.03)
+    one = await nodes.open(storage_patience=0.2)
+    path, _ = await running(one, code("A", "wait(a)", "B"), asking("B"))
+    one.services.journal.lapse()
+    one.platform.gate("a").opened.set()
+    refused = await one.acme.ask("POST", path.rpartition("/")[0], {})
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    await one.platform.idle()
+    run = await one.acme.ok("GET", path)
+    assert run["status"] == "FAILED"
+    assert "INSULA_STORAGE_PATIENCE" in run["error"]
+    assert one.platform.http.requests == []
+    await one.lease.renew()
+    workflow_id = await one.acme.make(code("A", "1"))
+    assert (await one.acme.run(workflow_id))["status"] == "COMPLETED"
+
+
+async def test_a_run_that_is_not_stored_in_time_is_refused_and_stops_if_it_comes_late(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "STORED_WITHIN", 0.05)
+    one = await nodes.open()
+    workflow_id = await one.acme.make(code("A", "wait(a)"))
+    held: list[Callable[[], None]] = []
+    submit = one.services.creating.submit
+    monkeypatch.setattr(
+        one.services.creating, "submit", lambda new, told: held.append(partial(submit, new, told))
+    )
+    refused = await one.acme.ask("POST", f"/workflows/{workflow_id}/runs", {})
+    assert refused.status_code == 503
+    held.pop()()
+    await one.platform.idle()
+    runs = await one.acme.ok("GET", f"/workflows/{workflow_id}/runs")
+    assert [run["status"] for run in runs] == ["CANCELLED"]
+
+
+async def test_a_broker_that_is_away_is_told_and_harms_no_run(nodes: Nodes) -> None:
+    one = await nodes.open(cluster_url="nats://127.0.0.1:1")
+    workflow_id = await one.acme.make(code("A", "1"))
+    one.cut()
+    ready = await one.platform.client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["checks"]["signals"].startswith("degraded")
+    assert (await one.acme.run(workflow_id))["status"] == "COMPLETED"
+    one.signals.mend()
+    one.jobs.mend()
+    assert (await one.platform.client.get("/readyz")).json()["checks"]["signals"] == "ok"
