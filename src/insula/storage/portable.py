@@ -27,7 +27,7 @@ _FACTS = "facts"
 _KEPT_FACT = "schema_version"
 _ROWS_A_FRAME = 500
 _BYTES_A_FRAME = 1024 * 1024
-_WIDE = frozenset({"run_data", "run_events", "versions", "workflows"})
+_WIDE = frozenset({"extractions", "run_data", "run_events", "versions", "workflows"})
 _FETCHED, _FETCHED_WIDE = 1_000, 16
 
 Told = Callable[[str, int], None]
