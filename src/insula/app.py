@@ -34,6 +34,8 @@ from insula.connections import endpoints as connections_endpoints
 from insula.connections.opening import Connections
 from insula.engine.ports import Limits, Ports, Timeouts
 from insula.files import endpoints as files_endpoints
+from insula.files.actions import FileActions
+from insula.files.reader import FileReader
 from insula.files.resolve import FileInputs, base_url
 from insula.files.store import remove_app_files
 from insula.jobs.queue import FairQueue
@@ -300,6 +302,7 @@ def _services(
     files: FileInputs,
     group: asyncio.TaskGroup,
 ) -> RunServices:
+    reader = FileReader(files.store, files.documents)
     services = RunServices(
         database=database,
         journal=journal,
@@ -308,7 +311,8 @@ def _services(
         http=http,
         models=models,
         files=files,
-        actions=ServiceRegistry({}),
+        actions=ServiceRegistry({"FILES": FileActions(files, reader)}),
+        file_reader=reader,
         live=LiveRuns(settings.runs_max, settings.runs_share),
         queue=FairQueue(),
         group=group,

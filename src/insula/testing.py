@@ -140,6 +140,19 @@ class ScriptedServices:
         return json.raw(output)
 
 
+class ScriptedFiles:
+    """Answers what is asked of files from a function of aspect and file, and remembers it."""
+
+    def __init__(self, answer: Callable[[str, Any], Any]) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self._answer = answer
+
+    async def read(self, app_id: str, aspect: str, file: Any, activity: Activity) -> Any:
+        """Answer."""
+        self.asked.append((aspect, file))
+        return self._answer(aspect, file)
+
+
 class NoChildren:
     """Refuses child runs."""
 

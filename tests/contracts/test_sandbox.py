@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -299,10 +300,46 @@ async def test_uuids_differ(pool: SandboxPool, lane: Lane) -> None:
     assert all(uuid[14] == "4" and uuid[19] in "89ab" and len(uuid) == 36 for uuid in found)
 
 
-async def test_files_are_not_available_yet(pool: SandboxPool, lane: Lane) -> None:
+async def test_files_are_read_for_code_that_waits(pool: SandboxPool, lane: Lane) -> None:
+    async def read(aspect: str, file: Any) -> Any:
+        if file == "bad":
+            raise StepFailure("bad.pdf: The file is damaged", "input")
+        if isinstance(file, list):
+            return [await read(aspect, each) for each in file]
+        return [{"content": file["id"]}] if aspect == "contents" else f"{aspect} of {file['id']}"
+
+    async def told(script: str) -> object:
+        evaluation = Evaluation(
+            "app_a",
+            (script,),
+            {"input": Raw(b'{"doc":{"id":"a"},"docs":[{"id":"a"},{"id":"b"}]}')},
+            lane=lane,
+            waits=True,
+            limits=ENOUGH,
+            read_file=read,
+        )
+        (output,) = (await pool.evaluate(evaluation, Activity("code", 0))).outputs
+        return None if output is None else json.loads(bytes(output))
+
+    assert await told("await util.getFileText(input.doc)") == "text of a"
+    assert await told("await util.getFileContents(input.docs)") == [
+        [{"content": "a"}],
+        [{"content": "b"}],
+    ]
+    both = "await Promise.all([util.getFileUrl(input.doc), util.getFileImages(input.doc)])"
+    assert await told(both) == ["url of a", "images of a"]
+    caught = "try { await util.getFileText('bad') } catch (error) { return error.message }"
+    assert await told(caught) == "bad.pdf: The file is damaged"
+
+
+async def test_files_cannot_be_read_elsewhere(pool: SandboxPool, lane: Lane) -> None:
     for name in ("getFileContents", "getFileText", "getFileImages", "getFileUrl"):
         found = await failure(pool, lane, f"util.{name}(1)")
-        assert "not available yet" in found.message
+        assert "only code steps may wait" in found.message
+        found = await failure(pool, lane, f"await util.{name}(1)", waits=True)
+        assert "cannot be read here" in found.message
+        found = await failure(pool, lane, f"await util.{name}(input.gone)", waits=True, input={})
+        assert "give a file" in found.message
 
 
 async def test_intl_is_real_in_v8(pool: SandboxPool) -> None:

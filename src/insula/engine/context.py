@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from insula.engine.crew import Crew
 from insula.engine.document import AnyStep
@@ -10,6 +11,7 @@ from insula.engine.events import Event
 from insula.engine.failures import StepFailure
 from insula.engine.ports import (
     Activity,
+    Aspect,
     Evaluated,
     Evaluation,
     HttpRequest,
@@ -97,6 +99,7 @@ class StepContext:
                 self.ports.limits, self.step, self.ports.timeouts.code if waits else None
             ),
             fetch=self.fetch if waits else None,
+            read_file=self.read_file if waits else None,
         )
         try:
             evaluated = await self.ports.sandbox.evaluate(evaluation, part)
@@ -123,6 +126,17 @@ class StepContext:
             raise
         self.end_effect(part)
         return response
+
+    async def read_file(self, aspect: Aspect, file: Any) -> Any:
+        """Read a file of the run's app; a document is waited for."""
+        part = self.begin_effect(f"reading the {aspect} of a file")
+        try:
+            found = await self.ports.files.read(self.ports.app_id, aspect, file, part)
+        except StepFailure:
+            self.end_effect(part)
+            raise
+        self.end_effect(part)
+        return found
 
     def begin_effect(self, doing: str) -> Activity:
         """Note what begins now, maybe at the same time as other things."""

@@ -76,6 +76,32 @@ class HttpResponse:
 
 Fetch = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
+Aspect = Literal["contents", "text", "images", "file", "url"]
+"""What of a file: its blocks, its text, its page images, its bytes, its address."""
+
+ReadFile = Callable[[Aspect, Any], Awaitable[Any]]
+"""Reads a file, or several: of a list of files, a list of what is asked for."""
+
+
+class Files(Protocol):
+    """The files of apps."""
+
+    async def read(self, app_id: str, aspect: Aspect, file: Any, activity: Activity) -> Any:
+        """Return what is asked for of a file's object, id or address; of a list, a list.
+
+        ``contents`` and ``images`` as the contract has them in ``document``, ``file`` as a data
+        URL, the others as text. Documents are waited for. Raises ``StepFailure``: ``input``.
+        """
+        ...
+
+
+class NoFiles:
+    """Has no file."""
+
+    async def read(self, app_id: str, aspect: Aspect, file: Any, activity: Activity) -> Any:
+        """Refuse."""
+        raise StepFailure("Files cannot be read here", "not_available")
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -96,6 +122,7 @@ class Evaluation:
     condition: bool = False
     limits: Limits = field(default_factory=Limits)
     fetch: Fetch | None = None
+    read_file: ReadFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +370,7 @@ class Ports:
     clock: Callable[[], int]
     new_id: Callable[[str], str]
     services: Services = field(default_factory=NoServices)
+    files: Files = field(default_factory=NoFiles)
     workflow_app_id: str = ""
     """Whose workflow it is; empty: the app's own."""
     input: Raw = field(default_factory=lambda: Raw(b"{}"))

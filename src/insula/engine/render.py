@@ -6,7 +6,15 @@ from typing import Any
 
 from insula.engine.failures import StepFailure
 from insula.engine.scope import Scope
-from insula.engine.template import Kind, Template, compile_template, render, render_value
+from insula.engine.template import (
+    FileValue,
+    Kind,
+    Template,
+    compile_template,
+    render,
+    render_parts,
+    render_value,
+)
 from insula.kit.json import Raw
 
 Evaluate = Callable[[Sequence[str]], Awaitable[Sequence[Raw | None]]]
@@ -60,6 +68,10 @@ class Renderer:
     def filled_text(self, slot: Slot) -> str:
         """Give one setting back as text."""
         return render(slot.template, self._scope.lookup, self._mine(slot))
+
+    def filled_parts(self, slot: Slot) -> list[str | FileValue]:
+        """Give one setting back as pieces of text, and the files that stand between them."""
+        return render_parts(slot.template, self._scope.lookup, self._mine(slot))
 
     def filled_value(self, slot: Slot) -> Raw:
         """Give one setting back as JSON; exactly one hole keeps its value's type."""

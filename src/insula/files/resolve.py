@@ -62,7 +62,7 @@ async def resolve_file(
     """
     if isinstance(value, BaseModel):
         value = value.model_dump()
-    if stored and (file_id := _id_in(value)) is not None:
+    if stored and (file_id := file_id_in(value)) is not None:
         return await _existing(store, file_id, wanted)
     if stored and isinstance(value, str) and (ours := store.urls.read(value)) is not None:
         return await _ours(store, *ours, wanted, also)
@@ -104,7 +104,8 @@ async def _shown(store: FileStore, row: FileRow) -> dict[str, Any]:
     return file_wire(row, store.urls, await store.database.read(find))
 
 
-def _id_in(value: object) -> str | None:
+def file_id_in(value: object) -> str | None:
+    """Return the id of a file, or of its upload link, that a value is or holds."""
     if isinstance(value, Mapping) and "data" not in value:
         value = value.get("file_id") or value.get("future_file_id") or value.get("id")
     if isinstance(value, str) and (is_id("file", value) or is_id("upl", value)):

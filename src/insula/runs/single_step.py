@@ -92,6 +92,7 @@ def _ports(services: RunServices, app_id: str, recorder: _Listener) -> Ports:
         http=services.http,
         models=services.models,
         services=services.actions,
+        files=services.file_reader,
         children=_NoChildren(),
         clock=now_ms,
         new_id=new_id,

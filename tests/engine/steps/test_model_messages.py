@@ -100,9 +100,9 @@ async def test_what_is_no_list_of_messages_fails(messages: str) -> None:
     assert (run.ended.status, run.ended.code) == ("FAILED", "input")
 
 
-async def test_documents_are_not_available_yet() -> None:
+async def test_without_files_none_is_read() -> None:
     messages = [{"role": "user", "content": "Read {{input.doc:contents}}"}]
-    run = await play(model("M", messages=messages))
+    run = await play(model("M", messages=messages), input=Raw(b'{"doc":{"id":"file_1"}}'))
     assert (run.ended.status, run.ended.code) == ("FAILED", "not_available")
 
 

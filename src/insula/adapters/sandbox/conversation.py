@@ -12,6 +12,7 @@ from insula.adapters.sandbox.process import Worker
 from insula.adapters.sandbox.verdicts import Broken
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, Evaluated, Evaluation, HttpRequest
+from insula.kit import json
 from insula.kit.clock import now_ms
 
 _TOGETHER = 16
@@ -161,9 +162,10 @@ class Conversation:
                     request = self._requests.popleft()
                     if request.kind == "sleep":
                         self._sleep(request)
-                    else:
-                        tasks = [task for task in tasks if not task.done()]
-                        tasks.append(group.create_task(self._fetch(request, turns)))
+                        continue
+                    work = self._read_file if request.kind == "file" else self._fetch
+                    tasks = [task for task in tasks if not task.done()]
+                    tasks.append(group.create_task(work(request, turns)))
                 self._describe()
                 self._outcome = self._loop.create_future()
                 try:
@@ -224,6 +226,28 @@ class Conversation:
         except Exception as error:
             # not the script's affair (the run may have a new owner): the evaluation ends with it
             self._condemn(error)
+
+    async def _read_file(self, request: Request, turns: asyncio.Semaphore) -> None:
+        read = self._evaluation.read_file
+        if read is None or not request.aspect:
+            self._answer(Answer(request.id, error="files cannot be read here"))
+            return
+        try:
+            asked = msgspec.json.decode(request.file)
+            async with turns:
+                found = json.encode(await read(request.aspect, asked))
+            if len(found) > self._evaluation.limits.memory // 4:
+                self._answer(
+                    Answer(request.id, error="what is in the file is too large for memory")
+                )
+                return
+            self._answer(Answer(request.id, body=found, value=True))
+        except StepFailure as failure:
+            self._answer(Answer(request.id, error=failure.message or "the file cannot be read"))
+        except (msgspec.DecodeError, json.InvalidJson, UnicodeError, RecursionError):
+            self._answer(Answer(request.id, error="the file is not valid JSON"))
+        except Exception as error:
+            self._condemn(error)  # as with requests: not the script's affair
 
     def _answer(self, answer: Answer) -> None:
         self._outstanding -= 1

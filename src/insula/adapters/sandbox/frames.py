@@ -52,6 +52,8 @@ class Answer(msgspec.Struct, array_like=True):
     url: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    value: bool = False
+    """The body is JSON text of what the promise yields."""
 
 
 class Ready(msgspec.Struct, array_like=True):
@@ -85,12 +87,15 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     """Something that a script awaits; ``headers`` is a JSON list of pairs."""
 
     id: int
-    kind: Literal["fetch", "sleep"]
+    kind: Literal["fetch", "sleep", "file"]
     url: str = ""
     method: str = ""
     headers: str = "[]"
     body: str | None = None
     milliseconds: Annotated[float, msgspec.Meta(ge=0, le=86_400_000)] = 0.0
+    aspect: Literal["", "contents", "text", "images", "url"] = ""
+    file: str = ""
+    """JSON text of the file, or the files, that ``aspect`` is asked of."""
 
 
 class Attempt(msgspec.Struct, array_like=True):

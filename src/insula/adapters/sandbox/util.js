@@ -1,13 +1,14 @@
 // `util`: small members here, larger ones compiled on first use. `a` maps their names to sources;
 // `b` is a random seed in hex.
-const { G, F, Text, apply, define, parse, ask } = C;
+const { G, F, Text, apply, define, parse, stringify, ask } = C;
 const sources = parse(a), Failure = C.kind(Error), WrongType = C.kind(TypeError), wanted = Number;
 const { charCodeAt, slice } = String.prototype, { fromCharCode } = String, { floor } = Math;
 const made = { __proto__: null };
 const capture = { __proto__: null, Intl: G.Intl, toExponential: Number.prototype.toExponential };
 const part = (name) => made[name] ??= F("C", "capture", sources[name])(C, capture);
-const unavailable = (name) => () => {
-  throw new Failure("util." + name + " is not available yet");
+const ofFile = (name, aspect) => (file) => {
+  if (file === undefined || file === null) throw new WrongType("util." + name + ": give a file");
+  return ask("file", { __proto__: null, aspect, file: stringify(file) });
 };
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const values = { __proto__: null, "-": 62, _: 63 };
@@ -107,9 +108,9 @@ define(G, "util", {
     formatNumber: (n, options) => part("format").number(n, options),
     formatCurrency: (n, options) => part("format").currency(n, options),
     hash: (algorithm, text) => part("hash")(algorithm, text),
-    getFileContents: unavailable("getFileContents"),
-    getFileText: unavailable("getFileText"),
-    getFileImages: unavailable("getFileImages"),
-    getFileUrl: unavailable("getFileUrl"),
+    getFileContents: ofFile("getFileContents", "contents"),
+    getFileText: ofFile("getFileText", "text"),
+    getFileImages: ofFile("getFileImages", "images"),
+    getFileUrl: ofFile("getFileUrl", "url"),
   },
 });

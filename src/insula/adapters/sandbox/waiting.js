@@ -45,6 +45,7 @@ C.answer = (id, error, told, body) => {
   delete waiting[id];
   outstanding--;
   if (error !== "") reject(new Failure(error));
+  else if (told === "value") resolve(parse(body));
   else resolve(told === "" ? undefined : response(parse(told), body));
 };
 

@@ -190,7 +190,7 @@ class _Evaluation:
         return len(answers)
 
     def _answer(self, answer: Answer) -> None:
-        told = ""
+        told = "value" if answer.value else ""
         if answer.status:
             told = json.dumps(
                 {"status": answer.status, "url": answer.url, "headers": answer.headers}

@@ -8,6 +8,7 @@ from insula.engine.context import StepContext
 from insula.engine.document import ModelProvider
 from insula.engine.failures import StepFailure
 from insula.engine.render import Renderer, Slot
+from insula.engine.steps.model_files import Pieces, with_files
 from insula.engine.template import compile_template
 from insula.kit import json
 
@@ -49,7 +50,7 @@ async def fill_provider(context: StepContext, provider: ModelProvider) -> Filled
     return Filled(
         provider=renderer.filled_text(name).strip(),
         model=renderer.filled_text(model).strip(),
-        messages=_give(renderer, messages),
+        messages=await with_files(context, _give(renderer, messages)),
         temperature=provider.temperature,
         response_format=provider.response_format or "text",
         max_tokens=None if provider.max_tokens is None else int(provider.max_tokens),
@@ -89,20 +90,17 @@ def _take_part(renderer: Renderer, part: dict[str, Any]) -> dict[str, Any]:
         elif key in ("content", "tools") and isinstance(value, list):
             taken[key] = {"parts": [_take_part(renderer, inner) for inner in value]}
         else:
-            _refuse_files(value)
+            if key in ("content", "text") and _has_files(value):
+                taken[key] = {"files": renderer.text(value)}
+                continue
             is_url = key == "url" and isinstance(value, str) and not value.startswith("data:")
             slot = renderer.text(value, "url") if is_url else renderer.tree(value)
             taken[key] = {"tree": slot}
     return {"members": taken}
 
 
-def _refuse_files(value: object) -> None:
-    """Say that documents in messages cannot be read yet."""
-    if isinstance(value, str) and compile_template(value).files:
-        raise StepFailure(
-            "Document contents, images and files in messages are not available yet",
-            "not_available",
-        )
+def _has_files(value: object) -> bool:
+    return isinstance(value, str) and bool(compile_template(value).files)
 
 
 def _give(renderer: Renderer, taken: Slot | list[dict[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -114,6 +112,8 @@ def _give(renderer: Renderer, taken: Slot | list[dict[str, Any]]) -> tuple[Mappi
 def _give_part(renderer: Renderer, taken: dict[str, Any]) -> Any:
     if "literal" in taken:
         return taken["literal"]
+    if "files" in taken:
+        return Pieces(renderer.filled_parts(taken["files"]))
     if "parts" in taken:
         return [_give_part(renderer, part) for part in taken["parts"]]
     if "tree" in taken:
