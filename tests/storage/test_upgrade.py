@@ -88,8 +88,8 @@ def fill(connection: Connection) -> dict[str, Any]:
     found = inspect(connection)
     rows = {}
     # Those that others refer to come first.
-    for name in sorted(found.get_table_names(), key=lambda name: (name != "apps", name)):
-        if name != "facts":
+    for name, _ in found.get_sorted_table_and_fkc_names():
+        if name is not None and name != "facts":
             row = {each["name"]: value(each["type"]) for each in found.get_columns(name)}
             target = table(name, *[column(each) for each in row])
             connection.execute(insert_into(target).values(row))

@@ -351,6 +351,103 @@ uploads = Table(
     Index("uploads_by_expiry", "expires_at"),
 )
 
+tags = Table(
+    "tags",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("color", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("tags_by_name", "app_id", "name", unique=True),
+)
+
+tagged = Table(
+    "tagged",
+    metadata,
+    Column("tag_id", Text, ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True),
+    Column("thing_id", Text, primary_key=True),  # of a workflow, a collection or a record
+    Index("tagged_by_thing", "thing_id", "tag_id"),
+    sqlite_with_rowid=False,
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("config_id", Text, nullable=False),  # what new records take
+    Column("triggers", LargeBinary, nullable=False, default=b"[]"),
+    Column("deleting", Boolean, nullable=False, default=False),  # nothing begins in it any more
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("collections_by_app", "app_id", "id"),
+)
+
+collection_configs = Table(
+    "collection_configs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("collection_id", Text, nullable=False),
+    Column("rules", LargeBinary, nullable=False),  # never changed: records stand on it
+    Column("mappings", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("collection_configs_by_collection", "collection_id", "id"),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("collection_id", Text, nullable=False),
+    Column("config_id", Text, nullable=False),
+    Column("name", Text),
+    Column("status", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("rules_count", Integer, nullable=False, default=0),
+    Column("pass_count", Integer, nullable=False, default=0),
+    Column("fail_count", Integer, nullable=False, default=0),
+    Column("warn_count", Integer, nullable=False, default=0),
+    Column("analysis", Integer, nullable=False, default=0),  # how often it was begun
+    Column("entity", LargeBinary),  # what a trigger made it of
+    Column("created_by", Text),  # the id of a key
+    Column("cancel_requested_at", BigInteger),
+    Column("cancel_requested_by", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("records_by_collection", "collection_id", "id", "name"),
+    Index("records_by_status", "collection_id", "status", "id"),
+    Index("records_by_app", "app_id", "id", "name"),
+    Index("records_by_config", "config_id"),
+    Index("records_live", "id", **_where("status IN ('QUEUED', 'RUNNING')")),
+)
+
+record_rules = Table(
+    "record_rules",
+    metadata,
+    Column("record_id", Text, ForeignKey("records.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("place", Integer, nullable=False),
+    Column("phase", Integer, nullable=False),  # before all, together, after all
+    Column("disabled", Boolean, nullable=False, default=False),
+    Column("due", Boolean, nullable=False, default=False),  # waits for its run to be made
+    Column("status", Text, nullable=False),
+    Column("input", LargeBinary),
+    Column("run_id", Text),
+    Column("ended", Text),  # how its last run did
+    Column("outcome", LargeBinary),  # result, error, usage and the run in short
+    Column("ran", LargeBinary),  # the digest of what it ran on
+    Column("credits", Float, nullable=False, default=0.0),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("record_rules_running", "record_id", **_where("status = 'RUNNING'")),
+    sqlite_with_rowid=False,
+)
+
 nodes = Table(
     "nodes",
     metadata,
