@@ -8,6 +8,6 @@ from tests.apps.installation import Installation, installed
 
 
 @pytest.fixture
-async def insula(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with installed(tmp_path) as opened:
+async def insula(tmp_path: Path, database_url: str | None) -> AsyncIterator[Installation]:
+    async with installed(tmp_path, database_url) as opened:
         yield opened

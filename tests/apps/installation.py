@@ -15,7 +15,7 @@ from insula.apps.endpoints import router
 from insula.kit.clock import now_ms
 from insula.settings import load_settings
 from insula.storage.database import Database
-from insula.storage.sqlite import open_sqlite
+from insula.storage.opening import open_database
 from insula.web.openapi import create_application
 
 ADMIN_KEY = "the-admin-key-of-this-installation"
@@ -56,8 +56,8 @@ class Installation:
 
 
 @asynccontextmanager
-async def installed(folder: Path) -> AsyncIterator[Installation]:
-    database = await open_sqlite(folder / "insula.db", readers=1)
+async def installed(folder: Path, database_url: str | None = None) -> AsyncIterator[Installation]:
+    database = await open_database(database_url, folder, "FULL")
     clock, deleted = Clock(), []
 
     async def first(app_id: str) -> None:

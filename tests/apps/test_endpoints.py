@@ -6,6 +6,8 @@ from tests.apps.installation import ADMIN_KEY, Installation
 from insula.apps import repository
 from insula.apps.authenticate import Authenticator, digest
 
+DATABASES = ("sqlite", "postgres")
+
 
 async def test_the_admin_key_makes_apps(insula: Installation) -> None:
     answer = await insula.call("POST", "/apps", json={"name": "Acme", "settings": {"own": [1]}})

@@ -7,6 +7,8 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import Caller, Platform, code, model, open_platform
 
+DATABASES = ("sqlite", "postgres")
+
 
 async def replay(caller: Caller, run: Any, step_key: str, **body: Any) -> Any:
     path = f"/workflows/{run['workflow_id']}/runs/{run['id']}/replay"

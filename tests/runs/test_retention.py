@@ -13,6 +13,8 @@ from insula.runs.dispatch import remove_old_rows
 from insula.runs.erasing import erase_due
 from insula.runs.retention import stricter
 
+DATABASES = ("sqlite", "postgres")
+
 SECRET = "needle-in-the-haystack"
 DAY = 24 * 60 * 60 * 1000
 

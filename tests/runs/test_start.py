@@ -8,6 +8,8 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, code, open_platform
 
+DATABASES = ("sqlite", "postgres")
+
 INPUT = {"name": {"type": "string", "order": 0}, "n": {"type": "number", "optional": True}}
 
 

@@ -10,10 +10,12 @@ from starlette.requests import Request
 from insula.errors import BadInput, Conflict, KeyReused
 from insula.kit.clock import now_ms
 from insula.storage.database import Database
-from insula.storage.sqlite import open_sqlite
+from insula.storage.opening import open_database
 from insula.storage.tables import idempotency as records
 from insula.web.auth import Principal
 from insula.web.idempotency import LIFE_MS, InFlight, claim, read_key, sweep
+
+DATABASES = ("sqlite", "postgres")
 
 MINE = Principal("app_1", "key_1")
 THEIRS = Principal("app_2", "key_2")
@@ -33,8 +35,8 @@ def request(key: str | None, app_id: str = "c", path: str = "/things") -> Reques
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await open_sqlite(tmp_path / "insula.db")
+async def database(tmp_path: Path, database_url: str | None) -> AsyncIterator[Database]:
+    opened = await open_database(database_url, tmp_path, "FULL")
     yield opened
     await opened.close()
 

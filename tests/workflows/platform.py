@@ -17,7 +17,7 @@ from insula.kit.json import encode
 from insula.settings import Settings
 from insula.storage import tables
 from insula.storage.database import Database
-from insula.storage.sqlite import open_sqlite
+from insula.storage.opening import open_database
 from insula.web.auth import Principal
 from insula.web.openapi import create_application
 from insula.workflows import endpoints as workflows
@@ -143,9 +143,9 @@ class Platform:
 
 
 @asynccontextmanager
-async def open_platform(folder: Path) -> AsyncIterator[Platform]:
+async def open_platform(folder: Path, database_url: str | None = None) -> AsyncIterator[Platform]:
     """Open an installation in a folder, and close everything afterwards."""
-    database = await open_sqlite(folder / "insula.db", synchronous="NORMAL", readers=1)
+    database = await open_database(database_url, folder, "NORMAL")
     try:
         platform = Platform(database)
         await database.write(platform.store_apps)

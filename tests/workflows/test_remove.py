@@ -8,6 +8,8 @@ from insula.errors import Conflict, NotFound, Unavailable
 from insula.storage import tables
 from insula.workflows.remove import remove, remove_all
 
+DATABASES = ("sqlite", "postgres")
+
 
 async def test_hooks_run_in_order_and_nothing_starts_meanwhile(platform: Platform) -> None:
     made = await platform.acme.publish()

@@ -6,6 +6,8 @@ import pytest
 from tests.contract import validate
 from tests.workflows.platform import CODE, Platform
 
+DATABASES = ("sqlite", "postgres")
+
 OTHER = {"type": "code", "key": "sum", "code": "return 3"}
 
 
