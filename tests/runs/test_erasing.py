@@ -6,32 +6,33 @@ from hypothesis import strategies as st
 from tests.runs.platform import Platform, code
 
 from insula.runs import erasing
-from insula.runs.erasing import Pace, erase_due
+from insula.runs.erasing import Pace, Took, erase_due
 
 
 @given(st.lists(st.floats(0, 10), max_size=50))
 def test_a_batch_stays_within_bounds(took: list[float]) -> None:
     pace = Pace()
     for held in took:
-        assert 5 <= pace.limit(busy=True) <= 400
+        assert 20 <= pace.limit(busy=True) <= 400
         before = pace.size
-        assert pace.learn(pace.size, held, busy=True) == held * 4
+        assert pace.learn(Took(held / 2, held), busy=True) == held * 4
         assert before / 2 <= pace.size + 1
         assert pace.size <= before * 1.5 + 1
 
 
-def test_it_settles_where_a_batch_takes_two_milliseconds() -> None:
+def test_it_settles_where_a_batch_is_a_millisecond_s_work() -> None:
     pace = Pace()
-    for each in (0.00002, 0.0001, 0.00001):  # seconds a run
+    for each in (0.00001, 0.00002, 0.000005):  # seconds a run
         for _ in range(30):
-            pace.learn(pace.size, 0.0002 + pace.size * each, busy=True)
-        assert 0.0002 + pace.size * each == pytest.approx(0.002, rel=0.1)
+            work = 0.0001 + pace.size * each
+            pace.learn(Took(work, work + 0.05), busy=True)
+        assert 0.0001 + pace.size * each == pytest.approx(0.001, rel=0.1)
 
 
 def test_with_nothing_live_it_does_not_rest() -> None:
     pace = Pace()
     assert pace.limit(busy=False) == 400
-    assert pace.learn(400, 1.0, busy=False) == 0
+    assert pace.learn(Took(1.0, 1.0), busy=False) == 0
     assert pace.size == 100
 
 
@@ -59,8 +60,8 @@ async def test_beside_live_runs_it_rests(platform: Platform) -> None:
     rested: list[float] = []
 
     class Watched(Pace):
-        def learn(self, erased: int, held: float, *, busy: bool) -> float:
-            rested.append(super().learn(erased, held, busy=busy))
+        def learn(self, took: Took, *, busy: bool) -> float:
+            rested.append(super().learn(took, busy=busy))
             return 0.0
 
     assert await erase_due(platform.services, Watched(size=5)) == 7

@@ -5,6 +5,7 @@ notice.
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -20,20 +21,27 @@ _log = structlog.get_logger(__name__)
 
 ERASE_SECONDS = 1.0
 _LARGEST = 400
-_SMALLEST = 5
-_HELD = 0.002
-"""Seconds for which one batch may hold the writer while runs are live: what another commit that
-comes in the midst of it waits for."""
+_SMALLEST = 20
+_WORK = 0.001
+"""Seconds that one batch may take the writer while runs are live, the commit aside: to flush the
+disk takes as long for twenty runs as for a hundred."""
 _REST = 4
-"""How many times as long is rested afterwards."""
+"""How many times as long is rested as a batch held the writer, the commit included: for as long
+another commit that came in the midst of it waited."""
+
+
+class Took(NamedTuple):
+    """Seconds that a batch took the writer: its work, and from its beginning to its commit."""
+
+    work: float
+    held: float
 
 
 @dataclass(slots=True)
 class Pace:
-    """How many runs are erased at once, learned from how long that took.
+    """How many runs are erased at once, and how long is rested, learned from how long it took.
 
-    A batch's cost depends on the machine, on the database, and on what else both do just now; the
-    longer it takes, the smaller the next, and the longer the rest before it.
+    That depends on the machine, on the database, and on what else both do just now.
     """
 
     size: int = 100
@@ -42,15 +50,14 @@ class Pace:
         """Return how many to erase now."""
         return self.size if busy else _LARGEST
 
-    def learn(self, erased: int, held: float, *, busy: bool) -> float:
-        """Note for how many seconds the writer was held; return how many to rest."""
+    def learn(self, took: "Took", *, busy: bool) -> float:
+        """Note what a batch took; return how many seconds to rest."""
         if not busy:
             return 0.0
-        if erased:
-            # From one batch to the next no more than double, and never on the word of one alone.
-            fitting = self.size * min(2.0, max(0.25, _HELD / max(held, 1e-6)))
-            self.size = round(min(_LARGEST, max(_SMALLEST, (self.size + fitting) / 2)))
-        return held * _REST
+        # Never on the word of one batch alone.
+        fitting = self.size * min(2.0, max(0.25, _WORK / max(took.work, 1e-6)))
+        self.size = round(min(_LARGEST, max(_SMALLEST, (self.size + fitting) / 2)))
+        return took.held * _REST
 
 
 async def erase_for_ever(services: RunServices) -> None:
@@ -75,26 +82,26 @@ async def erase_due(services: RunServices, pace: Pace | None = None) -> int:
     while True:
         busy = len(services.live) > 0
         limit = pace.limit(busy=busy)
-        erased, held = await _erase(services, limit)
+        erased, took = await _erase(services, limit)
         await services.files.remove(erased.files)
         total += erased.runs
         services.metrics.erased.inc(erased.runs)
         services.metrics.erased_lately.note(erased.runs)
         if erased.runs < limit:
             return total
-        await asyncio.sleep(pace.learn(erased.runs, held, busy=busy))
+        await asyncio.sleep(pace.learn(took, busy=busy))
 
 
-async def _erase(services: RunServices, limit: int) -> tuple[Erased, float]:
-    """Erase a batch; return what went, and the seconds from its beginning to its commit.
-
-    What it waited for before it began is not its own.
-    """
-    began: list[float] = []
+async def _erase(services: RunServices, limit: int) -> tuple[Erased, Took]:
+    """Erase a batch; return what went, and what it took. Its waiting for others is not its own."""
+    began = done = 0.0
 
     def unit(connection: Connection) -> Erased:
-        began.append(time.perf_counter())
-        return retention.erase_due(connection, now_ms(), limit)
+        nonlocal began, done
+        began = time.perf_counter()
+        erased = retention.erase_due(connection, now_ms(), limit)
+        done = time.perf_counter()
+        return erased
 
     erased = await services.database.submit(unit, fenced=True)
-    return erased, time.perf_counter() - began[-1]
+    return erased, Took(done - began, time.perf_counter() - began)
