@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection
 from starlette.types import ASGIApp
 
-from insula.adapters.blobs.disk import DiskBlobs
+from insula.adapters.blobs.opening import open_blobs
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.keyring import open_ring
@@ -192,7 +192,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         stack.push_async_callback(http.close)
         models = ModelProviders(policy, os.environ)
         stack.push_async_callback(models.close)
-        blobs = DiskBlobs(folder / "files")
+        blobs = await stack.enter_async_context(open_blobs(settings))
         files = await FileInputs.open(database, blobs, http, settings, token)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     )
     body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
     file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
+    blobs_url: str | None = Field(
+        None,
+        description="Bucket of files, s3://bucket/prefix?endpoint=…&region=…; unset: the disk.",
+    )
+    blobs_access_key: str | None = Field(None, description="Access key of the bucket.")
+    blobs_secret_key: SecretStr | None = Field(None, description="Secret key of the bucket.")
     extract_max: int = Field(2, ge=1, le=64, description="Documents that are read at once.")
     extract_seconds: Seconds = Field(300.0, description="Most time that one document may take.")
     extract_memory: int = Field(

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from insula.adapters.blobs.port import Known, MissingBlob
 from insula.errors import TooLarge, Unavailable
-from insula.kit.tasks import uninterrupted
 from insula.kit.folders import make_folder, sync
+from insula.kit.tasks import uninterrupted
 
 T = TypeVar("T")
 
