@@ -24,8 +24,8 @@ BODIES: dict[str, Any] = {
     "{key}": {"value": "x"},
 }
 """A body that would do, by the last part of the path; other writes get a name."""
-NOT_OURS = {"/files/{file_id}/content"}
-"""Opened by a signature and not by a key."""
+NOT_OURS = {"/files/{file_id}/content", "/public/apps/files/uploads/{file_upload_id}"}
+"""Opened by a signature, or by an address that cannot be guessed, and not by a key."""
 OWN_RUNS = "/apps/{app_id}/workflows/discover/{workflow_id}/runs"
 """Lists the caller's own runs, of a workflow that may be long gone: empty, and no 404."""
 ADMINS = {("PATCH", "/apps/{app_id}"), ("DELETE", "/apps/{app_id}")}
@@ -48,6 +48,7 @@ class Things:
         )
         (version,) = await caller.ok("GET", f"{path}/versions")
         file = await caller.ok("POST", "files", {"file": {"name": "a.txt", "data": "aGVsbG8="}})
+        upload = await caller.ok("POST", "files/uploads", {"metadata": {"a": 1}})
         (key,) = await caller.ok("GET", "/apps/c/keys")
         # Keys are names that two apps may have both; only so are they of one alone.
         variable = {"key": f"K{caller.app_id[4:]}", "value": caller.app_id}
@@ -60,7 +61,7 @@ class Things:
             "run_id": run["id"],
             "version_id_or_version_number": version["id"],
             "file_id": file["id"],
-            "file_upload_id": "upl_" + UNKNOWN,
+            "file_upload_id": upload["id"],
             "key_id": key["id"],
             "key": variable["key"],
             "connection_id": connection["id"],
