@@ -13,6 +13,7 @@ from insula.cli import hosting, serve
 from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.hosting import data_folder, hosted, settings_for, url_of
 from insula.cli.kept_keys import KeptApp, Server, keep, write_server
+from insula.errors import Unavailable
 from insula.settings import Settings
 
 from .conftest import Invoke
@@ -104,6 +105,37 @@ async def test_a_server_that_ends_at_once_is_a_failure(
 
     monkeypatch.setattr(hosting, "open_insula", ending)
     with pytest.raises(CommandFailed, match="ended at once"):
+        async with hosted(tmp_path, None, None):
+            pytest.fail("there is no server")
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_database_that_goes_away_meanwhile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool
+) -> None:
+    @asynccontextmanager
+    async def opening(settings: Settings) -> AsyncIterator[FakeInsula]:
+        gone = Unavailable("The database cannot be reached.")
+        raise ExceptionGroup("opening", [gone]) if grouped else gone
+        yield FakeInsula(None)
+
+    monkeypatch.setattr(hosting, "open_insula", opening)
+    with pytest.raises(CommandFailed, match="cannot be reached") as caught:
+        async with hosted(tmp_path, None, None):
+            pytest.fail("there is no server")
+    assert caught.value.code == ExitCode.UNREACHABLE
+
+
+async def test_a_defect_while_it_starts_is_no_failure_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def opening(settings: Settings) -> AsyncIterator[FakeInsula]:
+        raise ExceptionGroup("opening", [Unavailable("Not now"), LookupError("a defect")])
+        yield FakeInsula(None)
+
+    monkeypatch.setattr(hosting, "open_insula", opening)
+    with pytest.raises(ExceptionGroup):
         async with hosted(tmp_path, None, None):
             pytest.fail("there is no server")
 

@@ -17,6 +17,7 @@ from insula.engine.events import (
     UnitStarted,
     encode_events,
 )
+from insula.errors import Unavailable
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
@@ -306,6 +307,24 @@ async def test_a_run_that_nobody_executes_here_is_found(platform: Platform) -> N
     run_id = await insert(platform, flow, BEGUN, owner=platform.services.token)
     await swept(platform)
     assert (await read(platform, flow, run_id))["status"] == "COMPLETED"
+
+
+async def test_a_run_that_cannot_be_equipped_now_is_begun_later(platform: Platform) -> None:
+    """The database is away for a moment, just when the workflow's variables are read."""
+    equip, away = platform.services.equip, [Unavailable("Not now", retry_after=1)]
+
+    async def refuses_once(*given: Any) -> Any:
+        if away:
+            raise away.pop()
+        return await equip(*given)
+
+    platform.services.equip = refuses_once
+    flow = await platform.acme.make(code("a", "return 1"))
+    run = await platform.acme.run(flow, background=True)
+    await platform.idle()
+    assert (await read(platform, flow, run["id"]))["status"] == "RUNNING"
+    await swept(platform)
+    assert (await read(platform, flow, run["id"]))["status"] == "COMPLETED"
 
 
 async def test_a_run_whose_version_is_gone_fails_and_holds_up_nobody(

@@ -11,6 +11,7 @@ from typing import Any
 from insula.app import Insula, open_insula
 from insula.cli.failures import CommandFailed, ExitCode, usage
 from insula.cli.kept_keys import admin_key
+from insula.errors import Unavailable
 from insula.settings import Settings, SettingsError, load_settings
 from insula.storage.lock import FolderLocked
 from insula.storage.migrate import ForeignFile, NewerSchema
@@ -70,8 +71,23 @@ async def hosted(data: Path, host: str | None, port: int | None) -> AsyncIterato
         raise CommandFailed(str(error), ExitCode.CONFLICT) from error
     except (SettingsError, DatabaseUnusable) as error:
         raise usage(str(error)) from error
+    except (Unavailable, ExceptionGroup) as error:
+        words = _not_now(error)
+        if words is None:
+            raise
+        raise CommandFailed(words, ExitCode.UNREACHABLE) from error
     if failure is not None:
         raise failure
+
+
+def _not_now(error: Exception) -> str | None:
+    """Say that the database went away while the product started; ``None``: something else did."""
+    first: BaseException = error
+    while isinstance(first, BaseExceptionGroup):
+        if len(first.exceptions) > 1:
+            return None
+        first = first.exceptions[0]
+    return f"It could not be started: {first}" if isinstance(first, Unavailable) else None
 
 
 @asynccontextmanager

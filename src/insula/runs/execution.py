@@ -14,6 +14,7 @@ from insula.engine.execute import execute
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Fenced, Limits, Ports, Stop
 from insula.engine.state import RunState
+from insula.errors import Unavailable
 from insula.journal.log import RunLog
 from insula.journal.store import Counted
 from insula.kit import json
@@ -129,6 +130,9 @@ async def _carry(services: RunServices, live: LiveRun) -> None:
         _log.warning("run.fenced", run_id=live.row.id)
     except asyncio.CancelledError:
         _log.debug("run.left", run_id=live.row.id)  # whoever recovers the run goes on
+    except Unavailable as error:  # it has not begun: the sweeper finds it
+        _log.warning("run.left", run_id=live.row.id, reason=error.message)
+        live.log.drop()
     except Exception:  # one run's defect must not take the others down; the sweeper finds it
         _log.exception("run.not_ended", run_id=live.row.id)
         live.log.drop()
@@ -152,7 +156,7 @@ async def _ended(services: RunServices, live: LiveRun) -> RunEnded:
     """Execute to the end; a defect of ours ends in a failed run, not in a stuck one."""
     try:
         return await _execute(services, live)
-    except Fenced:
+    except (Fenced, Unavailable):
         raise
     except StepFailure as failure:  # what it needs before any step
         told = cancel_open_steps(live.state, live.ports)
