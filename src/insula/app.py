@@ -14,7 +14,6 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from sqlalchemy import Connection
 from starlette.types import ASGIApp
 
 from insula.adapters.blobs.opening import open_blobs
@@ -60,7 +59,8 @@ from insula.runs.dispatch import (
 from insula.runs.erasing import erase_for_ever
 from insula.runs.live import LiveRuns
 from insula.runs.membership import Membership, callbacks, installation_id
-from insula.runs.metrics import Gauges, RunMetrics
+from insula.runs.metrics import RunMetrics
+from insula.runs.readiness import checks, show
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
 from insula.runs.start import DELETED
@@ -68,24 +68,19 @@ from insula.schedules import endpoints as schedules_endpoints
 from insula.schedules import repository as schedules_repository
 from insula.schedules.deployed import settle
 from insula.schedules.timekeeper import Timekeeper
-from insula.settings import Settings
+from insula.settings import Settings, SettingsError
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
 from insula.storage.lock import SOCKET, FolderLock
 from insula.storage.opening import open_database
 from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
-from insula.web.health import Check, Degraded
 from insula.web.openapi import create_application
 from insula.web.server import serve
 from insula.workflows import endpoints as workflows_endpoints
 from insula.workflows.paths import DISCOVER, WORKFLOW
 from insula.workflows.remove import remove_all
 from insula.workflows.resolve import Resolver
-
-LATE_SECONDS = 10.0
-"""How long ago the queue may have been looked at in a server that is ready."""
-_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +155,15 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         FolderLocked: another process holds the folder.
         NewerSchema: a later version of the program wrote the database.
         ForeignFile: another program did.
+        SettingsError: a cluster is named, and no database that nodes can share.
         DatabaseUnusable: there is none at the URL of the settings that could be used.
     """
     _log_plainly()
+    if settings.cluster_url is not None and settings.database_url is None:
+        raise SettingsError(
+            "INSULA_CLUSTER_URL: the nodes of a cluster share one PostgreSQL database; set "
+            "INSULA_DATABASE_URL too"
+        )
     folder = settings.data_dir
     make_folder(folder)
     async with AsyncExitStack() as stack:
@@ -199,7 +200,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         services.equip = partial(_equip, variables, connections)
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
-        _show(registry, services, sandbox)
+        show(registry, services, sandbox)
         stack.push_async_callback(services.resolver.close)
         # Alone with the folder is alone with the database in it, and with no other.
         lease = Lease(database, journal, node, exclusive=url is None, **callbacks(services))
@@ -390,78 +391,8 @@ def _application(
     return create_application(
         routers,
         authenticator,
-        _checks(settings, services, sandbox, membership),
+        checks(settings, services, sandbox, membership),
         settings,
         registry=registry,
         routes=fast,
-    )
-
-
-def _one(connection: Connection) -> None:
-    connection.exec_driver_sql("SELECT 1").scalar()
-
-
-def _checks(
-    settings: Settings,
-    services: RunServices,
-    sandbox: SandboxPool,
-    membership: Membership | None,
-) -> dict[str, Check]:
-    async def stored() -> str | None:
-        await services.database.read(
-            lambda connection: connection.exec_driver_sql("SELECT 1").scalar()
-        )
-        return None
-
-    async def evaluates() -> str | None:
-        for _ in range(_LOOKS):
-            if sandbox.stats().alive or not settings.sandbox_warm:
-                return None
-            await asyncio.sleep(1 / _LOOKS)  # one may be on its way
-        return "no worker of the sandbox comes up"
-
-    async def sweeps() -> str | None:
-        late = asyncio.get_running_loop().time() - services.swept_at
-        return None if late < LATE_SECONDS else f"the queue was last looked at {late:.0f} s ago"
-
-    async def takes() -> str | None:
-        if services.draining:
-            return "draining: no run begins here any more"
-        return None if services.can_store else "nothing can be stored now"
-
-    async def hears() -> str | None:
-        found = membership.degraded() if membership is not None else None
-        return None if found is None else Degraded(found)
-
-    checks: dict[str, Check] = {"runs": takes, "database": stored, "sandbox": evaluates}
-    checks["queue"] = sweeps
-    if membership is not None:
-        checks["signals"] = hears
-    return checks
-
-
-def _show(registry: CollectorRegistry, services: RunServices, sandbox: SandboxPool) -> None:
-    """Show the figures that are read when they are asked for."""
-    registry.register(
-        Gauges(
-            {
-                "insula_runs_live": ("Runs that execute here.", lambda: len(services.live)),
-                "insula_runs_queued": (
-                    "Runs that wait to begin, as far as they are offered here.",
-                    lambda: len(services.queue),
-                ),
-                "insula_sandbox_workers": (
-                    "Sandbox workers alive.",
-                    lambda: sandbox.stats().alive,
-                ),
-                "insula_sandbox_busy": (
-                    "Sandbox workers that run code.",
-                    lambda: sandbox.stats().busy,
-                ),
-                "insula_sandbox_waiting": (
-                    "Scripts that wait for a worker.",
-                    lambda: sandbox.stats().waiting,
-                ),
-            }
-        )
     )

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from insula.cli import hosting, serve
 from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.hosting import data_folder, hosted, settings_for, url_of
 from insula.cli.kept_keys import KeptApp, Server, keep, write_server
+from insula.cli.signals import Signals
 from insula.errors import Unavailable
 from insula.settings import Settings
 
@@ -25,6 +27,7 @@ class FakeInsula:
 
     def __init__(self, port: int | None) -> None:
         self.port = port
+        self.hurry = asyncio.Event()
 
     async def serve(
         self, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event
@@ -157,3 +160,33 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSULA_DATA_DIR", "elsewhere")
     assert data_folder(None) == Path("elsewhere")
     assert data_folder(Path("here")) == Path("here")
+
+
+def test_a_worker_needs_a_database_that_nodes_share(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INSULA_ADMIN_KEY", raising=False)
+    outcome = invoke("worker", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.USAGE
+    assert "INSULA_DATABASE_URL" in outcome.err
+
+
+async def test_a_cluster_without_a_database_to_share_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSULA_CLUSTER_URL", "nats://127.0.0.1:4222")
+    with pytest.raises(CommandFailed, match="INSULA_DATABASE_URL"):
+        async with hosted(tmp_path, None, 0):
+            pytest.fail("there is no server")
+
+
+async def test_the_first_signal_stops_and_the_second_hurries() -> None:
+    hurried = asyncio.Event()
+    serving = asyncio.create_task(hurried.wait())
+    with Signals() as signals:
+        signals.handle(hurried.set)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await signals.until_stopped(cast("asyncio.Task[None]", serving))
+        assert not hurried.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, 5)

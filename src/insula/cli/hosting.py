@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,14 @@ from insula.storage.postgres_address import DatabaseUnusable
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """A server in this process: where it listens, and the task that ends when it does."""
+    """A server in this process: where it listens, and the task that ends when it does.
+
+    ``hurry``, called while it is being stopped, lets it wait for nothing that still runs.
+    """
 
     url: str
     serving: "asyncio.Task[None]"
+    hurry: Callable[[], None]
 
 
 def data_folder(given: Path | None) -> Path:
@@ -57,12 +61,37 @@ async def hosted(data: Path, host: str | None, port: int | None) -> AsyncIterato
     Raises:
         CommandFailed: it cannot be started here; the message says why.
     """
-    settings = settings_for(data, host, port)
+    async with _opened(settings_for(data, host, port), _serving) as here:
+        yield here
+
+
+@asynccontextmanager
+async def working(data: Path) -> AsyncIterator[Hosted]:
+    """Execute the runs of a cluster in this process, without HTTP, until the block is left.
+
+    Raises:
+        CommandFailed: it cannot be started here; the message says why.
+    """
+    settings = settings_for(data)
+    if settings.database_url is None:
+        raise usage(
+            "A worker shares a database with the servers: set INSULA_DATABASE_URL (and "
+            "INSULA_CLUSTER_URL) as they do."
+        )
+    async with _opened(settings, _working) as here:
+        yield here
+
+
+Start = Callable[[Insula, Settings], AbstractAsyncContextManager[Hosted]]
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, start: Start) -> AsyncIterator[Hosted]:
     failure: Exception | None = None
     try:
         async with open_insula(settings) as insula:
             try:
-                async with _serving(insula, settings) as here:
+                async with start(insula, settings) as here:
                     yield here
             except Exception as error:
                 # Carried round the product's task group, which would wrap it.
@@ -102,10 +131,21 @@ async def _serving(insula: Insula, settings: Settings) -> AsyncIterator[Hosted]:
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             await _ended(serving)
-        yield Hosted(url_of(settings.host, ready.result()), serving)
+        yield Hosted(url_of(settings.host, ready.result()), serving, insula.hurry.set)
     finally:
         stop.set()
         await asyncio.wait({serving})
+
+
+@asynccontextmanager
+async def _working(insula: Insula, settings: Settings) -> AsyncIterator[Hosted]:
+    stop = asyncio.Event()
+    working = asyncio.create_task(insula.work(stop))
+    try:
+        yield Hosted("", working, insula.hurry.set)
+    finally:
+        stop.set()
+        await asyncio.wait({working})
 
 
 async def _ended(serving: "asyncio.Task[None]") -> None:

@@ -14,6 +14,7 @@ from insula.cli.doctor import doctor
 from insula.cli.output import show
 from insula.cli.run import run
 from insula.cli.serve import serve
+from insula.cli.worker import worker
 
 application = typer.Typer(
     name="insula",
@@ -24,6 +25,7 @@ application = typer.Typer(
     rich_markup_mode=None,
 )
 application.command("serve")(serve)
+application.command("worker")(worker)
 application.command("demo")(demo)
 application.add_typer(apps.commands, name="apps")
 application.add_typer(keys.commands, name="keys")
@@ -52,9 +54,9 @@ def insula(
 ) -> None:
     """AI workflows whose runs really stop when they are cancelled.
 
-    Every command but serve, demo, db and doctor speaks to a server: the one at INSULA_URL, with the
-    key in INSULA_KEY; or with --data DIR the one that holds the folder, or else one that runs for
-    as long as the command does.
+    Every command but serve, worker, demo, db and doctor speaks to a server: the one at INSULA_URL,
+    with the key in INSULA_KEY; or with --data DIR the one that holds the folder, or else one that
+    runs for as long as the command does.
     """
 
 

@@ -1,16 +1,15 @@
 """``insula serve``: run the platform until it is told to stop."""
 
-import asyncio
 import os
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from insula.cli.failures import CommandFailed, ExitCode
+from insula.cli.failures import CommandFailed
 from insula.cli.kept_keys import Server, write_server
 from insula.cli.output import say, say_failure
+from insula.cli.signals import Signals
 from insula.kit.folders import make_folder
 
 
@@ -43,28 +42,13 @@ async def _serve(host: str | None, port: int | None, data: Path | None) -> None:
 
     folder = data_folder(data)
     make_folder(folder)
-    async with hosted(folder, host, port) as server:
-        write_server(folder, Server(os.getpid(), server.url))
-        try:
-            say(f"Serving {folder} at {server.url}")
-            await _until_stopped(server.serving)
-        finally:
-            (folder / "server.json").unlink(missing_ok=True)
-            say("Stopping.")
-
-
-async def _until_stopped(serving: "asyncio.Task[None]") -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            await serving
-            raise CommandFailed("The server ended by itself.", ExitCode.UNREACHABLE)
-    finally:
-        stopping.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+    with Signals() as signals:
+        async with hosted(folder, host, port) as server:
+            signals.handle(server.hurry)
+            write_server(folder, Server(os.getpid(), server.url))
+            try:
+                say(f"Serving {folder} at {server.url}")
+                await signals.until_stopped(server.serving)
+            finally:
+                (folder / "server.json").unlink(missing_ok=True)
+                say("Stopping: live runs may end first; a second signal stops them where they are.")

@@ -66,6 +66,8 @@ class Membership:
     async def join(self) -> None:
         """Begin to hear the others, and to tell them what changes here."""
         services = self._services
+        if not self.signals_expected:
+            _log.info("cluster.without_broker", setting="INSULA_CLUSTER_URL")
         services.cluster = self.cluster
         services.resolver.fresh_for = FRESH_SECONDS
         services.resolver.watchers.append(self._tell_changed)
