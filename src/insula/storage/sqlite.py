@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from insula.storage.migrate import migrate
 from insula.storage.reader import Readers
+from insula.storage.sqlite_checkpoint import BACKSTOP_PAGES, Checkpoints
 from insula.storage.sqlite_connection import (
     BUSY_TIMEOUT_MS,
     SqliteSession,
@@ -54,6 +55,7 @@ def _open(path: Path, synchronous: Synchronous) -> SqliteSession:
     engine, connection = open_writer(path, synchronous)
     try:
         migrate(connection)
+        driver(connection).execute(f"PRAGMA wal_autocheckpoint = {BACKSTOP_PAGES}")
     except BaseException:
         connection.close()
         engine.dispose()
@@ -68,6 +70,8 @@ class SqliteDatabase:
         self.path = path
         self._readers = Readers(SqliteSource(path), readers)
         self._writer = Writer(session)
+        self._checkpoints = Checkpoints(path)
+        session.committed = self._checkpoints.note
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in the next group and return its value once the group is committed.
@@ -99,12 +103,17 @@ class SqliteDatabase:
         """
         while await self._writer.submit(_free_pages) > 0:
             continue
-        await self._writer.submit(_empty_log, outside=True)
+        await self._writer.submit(self._empty_log, outside=True)
 
     async def close(self) -> None:
         """Commit what was submitted, then close every connection."""
         await self._readers.close()
         await self._writer.close()
+        await asyncio.to_thread(self._checkpoints.close)
+
+    def _empty_log(self, connection: Connection) -> None:
+        with self._checkpoints.lock:
+            _empty_log(connection)
 
 
 def _free_pages(connection: Connection) -> int:

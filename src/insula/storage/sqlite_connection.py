@@ -4,6 +4,7 @@ session of the one that writes.
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -95,6 +96,8 @@ class SqliteSession:
 
     def __init__(self, engine: Engine, connection: Connection) -> None:
         self.connection = connection
+        self.committed: Callable[[], None] = lambda: None
+        """Called after each commit."""
         self._engine = engine
         self._raw = driver(connection)
 
@@ -106,6 +109,7 @@ class SqliteSession:
         """Commit; what failed is not committed."""
         self._raw.execute("COMMIT")
         self._forget()
+        self.committed()
 
     def rollback(self) -> None:
         """Undo, unless SQLite already has."""
