@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from insula.settings import Settings
 from tests.deploy.files import DEPLOY, ROOT, compose, environment_example, seconds
 
 TEXT = (DEPLOY / "compose.yaml").read_text("utf-8")
@@ -172,6 +173,13 @@ def test_a_node_is_given_the_time_it_takes_to_drain_and_to_stop(name: str) -> No
     service = SERVICES[name]
     drain = float(service["environment"]["INSULA_DRAIN_SECONDS"])
     assert seconds(service["stop_grace_period"]) >= drain + 5 + 5
+
+
+def test_every_setting_that_is_given_is_one_of_ours() -> None:
+    known = {f"INSULA_{name.upper()}" for name in Settings.model_fields}
+    given = set(SERVICES["node-1"]["environment"])
+    given |= {name for name in environment_example() if name.startswith("INSULA_")}
+    assert given <= known
 
 
 def test_the_image_is_built_from_files_that_are_there() -> None:

@@ -1,10 +1,12 @@
 """Everything that ``insula db check`` looks at, on one snapshot."""
 
-from insula.adapters.blobs.disk import DiskBlobs
+from insula.adapters.blobs.opening import open_blobs
 from insula.cli.database.files import missing_files, stored_files
 from insula.cli.database.place import Place
 from insula.cli.database.progress import Progress, on_a_thread
+from insula.cli.failures import usage
 from insula.runs.audit import EXAMPLES, Finding, audit
+from insula.settings import SettingsError, load_settings
 from insula.storage.migrate import NewerSchema, chain, version
 from insula.storage.offline import faults, snapshot
 
@@ -13,8 +15,11 @@ async def look(place: Place, progress: Progress) -> list[Finding]:
     """Check the schema, the database's file, what is stored of runs, and the files."""
     findings, keys = await on_a_thread(progress, lambda told: _database(place, told))
     if keys:
-        blobs = DiskBlobs(place.folder / "files")
-        findings.append(await missing_files(blobs, keys, progress))
+        try:
+            async with open_blobs(load_settings(data_dir=place.folder)) as blobs:
+                findings.append(await missing_files(blobs, keys, progress))
+        except SettingsError as error:
+            raise usage(str(error)) from error
     return findings
 
 

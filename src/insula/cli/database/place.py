@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from insula.cli.failures import CommandFailed, ExitCode, usage
+from insula.errors import InsulaError
 from insula.settings import Settings
 from insula.storage.lock import FolderLock, FolderLocked
 from insula.storage.migrate import ForeignFile, NewerSchema
@@ -97,6 +98,8 @@ def told_in_words() -> Iterator[None]:
         raise CommandFailed(str(error), ExitCode.CONFLICT) from error
     except Damaged as error:
         raise CommandFailed(f"The backup cannot be used. {error}", ExitCode.FAILED) from error
+    except InsulaError as error:
+        raise CommandFailed(error.message, ExitCode.UNREACHABLE) from error
     except FileNotFoundError as error:
         missing = error.filename or error
         raise CommandFailed(f"There is no {missing}.", ExitCode.NOT_FOUND) from error
