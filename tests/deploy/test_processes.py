@@ -16,9 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.main import get_command
 
-from insula.cli.main import application
 from tests.acceptance.harness import environment
 from tests.acceptance.processes import wait_until
 from tests.deploy.files import compose
@@ -26,9 +24,7 @@ from tests.nats import NatsServer, start_nats
 from tests.postgres import PostgresServer
 
 SERVICES = compose()["services"]
-VERBS = set(getattr(get_command(application), "commands", {}))
 NODES = [name for name, one in SERVICES.items() if one["image"] == "insula"]
-STARTABLE = [name for name in NODES if SERVICES[name]["command"][0] in VERBS]
 SECRETS = {
     "POSTGRES_PASSWORD": secrets.token_hex(8),
     "NATS_PASSWORD": secrets.token_hex(8),
@@ -122,19 +118,25 @@ def nats() -> Iterator[NatsServer]:
 
 
 @pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.create()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(scope="module")
 def nodes(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, nats: NatsServer
+    tmp_path_factory: pytest.TempPathFactory, database: str, nats: NatsServer
 ) -> Iterator[dict[str, Node]]:
     folder = tmp_path_factory.mktemp("compose")
     (folder / "files").mkdir(mode=0o700)
-    url = postgres_server.create()
     hosts = {
         "@postgres:5432/insula": f"@{url.partition('@')[2]}",
         "@nats:4222": f"@127.0.0.1:{nats.port}",
     }
     started: dict[str, Node] = {}
     try:
-        for name in STARTABLE:
+        for name in NODES:
             started[name] = start(name, folder, hosts)
         for node in started.values():
             if SERVICES[node.name]["command"][0] == "serve":
@@ -142,7 +144,6 @@ def nodes(
         yield started
     finally:
         codes = {node.name: node.end() for node in started.values()}
-        postgres_server.drop(url)
     assert set(codes.values()) == {0}, {node.name: node.log for node in started.values()}
 
 
@@ -190,6 +191,20 @@ def test_every_node_is_ready(nodes: dict[str, Node]) -> None:
             assert node.http.get(f"{node.url}/readyz").status_code == 200
             assert node.http.get(f"{node.url}/healthz").status_code == 200
         assert node.process.poll() is None, node.log
+
+
+def test_every_service_is_a_node_of_one_database(
+    nodes: dict[str, Node], database: str, postgres_server: PostgresServer
+) -> None:
+    def alive() -> int:
+        found = postgres_server.execute(
+            "SELECT count(*) FROM nodes"
+            " WHERE expires_at > extract(epoch FROM clock_timestamp()) * 1000",
+            database.rpartition("/")[2],
+        )
+        return int(str(found[0][0]))
+
+    wait_until(lambda: alive() == len(NODES), STARTS, "the worker's lease")
 
 
 def test_files_of_one_node_are_served_by_the_other(nodes: dict[str, Node], work: Work) -> None:
