@@ -131,7 +131,7 @@ def nodes(
     folder = tmp_path_factory.mktemp("compose")
     (folder / "files").mkdir(mode=0o700)
     hosts = {
-        "@postgres:5432/insula": f"@{url.partition('@')[2]}",
+        "@postgres:5432/insula": f"@{database.partition('@')[2]}",
         "@nats:4222": f"@127.0.0.1:{nats.port}",
     }
     started: dict[str, Node] = {}
