@@ -1,11 +1,12 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from insula.adapters.guarded import GuardedHttp, GuardedModels, GuardedSandbox
+from insula.adapters.guarded import GuardedHttp, GuardedModels, GuardedSandbox, GuardedServices
 from insula.engine.failures import StepFailure
 from insula.engine.masking import MASK
 from insula.engine.ports import (
@@ -17,9 +18,11 @@ from insula.engine.ports import (
     ModelReply,
     ModelRequest,
     ModelToolCall,
+    ServiceCall,
 )
 from insula.engine.secrets import Secret, Secrets
 from insula.kit import json
+from insula.kit.json import Raw
 from insula.testing import RecordedHttp, ScriptedModels, ScriptedSandbox
 
 VALUE = 'plan"ted 123'
@@ -88,6 +91,20 @@ async def test_what_code_returns_is_masked() -> None:
     failing = ScriptedSandbox(lambda script, scope: (_ for _ in ()).throw(StepFailure(VALUE)))
     with pytest.raises(StepFailure, match=MASK):
         await GuardedSandbox(failing, SECRETS).evaluate(Evaluation("app", ("x",), {}), DOING)
+
+
+async def test_what_a_service_gives_is_masked() -> None:
+    class Echo:
+        async def call(self, call: ServiceCall, activity: Activity) -> Raw:
+            if call.action == "FAIL":
+                raise StepFailure(f"no {VALUE}", "input")
+            return json.raw({"said": VALUE})
+
+    guarded = GuardedServices(Echo(), SECRETS)
+    call = ServiceCall("app", "app", "run", "FILES", "SAY", {})
+    assert json.decode(await guarded.call(call, DOING)) == {"said": MASK}
+    with pytest.raises(StepFailure, match=MASK):
+        await guarded.call(replace(call, action="FAIL"), DOING)
 
 
 async def said(*pieces: Any, **request: Any) -> list[Any]:

@@ -19,8 +19,9 @@ async def provider() -> AsyncIterator[RehearsalServer]:
 
 
 @pytest.fixture
-async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with open_platform(tmp_path, egress_allow="127.0.0.1") as opened:
+async def platform(tmp_path: Path, database_url: str | None) -> AsyncIterator[Platform]:
+    given = {"egress_allow": "127.0.0.1", "database_url": database_url}
+    async with open_platform(tmp_path, **given) as opened:
         yield opened
 
 

@@ -8,6 +8,6 @@ from tests.runs.platform import Platform, open_platform
 
 
 @pytest.fixture
-async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with open_platform(tmp_path) as opened:
+async def platform(tmp_path: Path, database_url: str | None) -> AsyncIterator[Platform]:
+    async with open_platform(tmp_path, database_url=database_url) as opened:
         yield opened

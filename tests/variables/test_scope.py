@@ -12,6 +12,7 @@ from insula.engine.ports import HttpRequest
 from insula.engine.secrets import HANDLE
 from insula.settings import SettingsError
 
+DATABASES = ("sqlite", "postgres")
 SECRET = "planted-value"
 
 

@@ -25,6 +25,8 @@ from insula.engine.ports import (
     Models,
     ModelToolCall,
     Sandbox,
+    ServiceCall,
+    Services,
 )
 from insula.engine.secrets import Secrets
 from insula.kit import json
@@ -115,6 +117,20 @@ def _body(response: HttpResponse, masker: Masker) -> bytes:
         except UnicodeDecodeError:
             return masker.data(response.body, PLAIN_MASK)
         return masker.data(response.body)
+
+
+class GuardedServices:
+    """Service actions whose outputs and errors are masked; what they are given holds handles."""
+
+    def __init__(self, services: Services, secrets: Secrets) -> None:
+        self._services = services
+        self._secrets = secrets
+
+    async def call(self, call: ServiceCall, activity: Activity) -> Raw:
+        """Do it, as the port says."""
+        with covering(self._secrets):
+            output = await self._services.call(call, activity)
+        return self._secrets.masker.json(output)
 
 
 class GuardedModels:

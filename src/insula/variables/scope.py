@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection, insert, select
 
-from insula.adapters.guarded import GuardedHttp, GuardedModels, GuardedSandbox
+from insula.adapters.guarded import GuardedHttp, GuardedModels, GuardedSandbox, GuardedServices
 from insula.adapters.keyring import KeyRing, Unreadable
 from insula.engine.failures import StepFailure
 from insula.engine.masking import Masker
@@ -99,6 +99,7 @@ class Variables:
             sandbox=GuardedSandbox(ports.sandbox, own),
             http=GuardedHttp(ports.http, own),
             models=GuardedModels(ports.models, own),
+            services=GuardedServices(ports.services, own),
         )
 
     def changed(self, app_id: str) -> None:
