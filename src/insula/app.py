@@ -194,7 +194,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         models = ModelProviders(policy, os.environ)
         stack.push_async_callback(models.close)
         blobs = await stack.enter_async_context(open_blobs(settings))
-        files = await FileInputs.open(database, blobs, http, settings, token)
+        files = await FileInputs.open(database, blobs, http, settings, lambda: journal.token)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
         services.equip = partial(_equip, variables, connections)

@@ -43,7 +43,9 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def files(tmp_path: Path, database: Database) -> AsyncIterator[FileInputs]:
     http = HttpClient(EgressPolicy(["127.0.0.1"]))
     settings = load_settings(public_url="http://insula", file_max=LIMIT, extract_pages=50)
-    yield await FileInputs.open(database, DiskBlobs(tmp_path / "files"), http, settings, "node_1")
+    yield await FileInputs.open(
+        database, DiskBlobs(tmp_path / "files"), http, settings, lambda: "node_1"
+    )
     await http.close()
 
 

@@ -12,6 +12,7 @@ from tests.contract import needs_contract, validate
 
 from insula.files import extractions
 from insula.files.documents import Documents
+from insula.files.repository import find_file
 from insula.files.resolve import FileInputs
 from insula.files.wish import Wish
 from insula.kit.clock import now_ms
@@ -135,7 +136,7 @@ async def test_another_process_cancels(client, files: FileInputs) -> None:
     async with asyncio.timeout(30):
         while not files.documents.working:  # noqa: ASYNC110  # it is claimed in the background
             await asyncio.sleep(0.01)
-        other = Documents(files.store, files.documents.extractor, "node_2")
+        other = Documents(files.store, files.documents.extractor, lambda: "node_2")
         await other.cancel("app_1", made["id"])
         while files.documents.working:  # noqa: ASYNC110  # it finds out by itself
             await asyncio.sleep(0.01)
@@ -217,8 +218,6 @@ async def test_more_may_be_wished_later(client, files: FileInputs) -> None:
     row = await files.store.database.read(
         lambda connection: connection.execute(select(tables.files)).one()
     )
-    from insula.files.repository import find_file
-
     file = await files.store.database.read(partial(find_file, file_id=row.id))
     assert file is not None
     async with asyncio.timeout(30):

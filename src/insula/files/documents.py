@@ -35,11 +35,12 @@ class Documents:
     """The extractions of this process."""
 
     def __init__(
-        self, store: FileStore, extractor: Extractor, token: str, together: int = 2
+        self, store: FileStore, extractor: Extractor, token: Callable[[], str], together: int = 2
     ) -> None:
         self._store = store
         self._extractor = extractor
         self._token = token
+        self._tokens: set[str] = set()
         self._together = together
         self._last_app = ""
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -65,10 +66,18 @@ class Documents:
                             pass
                     except InsulaError as error:
                         _log.warning("extraction.not_claimed", reason=error.message)
+                    except Exception:  # it comes round again
+                        _log.exception("extraction.claim_broke")
                     await self._wait()
         finally:
-            release = partial(extractions.release, token=self._token)
+            await self._release()
+
+    async def _release(self) -> None:
+        release = partial(extractions.release, tokens=sorted(self._tokens))
+        try:
             await self._store.database.write(release)
+        except InsulaError as error:  # then it waits until the lease has lapsed
+            _log.warning("extraction.not_released", reason=error.message)
 
     async def _wait(self) -> None:
         try:
@@ -81,9 +90,11 @@ class Documents:
     async def _begin_next(self, group: asyncio.TaskGroup) -> bool:
         if len(self._tasks) >= self._together:
             return False
+        token = self._token()  # another one after every lease that was lost
+        self._tokens.add(token)
         claim = partial(
             extractions.claim,
-            token=self._token,
+            token=token,
             working=list(self._tasks),
             after=self._last_app,
         )
@@ -124,7 +135,7 @@ class Documents:
         if file is None:
             raise Gone
         started = time.monotonic()
-        reading = Reading(self._store, self._extractor, file, row.wish, self._token)
+        reading = Reading(self._store, self._extractor, file, row.wish, row.owner or "")
         try:
             await self._watched(reading)
         except ExtractionFailed as failure:
@@ -152,7 +163,7 @@ class Documents:
             tell = partial(
                 extractions.tell_progress,
                 file_id=reading.file.id,
-                token=self._token,
+                token=reading.token,
                 progress=reading.progress,
             )
             if not await self._store.database.write(tell):
@@ -168,7 +179,7 @@ class Documents:
         finish = partial(
             extractions.finish,
             file_id=row.file_id,
-            token=self._token,
+            token=row.owner or "",
             document=document,
             message=message,
         )

@@ -145,9 +145,9 @@ def _free(connection: Connection, token: str, working: Sequence[str]) -> ColumnE
     now = dialect.now_ms(connection)
     alive = select(nodes.c.token).where(nodes.c.expires_at + _GRACE_MS > now)
     owner = extractions.c.owner
-    left = and_(owner == token, extractions.c.file_id.not_in(working))
-    nobody = or_(owner.is_(None), left, and_(owner != token, owner.not_in(alive)))
-    return and_(extractions.c.status == "PROCESSING", nobody)
+    nobody = or_(owner.is_(None), owner == token, owner.not_in(alive))
+    elsewhere = extractions.c.file_id.not_in(working)
+    return and_(extractions.c.status == "PROCESSING", elsewhere, nobody)
 
 
 def is_mine(connection: Connection, file_id: str, token: str) -> bool:
@@ -196,11 +196,11 @@ def cancel(connection: Connection, app_id: str, file_id: str, message: str) -> b
     return connection.execute(stopped).rowcount > 0
 
 
-def release(connection: Connection, token: str) -> None:
+def release(connection: Connection, tokens: Sequence[str]) -> None:
     """Give back what this process reads, as if it had not begun: it goes down in peace."""
     connection.execute(
         update(extractions)
-        .where(extractions.c.owner == token, extractions.c.status == "PROCESSING")
+        .where(extractions.c.owner.in_(tokens), extractions.c.status == "PROCESSING")
         .values(owner=None, attempts=extractions.c.attempts - 1)
     )
 

@@ -38,12 +38,12 @@ class Reading:
         self, store: FileStore, extractor: Extractor, file: FileRow, wish: Wish, token: str
     ) -> None:
         self.file = file
+        self.token = token
         self.progress = 0.0
         self.note = ""
         self._store = store
         self._extractor = extractor
         self._wish = wish
-        self._token = token
         self._contents: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
         self._pages: str | None = None
@@ -122,7 +122,7 @@ class Reading:
         """Store what came of the document: it lives as long as that, and is seen by the same."""
 
         def still_ours(connection: Connection, _: FileRow) -> None:
-            if not extractions.is_mine(connection, self.file.id, self._token):
+            if not extractions.is_mine(connection, self.file.id, self.token):
                 raise Gone
 
         parent = self.file

@@ -1,6 +1,6 @@
 """A file in any form an input may have, turned into a stored file's object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -173,7 +173,7 @@ async def _ours(
 class FileInputs:
     """What runs, and the application, ask of the files."""
 
-    def __init__(self, store: FileStore, documents: Documents, token: str) -> None:
+    def __init__(self, store: FileStore, documents: Documents, token: Callable[[], str]) -> None:
         self.store = store
         self.documents = documents
         self.token = token
@@ -185,9 +185,9 @@ class FileInputs:
         blobs: Blobs,
         http: HttpClient,
         settings: Settings,
-        token: str = "",
+        token: Callable[[], str] = str,
     ) -> "FileInputs":
-        """Read the signing key, or make it. ``token`` is this process's, for its leases.
+        """Read the signing key, or make it. ``token`` gives this process's, for its leases.
 
         Without INSULA_PUBLIC_URL, addresses name the port that is listened on; where that is found
         late, set ``store.urls.base``.

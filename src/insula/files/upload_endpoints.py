@@ -163,7 +163,7 @@ def _add_arriving(routes: APIRouter, files: FileInputs) -> None:
 
 async def _take_in(files: FileInputs, row: UploadRow, given: object, path: str) -> dict[str, Any]:
     """Store what is sent under the id that was promised, and close the link in the same unit."""
-    store, token = files.store, files.token
+    store, token = files.store, files.token()
     take = partial(uploads.claim, upload_id=row.id, token=token, ours_is_dead=True)
     if not await store.database.write(take):
         _check_open(await store.database.read(partial(uploads.find_upload, upload_id=row.id)))
