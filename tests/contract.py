@@ -34,15 +34,42 @@ def document() -> dict[str, Any]:
     return loaded
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _validator(name: str) -> Draft202012Validator:
+    """Return the validator of a schema, by its name or by its place in the document."""
     registry: Registry[Any] = Registry().with_resource(
         _URI, Resource.from_contents(document(), default_specification=DRAFT202012)
     )
-    if name not in document()["components"]["schemas"]:
+    if not name.startswith("/") and name not in document()["components"]["schemas"]:
         raise KeyError(f"the contract has no schema {name}")
-    schema = {"$ref": f"{_URI}#/components/schemas/{name}"}
+    place = name if name.startswith("/") else f"/components/schemas/{name}"
+    schema = {"$ref": f"{_URI}#{place}"}
     return Draft202012Validator(schema, registry=registry, format_checker=FormatChecker())
+
+
+def operations() -> list[tuple[str, str]]:
+    """Return every operation of the contract: its method and its path."""
+    return [
+        (method.upper(), path)
+        for path, methods in document()["paths"].items()
+        for method in methods
+        if method in ("get", "post", "put", "patch", "delete")
+    ]
+
+
+def validate_request(body: object, method: str, path: str) -> None:
+    """Fail the calling test unless a JSON body is one that the contract lets an operation take."""
+    validate(body, _place(method, path, "requestBody"))
+
+
+def validate_answer(answer: object, method: str, path: str) -> None:
+    """Fail the calling test unless decoded JSON is what the contract says an operation answers."""
+    validate(answer, _place(method, path, "responses", "200"))
+
+
+def _place(method: str, path: str, *rest: str) -> str:
+    parts = ("paths", path, method.lower(), *rest, "content", "application/json", "schema")
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def validate(instance: object, name: str) -> None:
