@@ -8,6 +8,7 @@ from insula.journal import store
 from insula.journal.store import Batch, Ending, SomeFenced, compress, expand
 from insula.storage.database import Database
 from insula.storage.dialect import driver, is_postgres
+from insula.storage.postgres_pipeline import pipeline_of
 from insula.storage.rows import update_arrays, update_text
 from insula.storage.tables import runs
 
@@ -77,9 +78,10 @@ async def test_the_fence_is_found_by_index(database: Database) -> None:
     def plan(connection: Connection) -> str:
         raw = driver(connection)
         if is_postgres(connection):
-            values: list[object] = [["run_a"], [0], [1], [5], TOKEN]
-            rows = raw.execute("EXPLAIN " + update_arrays(*shape, store._OURS), values)
-            return "\n".join(row[0] for row in rows)
+            command = update_arrays(*shape, store._OURS).of([("run_a", 0, 1, 5)], [TOKEN])
+            asked = pipeline_of(connection).ask(command._replace(text=b"EXPLAIN " + command.text))
+            lines = (asked.get_value(line, 0) or b"" for line in range(asked.ntuples))
+            return b"\n".join(lines).decode()
         text = "EXPLAIN QUERY PLAN " + update_text(*shape, 8, store._OURS)
         return "\n".join(row[3] for row in raw.execute(text, [1] * 33))
 

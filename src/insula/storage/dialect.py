@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Table, literal, li
 from sqlalchemy.dialects import postgresql, sqlite
 
 from insula.kit import clock
+from insula.storage.postgres_pipeline import Command, pipeline_of
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -71,6 +72,23 @@ def driver(connection: Connection) -> Driver:
         return cast(Driver, raw)
     assert isinstance(raw, PostgresConnection)
     return _Postgres(raw)
+
+
+def control(connection: Connection, command: str) -> None:
+    """Execute what sets a savepoint, or goes back to one.
+
+    Of a ``ROLLBACK TO`` that psycopg sends it concludes that nothing is prepared any more.
+    """
+    if is_postgres(connection):
+        pipeline_of(connection).ask(Command(command.encode(), as_is=True))
+    else:
+        driver(connection).execute(command)
+
+
+def withdraw_deferred(connection: Connection) -> None:
+    """Leave unsent what a unit that failed has deferred."""
+    if is_postgres(connection):
+        pipeline_of(connection).withdraw()
 
 
 def is_postgres(connection: Connection) -> bool:

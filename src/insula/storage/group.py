@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from insula.storage import counters
-from insula.storage.dialect import driver
+from insula.storage.dialect import control, withdraw_deferred
 from insula.storage.session import Session, Unsettled
 
 Unit = Callable[[Connection], Any]
@@ -104,22 +104,23 @@ def _isolate(
     """Run every unit under a savepoint and commit; an error that concerns all is raised."""
     _begin(session, serial)
     connection = session.connection
-    raw = driver(connection)
     for position, unit in enumerate(units):
         bumps = counters.snapshot(connection)
-        raw.execute("SAVEPOINT unit")
+        control(connection, "SAVEPOINT unit")
         try:
             outcome = Outcome(unit(connection))
             _check_open(session)
+            control(connection, "RELEASE unit")  # after what the unit has deferred
         except BaseException as error:
             if session.again(error):
                 raise
             if not session.is_open():
                 raise _Lost(position, error) from error
-            raw.execute("ROLLBACK TO unit")
+            withdraw_deferred(connection)
+            control(connection, "ROLLBACK TO unit")
+            control(connection, "RELEASE unit")
             counters.restore(connection, bumps)
             outcome = _failed(session, error)
-        raw.execute("RELEASE unit")
         outcomes.append(outcome)
     _commit(session)
 

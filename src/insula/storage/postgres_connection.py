@@ -3,7 +3,7 @@
 import os
 import socket
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -15,8 +15,9 @@ from sqlalchemy.pool import NullPool
 
 from insula.errors import Unavailable
 from insula.storage.postgres_address import parse
+from insula.storage.postgres_pipeline import PipelinedConnection
 
-Raw = psycopg.Connection[Any]
+Raw = PipelinedConnection
 
 _PREPARED_MAX = 500
 _PREPARED_AFTER = 3
@@ -61,11 +62,20 @@ class Limits(NamedTuple):
 
 
 class _Cursor(psycopg.Cursor[Any]):
-    """Takes values as they are, instead of as text."""
+    """Takes values as they are, instead of as text; what was deferred goes first."""
 
     def __init__(self, connection: Raw, **given: Any) -> None:
         super().__init__(connection, **given)
         self.format = Format.BINARY
+        self._pipeline = connection.own_pipeline
+
+    def execute(self, *given: Any, **named: Any) -> Self:
+        self._pipeline.flush()
+        return super().execute(*given, **named)
+
+    def executemany(self, *given: Any, **named: Any) -> None:
+        self._pipeline.flush()
+        super().executemany(*given, **named)
 
 
 def make_engine(url: str, name: str, limits: Limits) -> Engine:
@@ -73,7 +83,7 @@ def make_engine(url: str, name: str, limits: Limits) -> Engine:
     conninfo = _conninfo(url, name, limits)
 
     def connect() -> Raw:
-        raw = psycopg.connect(
+        raw = Raw.connect(
             conninfo,
             autocommit=True,  # transactions are begun by whoever holds the connection
             prepare_threshold=_PREPARED_AFTER,
@@ -106,7 +116,7 @@ def _conninfo(url: str, name: str, limits: Limits) -> str:
 def raw_of(connection: Connection) -> Raw:
     """Return psycopg's own connection."""
     raw = connection.connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
+    assert isinstance(raw, PipelinedConnection)
     return raw
 
 

@@ -1,5 +1,6 @@
-"""The session of the connection that writes to PostgreSQL: one round trip to begin, one to commit;
-it reconnects by itself, and finds out what became of a commit that nobody answered.
+"""The session of the connection that writes to PostgreSQL: it begins with the first statement and
+commits with the last ones, reconnects by itself, and finds out what became of a commit that nobody
+answered.
 """
 
 import time
@@ -7,6 +8,7 @@ from contextlib import suppress
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -22,11 +24,14 @@ from insula.storage.postgres_connection import (
     not_now,
     raw_of,
 )
+from insula.storage.postgres_pipeline import Command
 from insula.storage.session import Unsettled
 
 SERIAL_LOCK = 0x1A5C_5E71
 """The advisory lock of transactions that must not run beside each other."""
-_BEGIN = b"BEGIN; SELECT pg_current_xact_id()"
+_BEGIN = Command(b"BEGIN", as_is=True)
+_NUMBER = b"SELECT pg_current_xact_id()::text"
+_COMMIT = Command(b"COMMIT", as_is=True)
 _BEGIN_SERIAL = b"BEGIN; SELECT pg_current_xact_id(), pg_advisory_xact_lock(%d)" % SERIAL_LOCK
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MAX = 1.0
@@ -117,34 +122,52 @@ class PostgresSession:
         return self._line.connection
 
     def begin(self, serial: bool) -> None:
-        """Begin a transaction; ``serial`` waits for the installation's lock."""
-        command = _BEGIN_SERIAL if serial else _BEGIN
-        if not self._line.is_lost():
+        """Begin a transaction, with the first statement that is sent; ``serial`` begins it at once,
+        and waits for the installation's lock."""
+        line = self._line
+        self._mark = ""
+        if line.is_lost():
+            line.connect()
+        elif serial:
             try:
-                self._begin(command)
+                self._begin_serial()
             except psycopg.Error:
-                if not self._line.is_lost():
+                if not line.is_lost():
                     self.rollback()
                     raise
+                line.connect()
             else:
                 return
-        self._line.connect()
-        self._begin(command)
+        if serial:
+            self._begin_serial()
+        else:
+            line.raw.own_pipeline.begin(_BEGIN, Command(_NUMBER, told=self._note))
 
-    def _begin(self, command: bytes) -> None:
-        value = execute_simple(self._line.raw, command).get_value(0, 0)
+    def _begin_serial(self) -> None:
+        raw = self._line.raw
+        self._note(execute_simple(raw, _BEGIN_SERIAL))
+        raw.own_pipeline.deferring = True
+
+    def _note(self, result: PGresult) -> None:
+        value = result.get_value(0, 0)
         assert value is not None
         self._mark = value.decode()
 
     def commit(self) -> None:
-        """Commit.
+        """Commit, with what was deferred.
 
         Raises:
             Unsettled: the connection was lost, and nobody knows whether it was.
         """
         line = self._line
+        pipeline = line.raw.own_pipeline
+        if pipeline.untouched:
+            self._forget()
+            return
+        if pipeline.unbegun:
+            pipeline.flush()  # the number has to be known before a commit is on its way
         try:
-            result = execute_simple(line.raw, b"COMMIT")
+            result = pipeline.ask(_COMMIT)
         except psycopg.Error as error:
             if not line.is_lost():
                 raise
@@ -159,9 +182,11 @@ class PostgresSession:
             self._line.drop()
             return
         try:
-            self._forget()
+            self._line.raw.own_pipeline.forget()
             if self.is_open():
+                # Before SQLAlchemy does: psycopg's own would have all be prepared anew.
                 execute_simple(self._line.raw, b"ROLLBACK")
+            self._forget()
         except (DBAPIError, psycopg.Error):
             self._line.drop()
 
@@ -169,8 +194,10 @@ class PostgresSession:
         """Say whether a transaction is open, be it one that can only be undone."""
         if self._line.is_lost():
             return False
-        status = self._line.raw.info.transaction_status
-        return status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        raw = self._line.raw
+        status = raw.info.transaction_status
+        begun = status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        return begun or raw.own_pipeline.unbegun
 
     def settle(self, mark: str) -> bool:
         """Say whether the transaction of an ``Unsettled`` was committed.
@@ -210,6 +237,8 @@ class PostgresSession:
         self._line.close()
 
     def _forget(self) -> None:
-        """End the transaction that SQLAlchemy began for itself when a unit used it."""
+        """Leave unsent what was deferred, and end the transaction that SQLAlchemy began for itself
+        when a unit used it."""
+        self._line.raw.own_pipeline.forget()
         if self.connection.in_transaction():
             self.connection.rollback()

@@ -2,26 +2,36 @@
 array for each column, so that one prepared statement serves every number of rows.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Table
 
 from insula.storage.dialect import driver, is_postgres
+from insula.storage.postgres_arrays import KINDS, TEXT, Kind, encode_array
+from insula.storage.postgres_pipeline import Command, pipeline_of
 
 T = TypeVar("T")
 Row = Sequence[Any]
 
 _AT_ONCE = {"sqlite": 64, "postgresql": 512}
-_KINDS = {
-    "BigInteger": "bigint",
-    "LargeBinary": "bytea",
-    "Boolean": "boolean",
-    "Float": "double precision",
-    "Integer": "integer",
-    "Text": "text",
-}
+
+
+class Statement(NamedTuple):
+    """A statement of PostgreSQL that takes an array for each of some columns, and then texts."""
+
+    text: bytes
+    kinds: tuple[Kind, ...]
+    types: tuple[int, ...]
+
+    def of(self, rows: Sequence[Row], texts: Sequence[str] = ()) -> Command:
+        """Return it with these rows."""
+        columns = zip(self.kinds, zip(*rows, strict=True), strict=True)
+        values = [encode_array(kind, column) for kind, column in columns]
+        return Command(self.text, [*values, *(text.encode() for text in texts)], self.types)
 
 
 def parts(connection: Connection, items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -38,15 +48,20 @@ def insert_rows(
     rows: Sequence[Row],
     conflict: str = "",
 ) -> None:
-    """Insert rows; ``conflict`` is an ``ON CONFLICT`` clause."""
+    """Insert rows; ``conflict`` is an ``ON CONFLICT`` clause.
+
+    On PostgreSQL they go out with the next statement that has an answer, at the latest with the
+    commit; what is wrong with them is raised then.
+    """
+    if is_postgres(connection):
+        insert = _insert_arrays(table, columns, conflict)
+        for some in parts(connection, rows):
+            pipeline_of(connection).defer(insert.of(some))
+        return
     raw = driver(connection)
-    arrays = is_postgres(connection)
     for some in parts(connection, rows):
-        if arrays:
-            raw.execute(_insert_arrays(table, columns, conflict), list(zip_columns(some)))
-        else:
-            text = _insert_values(table, columns, len(some), conflict)
-            raw.execute(text, [value for row in some for value in row])
+        text = _insert_values(table, columns, len(some), conflict)
+        raw.execute(text, [value for row in some for value in row])
 
 
 def update_rows(
@@ -56,34 +71,34 @@ def update_rows(
     assigned: tuple[str, ...],
     rows: Sequence[Row],
     condition: str,
-    parameters: Sequence[Any],
+    parameters: Sequence[str] = (),
 ) -> int:
     """Update, with one statement, the rows that match; return how many did.
 
-    A row holds the values to match and then those to assign; ``condition`` with its parameters
-    is what all of them have to fulfil besides.
+    A row holds the values to match and then those to assign; ``condition`` with its parameters,
+    texts all, is what all of them have to fulfil besides.
 
     Raises:
         ValueError: the table has no such column.
     """
-    raw = driver(connection)
     if is_postgres(connection):
-        text = update_arrays(table, matched, assigned, condition)
-        return raw.execute(text, [*zip_columns(rows), *parameters]).rowcount
+        command = update_arrays(table, matched, assigned, condition).of(rows, parameters)
+        return pipeline_of(connection).ask(command).command_tuples or 0
     text = update_text(table, matched, assigned, len(rows), condition)
     values = [value for row in rows for value in row]
-    return raw.execute(text, [*values, *parameters]).rowcount
+    return driver(connection).execute(text, [*values, *parameters]).rowcount
 
 
 def delete_rows(connection: Connection, table: Table, column: str, values: Sequence[Any]) -> None:
-    """Delete the rows that have one of the values in a column."""
+    """Delete the rows that have one of the values in a column; sent as by ``insert_rows``."""
+    if is_postgres(connection):
+        delete = _delete_array(table, column)
+        for some in parts(connection, values):
+            pipeline_of(connection).defer(delete.of([(value,) for value in some]))
+        return
     raw = driver(connection)
-    arrays = is_postgres(connection)
     for some in parts(connection, values):
-        if arrays:
-            raw.execute(_delete_array(table, column), [list(some)])
-        else:
-            raw.execute(_delete_values(table, column, len(some)), some)
+        raw.execute(_delete_values(table, column, len(some)), some)
 
 
 def matching(
@@ -103,11 +118,6 @@ def matching(
     return found
 
 
-def zip_columns(rows: Sequence[Row]) -> Iterator[list[Any]]:
-    """Turn rows into columns."""
-    return map(list, zip(*rows, strict=True))
-
-
 @lru_cache(256)
 def _insert_values(table: Table, columns: tuple[str, ...], rows: int, conflict: str) -> str:
     names = _names(table, columns)
@@ -115,9 +125,10 @@ def _insert_values(table: Table, columns: tuple[str, ...], rows: int, conflict: 
 
 
 @lru_cache(256)
-def _insert_arrays(table: Table, columns: tuple[str, ...], conflict: str) -> str:
+def _insert_arrays(table: Table, columns: tuple[str, ...], conflict: str) -> Statement:
     names = _names(table, columns)
-    return f"INSERT INTO {table.name} ({names}) SELECT * FROM {_arrays(table, columns)} {conflict}"  # noqa: S608  # names of columns alone
+    text = f"INSERT INTO {table.name} ({names}) SELECT * FROM {_arrays(table, columns)} {conflict}"  # noqa: S608  # names of columns alone
+    return _statement(table, columns, text)
 
 
 @lru_cache(1024)
@@ -133,13 +144,13 @@ def update_text(
 @lru_cache(1024)
 def update_arrays(
     table: Table, matched: tuple[str, ...], assigned: tuple[str, ...], condition: str
-) -> str:
-    """Return the text of ``update_rows`` on PostgreSQL."""
+) -> Statement:
+    """Return the statement of ``update_rows`` on PostgreSQL."""
     columns = matched + assigned
     _names(table, columns)
     numbered = ", ".join(f"column{number}" for number in range(1, len(columns) + 1))
     values = f"{_arrays(table, columns)} AS v({numbered})"
-    return _update(table, matched, assigned, values, condition)
+    return _statement(table, columns, _update(table, matched, assigned, values, condition))
 
 
 def _update(
@@ -161,9 +172,10 @@ def _delete_values(table: Table, column: str, values: int) -> str:
 
 
 @lru_cache(64)
-def _delete_array(table: Table, column: str) -> str:
+def _delete_array(table: Table, column: str) -> Statement:
     name = _names(table, (column,))
-    return f"DELETE FROM {table.name} WHERE {name} = ANY({_array(table, column)})"  # noqa: S608  # names of columns alone
+    text = f"DELETE FROM {table.name} WHERE {name} = ANY({_array(table, column)})"  # noqa: S608  # names of columns alone
+    return _statement(table, (column,), text)
 
 
 @lru_cache(256)
@@ -194,4 +206,17 @@ def _arrays(table: Table, columns: tuple[str, ...]) -> str:
 
 
 def _array(table: Table, column: str) -> str:
-    return f"?::{_KINDS[type(table.c[column].type).__name__]}[]"
+    return f"?::{_kind(table, column).name}[]"
+
+
+def _kind(table: Table, column: str) -> Kind:
+    return KINDS[type(table.c[column].type).__name__]
+
+
+def _statement(table: Table, columns: tuple[str, ...], text: str) -> Statement:
+    kinds = tuple(_kind(table, column) for column in columns)
+    places = count(1)
+    numbered = re.sub(r"\?", lambda _: f"${next(places)}", text)
+    texts = text.count("?") - len(columns)
+    types = tuple(kind.array for kind in kinds) + (TEXT,) * texts
+    return Statement(numbered.encode(), kinds, types)
