@@ -22,6 +22,11 @@ BODIES: dict[str, Any] = {
     "keys": {"name": "x"},
     "{version_id_or_version_number}": {"withdrawn": True},
     "{key}": {"value": "x"},
+    "records": {"name": "x"},
+    "run": {"mode": "all"},
+    "config": {"rules": []},
+    "expectations": {"name": "x", "script": "true"},
+    "triggers": {"name": "x", "config": {"type": "PERSONA", "mappings": []}},
 }
 """A body that would do, by the last part of the path; other writes get a name."""
 NOT_OURS = {"/files/{file_id}/content", "/public/apps/files/uploads/{file_upload_id}"}
@@ -68,7 +73,34 @@ class Things:
             "schedule_id": schedule["id"],
             "caller_app_id": caller.app_id,
         }
+        here = (await caller.ok("GET", "/openapi.json"))["paths"]
+        for last, make in (
+            ("/tests", self._tests),
+            ("/collections", self._collection),
+            ("/webhooks", self._webhook),
+        ):
+            if any(path.endswith(last) for path in here):
+                await make(path)
         return self
+
+    async def _tests(self, path: str) -> None:
+        test = await self.caller.ok("POST", f"{path}/tests", {"name": "Same"})
+        expected = {"name": "Same", "script": "true"}
+        expectation = await self.caller.ok("POST", f"{path}/tests/expectations", expected)
+        self.ids |= {"test_id": test["id"], "expectation_id": expectation["id"]}
+
+    async def _collection(self, path: str) -> None:
+        tag = await self.caller.ok("POST", "tags", {"name": "Same"})
+        made = await self.caller.ok("POST", "collections", {"name": "Same"})
+        path = f"collections/{made['id']}"
+        record = await self.caller.ok("POST", f"{path}/records", {"name": "Same"})
+        trigger = await self.caller.ok("POST", f"{path}/triggers", BODIES["triggers"])
+        self.ids |= {"collection_id": made["id"], "record_id": record["id"], "tag_id": tag["id"]}
+        self.ids["trigger_id"] = trigger["id"]
+
+    async def _webhook(self, path: str) -> None:
+        body = {"url": "https://hooks.example/x", "events": ["record.created"]}
+        self.ids["webhook_id"] = (await self.caller.ok("POST", "webhooks", body))["id"]
 
     def unknown(self) -> dict[str, str]:
         """Ids of the same forms that nothing has."""
@@ -139,12 +171,12 @@ async def test_another_app_does_not_exist(callers: Clients, routes: list[Route])
 
 
 async def test_half_a_path_of_ones_own_leads_nowhere(callers: Clients, routes: list[Route]) -> None:
-    """An own workflow with another's run, an own run under another's workflow."""
+    """An own workflow with another's run, an own record in another's collection."""
     acme = await Things(await callers.app("Acme")).make()
     globex = await Things(await callers.app("Globex")).make()
     for route in routes:
         names = set(re.findall(r"{(\w+)}", route[1])) - {"app_id"}
-        if not {"workflow_id"} < names or "caller_app_id" in names:
+        if len(names) < 2 or "caller_app_id" in names:
             continue
         for foreign in names:
             mixed = {**globex.ids, foreign: acme.ids[foreign], "app_id": "c"}
@@ -164,11 +196,24 @@ async def test_lists_hold_only_ones_own(callers: Clients) -> None:
         assert [w["id"] for w in seen["workflows"]] == [things.ids["workflow_id"]]
         assert [file["id"] for file in seen["files"]] == [things.ids["file_id"]]
         assert seen["workflows/discover"] == []
+        for path, name in (("connections", "connection_id"), ("schedules", "schedule_id")):
+            assert [one["id"] for one in seen[path]] == [things.ids[name]]
+        for path, name in (("collections", "collection_id"), ("webhooks", "webhook_id")):
+            assert [one["id"] for one in seen.get(path, [])] == [
+                things.ids[name] for name in (name,) if name in things.ids
+            ]
 
 
 async def _seen(things: Things) -> dict[str, Any]:
     """Return everything that an app can list."""
     lists = ("runs?identifier=same", "workflows", "files", "workflows/discover", "/apps/c/keys")
+    lists += ("files/uploads", "variables", "connections", "schedules")
+    lists += ("collections", "tags") if "collection_id" in things.ids else ()
+    lists += ("webhooks",) if "webhook_id" in things.ids else ()
+    if "test_id" in things.ids:
+        lists += (f"workflows/{things.ids['workflow_id']}/tests",)
+    if "record_id" in things.ids:
+        lists += (f"collections/{things.ids['collection_id']}/records",)
     seen = {path: await things.caller.ok("GET", path) for path in lists}
     for key in seen["/apps/c/keys"]:
         key.pop("last_used_at", None)
