@@ -24,7 +24,7 @@ MARGIN = 0.25
 """How much earlier than everybody else a process counts its own lease as run out."""
 RENEWED_EVERY = 2.0
 TRIED_EVERY = 0.25
-"""How soon it is tried again to take a new lease."""
+"""How soon it is tried again where a renewal did not come through."""
 ANSWERED_WITHIN = 3.0
 GRACE_MS = 1_000
 _RUNS_MAX = 10_000
@@ -101,7 +101,7 @@ class Lease:
             LeaseLost: the row is gone though this process holds the folder.
         """
         while True:
-            await asyncio.sleep(TRIED_EVERY if self._former else RENEWED_EVERY)
+            # The first at once: it opens the connection, which may take long where much begins.
             try:
                 await self._once()
                 self.renewed = True
@@ -110,6 +110,7 @@ class Lease:
                 if self.renewed:
                     log.warning("lease.not_renewed", reason=str(error) or "no answer in time")
                 self.renewed = False
+            await asyncio.sleep(RENEWED_EVERY if self.renewed else TRIED_EVERY)
 
     async def _once(self) -> None:
         if not self._former:
