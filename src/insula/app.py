@@ -77,6 +77,8 @@ from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
 from insula.web.openapi import create_application
 from insula.web.server import serve
+from insula.workflow_tests.opening import open_tests, remove_tests, tests_router
+from insula.workflow_tests.runner import TestRunner
 from insula.workflows import endpoints as workflows_endpoints
 from insula.workflows.paths import DISCOVER, WORKFLOW
 from insula.workflows.remove import remove_all
@@ -219,6 +221,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         stack.push_async_callback(authenticator.write_last_used)
         await sweep(services)
         timekeeper = Timekeeper(services)
+        tests = open_tests(services)
         services.resolver.watchers.append(lambda _: timekeeper.wake())
         working = [
             group.create_task(work)
@@ -229,6 +232,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 serve_queue(services),
                 sweep_for_ever(services),
                 timekeeper.run(),
+                tests.run(),
                 files.documents.run(),
                 erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
@@ -246,6 +250,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             connections,
             registry,
             timekeeper,
+            tests,
             membership,
         )
         yield Insula(settings, asgi, services, database, lock, sandbox, membership)
@@ -354,6 +359,7 @@ def _application(
     connections: Connections,
     registry: CollectorRegistry,
     timekeeper: Timekeeper,
+    tests: TestRunner,
     membership: Membership | None,
 ) -> ASGIApp:
     database, resolver = services.database, services.resolver
@@ -361,6 +367,7 @@ def _application(
     async def stop_workflow(app_id: str, workflow_id: str) -> None:
         # What would start runs goes first.
         await database.write(lambda c: schedules_repository.remove_of_workflow(c, workflow_id))
+        await database.write(lambda c: remove_tests(c, workflow_id))
         await cancel_workflow(services, workflow_id, DELETED)
 
     async def stop_app(app_id: str) -> None:
@@ -378,6 +385,7 @@ def _application(
         catalogue_endpoints.router(database),
         workflows_endpoints.router(database, resolver, [stop_workflow], settle),
         schedules_endpoints.router(services, timekeeper),
+        tests_router(services, tests),
         files_endpoints.router(services.files),
         variables_endpoints.router(variables),
         connections_endpoints.router(connections, services.http),

@@ -157,9 +157,7 @@ class StepContext:
     def effect_key(self) -> str:
         """Name the next effect of this unit: the same in every attempt at it."""
         self.requests += 1
-        index, round_number, call = self.address
-        parts = (self.ports.run_id, self.key, index, round_number, call, self.requests)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+        return effect_key(self.ports.run_id, self.key, self.address, self.requests)
 
     def timeout(self, default: float) -> float:
         """Seconds that one attempt may take."""
@@ -179,6 +177,12 @@ class StepContext:
         if done.logs is not None:
             self.told.append(done.logs)
         return done.outputs
+
+
+def effect_key(run_id: str, key: str, address: Address, number: int) -> str:
+    """Name the effect that has this number among those of one attempt at a unit."""
+    parts = (run_id, key, *address, number)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
 
 
 def capped(limits: Limits, step: AnyStep, default: float | None = None) -> Limits:

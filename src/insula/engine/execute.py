@@ -35,7 +35,7 @@ from insula.engine.failures import StepFailure
 from insula.engine.graph import Node, Plan
 from insula.engine.loop import JOURNALS_ITSELF, loop_of, run_loop
 from insula.engine.ports import Activity, Fenced, Ports
-from insula.engine.scheduler import Decision, Frontier, resume, settle
+from insula.engine.scheduler import Decision, Frontier, resume, settle, still_open
 from insula.engine.scope import Scope
 from insula.engine.state import RunState, StepState, size_of
 from insula.engine.steps import KINDS
@@ -120,7 +120,8 @@ class _Execution:
             step = await self._step(self._plan.nodes[waiting[0]])
             if step is None:
                 return
-            waiting = self._decided(settle(self._plan, self._frontier, step))
+            decided = settle(self._plan, self._frontier, step)
+            waiting = self._decided(still_open(self._plan, self._state, self._frontier, decided))
             for another in waiting[1:]:
                 self._crew.start(self._chain(another))
 

@@ -5,7 +5,7 @@ if one of them is live, else it is skipped and its own edges are dead.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from insula.engine.graph import ELSE, ORDINARY, Edge, Plan, condition_group
@@ -57,7 +57,15 @@ def resume(
     """
     began = {s.key for s in state.steps.values() if s.status != "SKIPPED" or s.conditional}
     frontier, first = begin(plan, forced | began)
-    decisions = deque(first)
+    return frontier, still_open(plan, state, frontier, first)
+
+
+def still_open(
+    plan: Plan, state: RunState, frontier: Frontier, decided: Sequence[Decision]
+) -> list[Decision]:
+    """Return what is yet to be begun of what is decided: of a step that has ended already, what its
+    end decides. So ends a step whose output was given to the run before it came there."""
+    decisions = deque(decided)
     open_decisions: list[Decision] = []
     while decisions:
         decision = decisions.popleft()
@@ -67,7 +75,7 @@ def resume(
         elif decision.run:
             decisions += settle(plan, frontier, step)
         # A skipped step's dead edges were settled with the decision itself.
-    return frontier, open_decisions
+    return open_decisions
 
 
 def live_groups(step: StepState) -> frozenset[str]:

@@ -43,7 +43,7 @@ class Scope:
         step = self.state.steps.get(name)
         if step is None or not self._sees(name):
             return None
-        return _ancestor(step)
+        return as_seen(step)
 
     def names(self, wanted: Iterable[str]) -> tuple[dict[str, Raw], tuple[str, ...]]:
         """Return those of the names that are in scope with their values, and the absent ones.
@@ -63,10 +63,12 @@ class Scope:
     def _sees(self, name: str) -> bool:
         step = self.state.steps[name]
         ran = step.end is not None and step.status != "SKIPPED"
+        if name not in self.plan.nodes:  # given to the run before it began
+            return ran
         return ran and self.plan.is_ancestor(name, self.seen_from)
 
 
-def _ancestor(step: StepState) -> Raw:
+def as_seen(step: StepState) -> Raw:
     """Return ``{status, output, error?, logs?}``; an input step's values stand beside these."""
     if step.shown is None:
         step.shown = _shown(step)

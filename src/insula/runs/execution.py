@@ -183,6 +183,8 @@ async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
         live.ports = await services.equip(
             live.ports, row.workflow_app_id, seed, live.state.started_at
         )
+        if row.option("outfit") is not None:
+            live.ports = await services.outfit(row, live.ports)
     except asyncio.CancelledError:
         if live.ports.stop.kind in (None, "shutdown"):
             raise

@@ -47,6 +47,11 @@ Equip = Callable[[Ports, str, str, int | None], Awaitable[Ports]]
 of secrets are made from, and when it began, ``None`` if it begins now. Raises ``StepFailure``."""
 
 
+Outfit = Callable[[RunRow, Ports], Awaitable[Ports]]
+"""Gives a run with an outfit of its own (its option ``outfit``) other ports, once it is equipped.
+Raises ``StepFailure``."""
+
+
 AtEnd = Callable[[RunRow, RunState, RunEnded, Runnable | None], Callable[[Connection], None] | None]
 """Asked of every run that ends, with what it was started from, ``None`` if that is gone: returns
 what is to be stored in the same commit. That must not fail, and its statements each hold by
@@ -58,6 +63,10 @@ AfterEnd = Callable[[RunRow], None]
 
 async def _as_they_are(ports: Ports, app_id: str, seed: str, began: int | None) -> Ports:
     return ports
+
+
+async def _no_outfit(row: RunRow, ports: Ports) -> Ports:
+    raise StepFailure("What this run is to be given is not known here", "not_available")
 
 
 async def _no_children(parent: RunRow, request: ChildRequest, stop: Stop) -> LiveRun | Ended:
@@ -114,6 +123,7 @@ class RunServices:
     offered_to: str = ""
     """The last run that waits which the last sweep offered to the queue."""
     equip: Equip = _as_they_are
+    outfit: Outfit = _no_outfit
     at_end: list[AtEnd] = field(default_factory=list)
     after_end: list[AfterEnd] = field(default_factory=list)
     begin_child: Begin = _no_children

@@ -1,12 +1,12 @@
 """Starting a run: resolve the version, check the input, store the run, begin to execute it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from insula.engine.document import Document, InputStep
-from insula.engine.events import Event
+from insula.engine.events import Event, encode_events
 from insula.engine.graph import Plan, check_start
 from insula.engine.inputs import check_input, place
 from insula.errors import BadInput, Conflict, Unavailable
@@ -49,6 +49,10 @@ class Start:
     through_catalogue: bool = False
     text: bool = False
     idempotency: Idempotency | None = None
+    default: Mapping[str, Any] = field(default_factory=dict)
+    """Goes before the workflow's own ``input_default``."""
+    kept: Sequence[Event] = ()
+    """Of a run that waits: the events that it begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +169,11 @@ async def queue(
         TooMany: too many runs of the app wait already.
     """
     row = _row(services, principal, runnable, asked, waits=True)
+    row.seq = len(asked.kept)
     given = await _input(services, row, runnable.document, plan, asked)
     draft = runnable.body if runnable.version_id is None else None
-    new = NewRun(row, bytes(given), draft)
+    kept = encode_events(list(asked.kept)) if asked.kept else None
+    new = NewRun(row, bytes(given), draft, kept)
     earlier = await create_waiting(services, new, claims(row.id))
     if earlier is not None:
         return await attach(services, earlier)
@@ -247,7 +253,14 @@ async def _input(
 ) -> Raw:
     given = {} if asked.input is None else asked.input
     return await checked_input(
-        services, row.app_id, row.id, document, plan, given, from_text=asked.text
+        services,
+        row.app_id,
+        row.id,
+        document,
+        plan,
+        given,
+        from_text=asked.text,
+        default=asked.default,
     )
 
 
@@ -260,8 +273,10 @@ async def checked_input(
     given: object,
     *,
     from_text: bool = False,
+    default: Mapping[str, Any] | None = None,
 ) -> Raw:
-    """Check a run's input against its first input step, and store the files in it.
+    """Check a run's input against its first input step, and store the files in it. ``default``
+    goes before the document's own ``input_default``.
 
     Raises:
         BadInput: one entry a field that cannot be used.
@@ -269,7 +284,8 @@ async def checked_input(
     if not isinstance(given, dict):
         raise BadInput("input must be an object; send the workflow's fields by their keys")
     definition = definition_of(document, plan)
-    checked = check_input(definition, given, document.input_default or {}, from_text=from_text)
+    defaults = {**(document.input_default or {}), **(default or {})}
+    checked = check_input(definition, given, defaults, from_text=from_text)
     if checked.errors:
         raise BadInput("The input cannot be used", checked.errors)
     value: Any = checked.value

@@ -81,6 +81,7 @@ workflows = Table(
     Column("deleted", Boolean, nullable=False, default=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("require_tests", Boolean),  # null as false
     Index("workflows_by_app", "app_id", "deleted", "id"),
     Index("workflows_discoverable", "id", **_where("discoverable AND NOT deleted")),
 )
@@ -446,6 +447,45 @@ record_rules = Table(
     Column("updated_at", BigInteger, nullable=False),
     Index("record_rules_running", "record_id", **_where("status = 'RUNNING'")),
     sqlite_with_rowid=False,
+)
+
+workflow_expectations = Table(
+    "workflow_expectations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("script", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("workflow_expectations_by_workflow", "workflow_id", "id"),
+)
+
+workflow_tests = Table(
+    "workflow_tests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("input", LargeBinary),
+    Column("input_default", LargeBinary),
+    Column("input_context", LargeBinary),
+    Column("step_key", Text),
+    Column("expectations", LargeBinary, nullable=False, default=b"[]"),  # with what they gave
+    Column("passing", Integer, nullable=False, default=0),
+    Column("failing", Integer, nullable=False, default=0),
+    Column("run_id", Text),  # null while RUNNING: it waits for its turn
+    Column("error", Text),  # why it has no run, or none that could be judged
+    Column("version", Text),  # what is to run: a number, or the draft
+    Column("ran", LargeBinary),  # the digest of the body that it was judged on
+    Column("recording", LargeBinary),  # answers from outside that its runs are given, compressed
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("workflow_tests_by_workflow", "workflow_id", "id", "status"),
+    Index("workflow_tests_running", "id", **_where("status = 'RUNNING'")),
 )
 
 nodes = Table(

@@ -54,6 +54,7 @@ async def create(
         deleted=False,
         created_at=now,
         updated_at=now,
+        require_tests=None,
     )
     return await store(database, principal, workflow, idempotency)
 

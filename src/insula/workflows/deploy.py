@@ -16,6 +16,7 @@ from insula.web.idempotency import Idempotency, claim
 from insula.workflows import repository, version_repository
 from insula.workflows.repository import Workflow
 from insula.workflows.schemas import DeployVersion
+from insula.workflows.tests_of import refuse_untested
 from insula.workflows.version_repository import Version
 
 Settle = Callable[[Connection, str], None]
@@ -39,7 +40,8 @@ async def deploy(
 
     Raises:
         BadInput: the draft has problems; one entry for each.
-        Conflict: the draft is what the latest version is, and ``force`` is not set.
+        Conflict: the draft is what the latest version is, or the workflow requires its tests to
+            pass and they have not passed on it; ``force`` is not set.
         NotFound: there is no such workflow.
     """
     made = new_id("workv")
@@ -57,6 +59,8 @@ async def deploy(
         described = replace(version, notes=fields.notes, description=fields.description)
         if not fields.force:
             refuse_same(connection, workflow, described)
+            if workflow.require_tests:
+                refuse_untested(connection, workflow_id, described.body_hash)
         version_repository.store(connection, described)
         settle(connection, workflow_id)
         return made
@@ -76,7 +80,7 @@ def next_version(workflow: Workflow, version_id: str, body: bytes, by: Principal
         notes=None,
         created_by=by.key_id,
         body=body,
-        body_hash=hashlib.sha256(body).digest(),
+        body_hash=digest(body),
         withdrawn=False,
         created_at=now_ms(),
     )
@@ -104,3 +108,8 @@ def _refuse_problems(workflow: Workflow) -> None:
     errors = [FieldError(tuple(each["path"]), each["code"], each["message"]) for each in problems]
     first = errors[0].message
     raise BadInput(f"The draft has problems that must be solved before a deploy: {first}", errors)
+
+
+def digest(body: bytes) -> bytes:
+    """Name a body by what it says."""
+    return hashlib.sha256(body).digest()

@@ -65,6 +65,8 @@ def workflow_bytes(shown: Shown) -> bytes:
             "open": workflow.open,
             "published_from_version": workflow.published_from_version,
             "caller_limit": workflow.caller_limit,
+            "tests_stats": shown.tests_stats,
+            "require_tests": bool(workflow.require_tests),
         }
     )
 

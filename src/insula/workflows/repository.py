@@ -20,6 +20,7 @@ from sqlalchemy import (
 from insula.storage.tables import apps, counters, workflows
 from insula.web.pagination import REACH, Page
 from insula.workflows import counts
+from insula.workflows.tests_of import tests_stats
 from insula.workflows.version_repository import Version, by_ids
 
 
@@ -45,6 +46,7 @@ class Workflow:
     deleted: bool
     created_at: int
     updated_at: int
+    require_tests: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Shown:
     version: Version | None
     app: AppName
     runs_count: int
+    tests_stats: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +177,16 @@ def complete(
     """Add the version that is shown, the app's name, and how often the viewer ran it."""
     versions = by_ids(connection, [version for _, version in pairs if version is not None])
     names = _app_names(connection, {workflow.app_id for workflow, _ in pairs})
-    runs = _runs_counts(connection, viewer_app_id, [workflow.id for workflow, _ in pairs])
+    ids = [workflow.id for workflow, _ in pairs]
+    runs = _runs_counts(connection, viewer_app_id, ids)
+    stats = tests_stats(connection, ids)
     return [
         Shown(
             workflow,
             versions.get(version or ""),
             names[workflow.app_id],
             runs.get(workflow.id, 0),
+            stats[workflow.id],
         )
         for workflow, version in pairs
     ]

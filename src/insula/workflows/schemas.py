@@ -54,6 +54,7 @@ class UpdateWorkflow(WorkflowFields):
     name: Name = ""
     discoverable: bool = False
     open: bool = True
+    require_tests: bool = False
     caller_limit: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     updated_at: Annotated[str, Field(max_length=40)] | None = None
 

@@ -20,7 +20,7 @@ from insula.workflows.repository import Workflow
 from insula.workflows.schemas import UpdateWorkflow
 
 _TRIES = 10
-_PLAIN = ("name", "description", "enabled", "caller_limit")
+_PLAIN = ("name", "description", "enabled", "caller_limit", "require_tests")
 
 
 async def update(

@@ -1,0 +1,1 @@
+"""Tests of workflows, and what they expect."""

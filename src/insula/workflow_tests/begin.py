@@ -1,0 +1,137 @@
+"""Gives a test that waits for its turn its run: in one commit, so that there is one at most."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from insula.engine.document import Document, NoteStep
+from insula.engine.events import Event, RunStarted, StepEnded, StepStarted
+from insula.engine.failures import StepFailure
+from insula.engine.loop import loop_of
+from insula.engine.ports import Ports
+from insula.errors import (
+    BadInput,
+    Conflict,
+    FieldError,
+    InsulaError,
+    NotFound,
+    TooMany,
+    Unavailable,
+)
+from insula.kit import json
+from insula.kit.clock import now_ms
+from insula.runs.creation import Before
+from insula.runs.rows import RunRow
+from insula.runs.services import RunServices
+from insula.runs.start import Start, queue
+from insula.web.auth import Principal
+from insula.workflow_tests import repository
+from insula.workflow_tests.recording import play
+from insula.workflow_tests.rows import FAILED, RUNNING, Verdict, WorkflowTest
+from insula.workflows.retention import stored
+
+KEPT_SECONDS = 30 * 24 * 3600
+"""How long the run of a test is kept, whatever its workflow says: it must be there to be judged."""
+_TOLD = 5
+
+
+class _NotItsTurn(Exception):
+    """Others of the workflow go on, or somebody else began this one, or cancelled it."""
+
+
+async def begin(services: RunServices, test_id: str) -> bool:
+    """Create the run of a test that waits; say whether something came of that.
+
+    A test that cannot be run has FAILED, and says why.
+    """
+    test = await services.database.read(partial(repository.find_any, test_id=test_id))
+    if test is None or test.status != RUNNING or test.run_id is not None:
+        return False
+    try:
+        await _begin(services, test)
+    except (_NotItsTurn, TooMany, Unavailable):
+        return False
+    except (NotFound, BadInput, Conflict) as error:
+        verdict = Verdict(FAILED, error=_words(error))
+        unit = partial(
+            repository.settle, test_id=test.id, run_id=None, seen=test.updated_at, verdict=verdict
+        )
+        await services.database.write(unit)
+    return True
+
+
+async def _begin(services: RunServices, test: WorkflowTest) -> None:
+    runnable = await services.resolver.resolve(test.app_id, test.workflow_id, test.version)
+    plan = await services.lay_out(runnable, test.step_key)
+    context = _decoded(test.input_context)
+    asked = Start(
+        input=_decoded(test.input),
+        from_step_key=test.step_key,
+        identifier=test.id,
+        background=True,
+        retention=stored(KEPT_SECONDS),
+        options={"outfit": {"test": test.id}} if test.recorded else {},
+        origin="TEST",
+        default=_decoded(test.input_default),
+        kept=faked(runnable.document, context, now_ms()) if context else (),
+    )
+    principal = Principal(test.app_id, test.id)
+    await queue(services, principal, runnable, plan, asked, partial(_taking, test))
+
+
+def _taking(test: WorkflowTest, run_id: str) -> Before:
+    def unit(connection: Connection) -> str | None:
+        if not repository.start(connection, test, run_id):
+            raise _NotItsTurn
+        return None
+
+    return unit
+
+
+def faked(document: Document, context: Mapping[str, Any], now: int) -> list[Event]:
+    """Return the events that a run begins with to which outputs of steps are given.
+
+    Raises:
+        BadInput: one entry for each key that names no step.
+    """
+    steps = {step.key: step for step in document.steps if not isinstance(step, NoteStep)}
+    wrong = "names no step of this version: take it out"
+    errors = [
+        FieldError(("input_context", key), "unknown_step", f"input_context.{key} {wrong}")
+        for key in context
+        if key not in steps
+    ]
+    if errors:
+        raise BadInput("input_context names steps that do not exist", errors)
+    events: list[Event] = [RunStarted(now)]
+    for key, output in context.items():
+        step = steps[key]
+        looped = loop_of(step) is not None
+        events.append(StepStarted(now, key, step.type, looped=looped))
+        events.append(StepEnded(now, key, "COMPLETED", output=json.raw(output)))
+    return events
+
+
+async def outfit(services: RunServices, row: RunRow, ports: Ports) -> Ports:
+    """Give the run of a recorded test what is recorded, and nothing else of the world.
+
+    Raises:
+        StepFailure: the recording is gone.
+    """
+    named = row.option("outfit")["test"]
+    recording = await services.database.read(partial(repository.recording_of, test_id=named))
+    if recording is None:
+        raise StepFailure("The recording of this test is gone", "not_available")
+    return play(recording, ports)
+
+
+def _decoded(value: bytes | None) -> dict[str, Any]:
+    decoded = {} if value is None else json.decode(value)
+    return decoded or {}
+
+
+def _words(error: InsulaError) -> str:
+    told = "; ".join(each.message for each in error.errors[:_TOLD])
+    return f"{error.message}: {told}" if told and told != error.message else error.message

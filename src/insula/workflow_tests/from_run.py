@@ -1,0 +1,47 @@
+"""A past run becomes a test: its input, and what the outside answered it, from its journal."""
+
+from insula.errors import Conflict
+from insula.kit import json
+from insula.runs.reading import mine, read_stored
+from insula.runs.services import RunServices
+from insula.web.auth import Principal
+from insula.web.idempotency import Idempotency
+from insula.workflow_tests.actions import create
+from insula.workflow_tests.recording import record
+from insula.workflow_tests.schemas import CreateTest, RecordTest
+
+RECORDING_MAX = 32 * 1024 * 1024
+"""Bytes of all that the outside answered one run."""
+
+
+async def record_test(
+    services: RunServices,
+    principal: Principal,
+    run_id: str,
+    fields: RecordTest,
+    key: Idempotency | None,
+) -> tuple[str, str]:
+    """Make a test of a run of the app's own workflow; return the ids of the workflow and the test.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: it has not ended, was erased, or was answered too much.
+    """
+    find = mine(principal.app_id, None, run_id, own_workflow=True)
+    stored = await read_stored(services, find)
+    row = stored.row
+    await services.resolver.check_own(principal.app_id, row.workflow_id)
+    if not row.is_final:
+        raise Conflict("The run has not ended; cancel it or wait, then make a test of it")
+    if row.erased_at is not None or stored.input is None:
+        raise Conflict("The run's data was erased; make a test of a newer run")
+    recording = record(stored.events)
+    if len(recording) > RECORDING_MAX:
+        raise Conflict(f"What the run was answered is over {RECORDING_MAX:,} bytes")
+    made = CreateTest(
+        name=fields.name or f"Run {run_id}",
+        input=json.decode(stored.input),
+        step_key=row.from_step_key,
+        expectations=fields.expectations,
+    )
+    return row.workflow_id, await create(services, principal, row.workflow_id, made, key, recording)

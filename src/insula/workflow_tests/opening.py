@@ -1,0 +1,24 @@
+"""What the composition root needs of this folder."""
+
+from fastapi import APIRouter
+from sqlalchemy import Connection
+
+from insula.runs.services import RunServices
+from insula.workflow_tests import endpoints, expectations, repository
+from insula.workflow_tests.runner import TestRunner
+
+
+def open_tests(services: RunServices) -> TestRunner:
+    """Make what carries tests; its ``run`` is to be a task."""
+    return TestRunner(services)
+
+
+def tests_router(services: RunServices, runner: TestRunner) -> APIRouter:
+    """Make the routes of tests."""
+    return endpoints.router(services, runner)
+
+
+def remove_tests(connection: Connection, workflow_id: str) -> None:
+    """Remove all that is kept of a workflow's tests; nothing of them begins after that."""
+    repository.remove_of_workflow(connection, workflow_id)
+    expectations.remove_of_workflow(connection, workflow_id)

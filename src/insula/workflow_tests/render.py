@@ -1,0 +1,57 @@
+"""Tests in the shape of the contract (``WorkflowTestSchema``), with their runs."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from insula.kit.clock import iso
+from insula.kit.json import Raw
+from insula.runs import repository as runs_repository
+from insula.runs.reading import Look, look_many
+from insula.runs.rows import RunRow
+from insula.runs.services import RunServices
+from insula.workflow_tests.rows import WorkflowTest
+
+
+async def tests_wire(
+    services: RunServices, app_id: str, found: Sequence[WorkflowTest], *, verbose: bool
+) -> list[dict[str, Any]]:
+    """Return tests as they are shown; without ``verbose`` what they are given and expect is left
+    out."""
+    ids = [test.run_id for test in found if test.run_id is not None]
+    rows = await services.database.read(partial(_runs, ids=ids)) if ids else []
+    looks = {look.row.id: look for look in await look_many(services, rows, app_id)} if rows else {}
+    return [_wire(test, looks.get(test.run_id or ""), verbose=verbose) for test in found]
+
+
+def _runs(connection: Connection, ids: Sequence[str]) -> list[RunRow]:
+    found = (runs_repository.find(connection, run_id) for run_id in ids)
+    return [row for row in found if row is not None]
+
+
+def _wire(test: WorkflowTest, look: Look | None, *, verbose: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": test.id, "name": test.name, "status": test.status}
+    if verbose:
+        shown |= {
+            "input": _value(test.input),
+            "input_default": _value(test.input_default),
+            "input_context": _value(test.input_context),
+            "expectations": Raw(test.expectations),
+        }
+    shown |= {
+        "step_key": test.step_key,
+        "expectations_passing_count": test.passing,
+        "expectations_failing_count": test.failing,
+        "workflow_id": test.workflow_id,
+        "run": None if look is None else Raw(look.encoded(verbose=verbose)),
+        "recorded": test.recorded,
+        "created_at": iso(test.created_at),
+        "updated_at": iso(test.updated_at),
+    }
+    return shown if test.error is None else {**shown, "error": test.error}
+
+
+def _value(stored: bytes | None) -> Raw | None:
+    return None if stored is None else Raw(stored)

@@ -1,0 +1,259 @@
+"""Tests in the database. Every function takes a connection: inside a unit, or a read."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
+
+from insula.errors import Conflict
+from insula.kit.clock import now_ms
+from insula.storage.tables import runs
+from insula.storage.tables import workflow_tests as tests
+from insula.web.pagination import Page
+from insula.workflow_tests.rows import (
+    CANCELLED,
+    FAILED,
+    PASSED,
+    RUNNING,
+    Underway,
+    Verdict,
+    WorkflowTest,
+)
+
+TESTS_MAX = 1_000
+"""Tests of one workflow."""
+AT_ONCE = 8
+"""Tests of one workflow whose runs go on, or are being judged, at the same time."""
+
+
+class Told(NamedTuple):
+    """What is told of a test while tests go on, and when it was changed."""
+
+    id: str
+    name: str
+    status: str
+    passing: int
+    failing: int
+    updated_at: int
+
+
+_UNDERWAY_MAX = 2_000
+_ERROR_LENGTH = 2_000
+_NAMES = tuple(name for name in WorkflowTest.__dataclass_fields__ if name != "recorded")
+_COLUMNS = [*(tests.c[name] for name in _NAMES), tests.c.recording.is_not(None).label("recorded")]
+
+
+def _test(row: Sequence[Any]) -> WorkflowTest:
+    return WorkflowTest(*row)
+
+
+def find(
+    connection: Connection, app_id: str, workflow_id: str, test_id: str
+) -> WorkflowTest | None:
+    """Return one test of an app's workflow."""
+    mine = and_(tests.c.app_id == app_id, tests.c.workflow_id == workflow_id)
+    row = connection.execute(select(*_COLUMNS).where(tests.c.id == test_id, mine)).first()
+    return None if row is None else _test(row)
+
+
+def find_any(connection: Connection, test_id: str) -> WorkflowTest | None:
+    """Return a test by its id, whoever's it is."""
+    row = connection.execute(select(*_COLUMNS).where(tests.c.id == test_id)).first()
+    return None if row is None else _test(row)
+
+
+def list_own(
+    connection: Connection,
+    workflow_id: str,
+    search: str | None,
+    status: str | None,
+    page: Page,
+) -> tuple[list[WorkflowTest], int, dict[str, object] | None]:
+    """Return a page of a workflow's tests, newest first, their number, and where it goes on."""
+    wanted = tests.c.workflow_id == workflow_id
+    for word in (search or "").split():
+        wanted = and_(wanted, tests.c.name.icontains(word, autoescape=True))
+    if status is not None:
+        wanted = and_(wanted, tests.c.status == status)
+    query = select(*_COLUMNS).where(wanted).order_by(tests.c.id.desc())
+    if page.cursor is not None:
+        query = query.where(tests.c.id < str(page.cursor.get("before", "")))
+    rows = connection.execute(query.offset(page.offset).limit(page.take + 1)).all()
+    found = [_test(row) for row in rows[: page.take]]
+    count = connection.execute(select(func.count()).select_from(tests).where(wanted))
+    following = {"before": found[-1].id} if len(rows) > page.take else None
+    return found, int(count.scalar_one()), cast(dict[str, object] | None, following)
+
+
+def store(connection: Connection, test: WorkflowTest, recording: bytes | None = None) -> None:
+    """Insert a test.
+
+    Raises:
+        Conflict: its workflow has as many as it may have.
+    """
+    query = select(func.count()).select_from(tests).where(tests.c.workflow_id == test.workflow_id)
+    if connection.execute(query).scalar_one() >= TESTS_MAX:
+        raise Conflict(f"A workflow has at most {TESTS_MAX:,} tests. Delete some first.")
+    values = {name: getattr(test, name) for name in _NAMES}
+    kept = None if recording is None else zlib.compress(recording)
+    connection.execute(insert(tests).values(**values, recording=kept))
+
+
+def recording_of(connection: Connection, test_id: str) -> bytes | None:
+    """Return the answers from outside that are played to a test's runs."""
+    kept = connection.execute(select(tests.c.recording).where(tests.c.id == test_id)).scalar()
+    return None if kept is None else zlib.decompress(kept)
+
+
+def change(connection: Connection, test: WorkflowTest, values: Mapping[str, object]) -> None:
+    """Change a test that was read in this unit."""
+    at = max(now_ms(), test.updated_at + 1)
+    statement = update(tests).where(tests.c.id == test.id)
+    connection.execute(statement.values(updated_at=at, **values))
+
+
+def remove(connection: Connection, test_id: str) -> None:
+    """Remove a test; no matter if it is gone."""
+    connection.execute(delete(tests).where(tests.c.id == test_id))
+
+
+def queue(connection: Connection, test_ids: Sequence[str], version: str) -> list[str]:
+    """Let tests wait for their turn; return those that were not RUNNING already."""
+    begun = []
+    for test_id in test_ids:
+        changed = connection.execute(
+            update(tests)
+            .where(tests.c.id == test_id, tests.c.status != RUNNING)
+            .values(status=RUNNING, run_id=None, error=None, version=version, updated_at=now_ms())
+        )
+        if changed.rowcount == 1:
+            begun.append(test_id)
+    return begun
+
+
+def judge_again(connection: Connection, test_id: str) -> bool:
+    """Let the run that a test has be judged again; say whether that could be."""
+    changed = connection.execute(
+        update(tests)
+        .where(tests.c.id == test_id, tests.c.status != RUNNING, tests.c.run_id.is_not(None))
+        .values(status=RUNNING, error=None, updated_at=now_ms())
+    )
+    return changed.rowcount == 1
+
+
+def ids_of(connection: Connection, workflow_id: str, *, failed_only: bool) -> list[str]:
+    """Return the tests of a workflow, oldest first."""
+    query = select(tests.c.id).where(tests.c.workflow_id == workflow_id).order_by(tests.c.id)
+    return list(connection.scalars(query.where(tests.c.status == FAILED) if failed_only else query))
+
+
+def underway(connection: Connection, workflow_id: str | None = None) -> list[Underway]:
+    """Return tests that are RUNNING, all of them or one workflow's, those that wait longest first.
+
+    Those that have a run stand before those that wait for one.
+    """
+    query = (
+        select(
+            tests.c.id,
+            tests.c.workflow_id,
+            tests.c.run_id,
+            tests.c.updated_at,
+            runs.c.status,
+            runs.c.ended_at,
+        )
+        .join_from(tests, runs, runs.c.id == tests.c.run_id, isouter=True)
+        .where(tests.c.status == RUNNING)
+        .order_by(tests.c.run_id.is_(None), tests.c.updated_at, tests.c.id)
+        .limit(_UNDERWAY_MAX)
+    )
+    if workflow_id is not None:
+        query = query.where(tests.c.workflow_id == workflow_id)
+    return [Underway(*row) for row in connection.execute(query)]
+
+
+def start(connection: Connection, test: WorkflowTest, run_id: str) -> bool:
+    """Give a test that waits its run, if it is its turn; say whether it was."""
+    busy = connection.execute(
+        select(func.count())
+        .select_from(tests)
+        .where(tests.c.workflow_id == test.workflow_id, tests.c.status == RUNNING)
+        .where(tests.c.run_id.is_not(None))
+    ).scalar_one()
+    if busy >= AT_ONCE:
+        return False
+    changed = connection.execute(
+        update(tests)
+        .where(tests.c.id == test.id, tests.c.status == RUNNING, tests.c.run_id.is_(None))
+        .where(tests.c.updated_at == test.updated_at)
+        .values(run_id=run_id)
+    )
+    return changed.rowcount == 1
+
+
+def settle(
+    connection: Connection, test_id: str, run_id: str | None, seen: int, verdict: Verdict
+) -> bool:
+    """Write the end of an execution, unless it is over already or another one has begun.
+
+    ``seen``: when the test was changed last, so that the verdict is of what was judged.
+    """
+    of_run = tests.c.run_id.is_(None) if run_id is None else tests.c.run_id == run_id
+    values: dict[str, object] = {
+        "status": verdict.status,
+        "error": verdict.error and verdict.error[:_ERROR_LENGTH],
+        "passing": verdict.passing,
+        "failing": verdict.failing,
+        "updated_at": max(now_ms(), seen + 1),
+    }
+    if verdict.expectations is not None:
+        values["expectations"] = verdict.expectations
+    if verdict.status in (PASSED, FAILED):
+        values["ran"] = verdict.ran
+    changed = connection.execute(
+        update(tests)
+        .where(tests.c.id == test_id, tests.c.status == RUNNING, of_run)
+        .where(tests.c.updated_at == seen)
+        .values(**values)
+    )
+    return changed.rowcount == 1
+
+
+def cancel_waiting(
+    connection: Connection, workflow_id: str, test_id: str | None
+) -> tuple[list[str], list[Underway]]:
+    """Cancel the tests that wait; return them, and those whose runs have to be stopped first."""
+    mine = tests.c.workflow_id == workflow_id
+    if test_id is not None:
+        mine = and_(mine, tests.c.id == test_id)
+    waiting = and_(mine, tests.c.status == RUNNING, tests.c.run_id.is_(None))
+    ids = list(connection.scalars(select(tests.c.id).where(waiting)))
+    if ids:
+        connection.execute(
+            update(tests).where(waiting).values(status=CANCELLED, updated_at=now_ms())
+        )
+    left = underway(connection, workflow_id)
+    return ids, [each for each in left if test_id in (None, each.id)]
+
+
+def cancel_stopped(connection: Connection, stopped: Sequence[Underway]) -> None:
+    """Mark tests as cancelled whose runs have stopped."""
+    for each in stopped:
+        connection.execute(
+            update(tests)
+            .where(tests.c.id == each.id, tests.c.status == RUNNING)
+            .where(tests.c.run_id == each.run_id)
+            .values(status=CANCELLED, updated_at=now_ms())
+        )
+
+
+def remove_of_workflow(connection: Connection, workflow_id: str) -> None:
+    """Remove every test of a workflow; their runs go on."""
+    connection.execute(delete(tests).where(tests.c.workflow_id == workflow_id))
+
+
+def told(connection: Connection, workflow_id: str) -> list[Told]:
+    """Return what the progress of a workflow's tests tells."""
+    query = select(*(tests.c[name] for name in Told._fields))
+    query = query.where(tests.c.workflow_id == workflow_id).order_by(tests.c.id)
+    return [Told(*row) for row in connection.execute(query)]

@@ -1,0 +1,239 @@
+"""Tests executed: judged, failed, faked, cancelled, all at once, and in the contract's shape."""
+
+import asyncio
+from typing import Any
+
+from tests.contract import ContractFile, validate
+from tests.runs.platform import Caller, Platform, code, parse
+
+from insula.kit.json import encode
+
+START = {"type": "input", "key": "i", "input": {"n": {"type": "number"}}}
+
+
+def conforms(test: Any) -> Any:
+    if ContractFile.present:
+        validate(test, "WorkflowTestSchema")
+    return test
+
+
+def expects(key: str, script: str) -> dict[str, Any]:
+    return {"key": key, "name": key, "script": script}
+
+
+async def flow_of(caller: Caller, *steps: dict[str, Any]) -> str:
+    """Make a workflow that is not deployed."""
+    body = {"name": "W", "steps": list(steps)}
+    return str((await caller.ok("POST", "/workflows", body))["id"])
+
+
+async def make(caller: Caller, flow: str, **fields: Any) -> str:
+    body = {"name": "T", **fields}
+    made = await caller.ok("POST", f"/workflows/{flow}/tests", body)
+    assert (made["status"], made["run"]) == ("DRAFT", None)
+    return str(conforms(made)["id"])
+
+
+async def execute(caller: Caller, flow: str, test: str, **body: Any) -> Any:
+    return conforms(await caller.ok("POST", f"/workflows/{flow}/tests/{test}/runs", body))
+
+
+async def test_one_is_judged_by_its_expectations(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, {**START, "destinations": ["a"]}, code("a", "return input"))
+    base = f"/workflows/{flow}/tests"
+    shared = await acme.ok("POST", base + "/expectations", {"name": "n is 7", "script": "result.n"})
+    if ContractFile.present:
+        validate(shared, "WorkflowExpectationSchema")
+    items = [
+        expects("status", "run.status"),
+        expects("seen", "a.output.n"),
+        {"key": "shared", "name": "S", "expectation_id": shared["id"]},
+    ]
+    test = await make(acme, flow, input={"n": 7}, expectations=items)
+    done = await execute(acme, flow, test)
+    assert done["status"] == "PASSED"
+    assert [item["status"] for item in done["expectations"]] == ["PASSED"] * 3
+    assert [item["output"] for item in done["expectations"]] == ["COMPLETED", 7, 7]
+    assert (done["expectations_passing_count"], done["expectations_failing_count"]) == (3, 0)
+    assert (done["run"]["origin"], done["run"]["workflow_version"]) == ("TEST", None)
+    assert done["run"]["workflow_version_draft"] is not None
+    await acme.ok("PATCH", f"{base}/expectations/{shared['id']}", {"script": "false"})
+    again = await execute(acme, flow, test, execute_expectations_only=True)
+    assert (again["status"], again["run"]["id"]) == ("FAILED", done["run"]["id"])
+    assert again["expectations"][2] == {**items[2], "output": False, "status": "FAILED"}
+    assert await acme.ok("DELETE", f"{base}/expectations/{shared['id']}") is None
+    gone = await execute(acme, flow, test, execute_expectations_only=True)
+    assert "gone" in gone["expectations"][2]["logs"][0]["args"][0]
+    stats = await acme.ok("GET", base + "/stats")
+    assert (
+        stats["failing_count"] == stats["total_count"] == stats["expectations_failing_count"] == 1
+    )
+    assert (await acme.ok("GET", f"/workflows/{flow}"))["tests_stats"] == stats
+    if ContractFile.present:
+        validate(stats, "WorkflowTestStatsSchema")
+
+
+async def test_an_exception_fails_with_logs_and_so_does_a_run(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "fail(badly)"))
+    test = await make(acme, flow, expectations=[expects("e", "fail(too)"), expects("f", "true")])
+    done = await execute(acme, flow, test)
+    assert (done["status"], done["run"]["status"]) == ("FAILED", "FAILED")
+    first, second = done["expectations"]
+    assert (first["status"], second["status"]) == ("FAILED", "PASSED")
+    assert first["logs"][0]["args"] == ["It failed: too"]
+    await acme.ok("PATCH", f"/workflows/{flow}", {"steps": [code("a", "return 1")]})
+    assert (await execute(acme, flow, test))["status"] == "FAILED"
+    only = await acme.ok(
+        "PATCH", f"/workflows/{flow}/tests/{test}", {"expectations": [expects("f", "true")]}
+    )
+    assert conforms(only)["expectations"][0]["status"] == "PASSED"
+    assert (await execute(acme, flow, test))["status"] == "PASSED"
+
+
+async def test_steps_are_faked_and_the_start_is_chosen(platform: Platform) -> None:
+    acme = platform.acme
+    steps = [
+        {**START, "destinations": ["a"], "input": {}},
+        code("a", "fail(never)", "b"),
+        code("b", "return a.output.x", "c"),
+        code("c", "return b.output"),
+    ]
+    flow = await flow_of(acme, *steps)
+    whole = await make(acme, flow, input_context={"a": {"x": 5}})
+    done = await execute(acme, flow, whole)
+    assert (done["status"], done["run"]["result"]) == ("PASSED", 5)
+    assert done["run"]["output"]["a"]["output"] == {"x": 5}
+    part = await make(acme, flow, input_context={"a": {"x": 6}}, step_key="b")
+    assert (await execute(acme, flow, part))["run"]["result"] == 6
+    wrong = await make(acme, flow, input_context={"nowhere": 1})
+    told = await execute(acme, flow, wrong)
+    assert (told["status"], told["run"]) == ("FAILED", None)
+    assert "input_context.nowhere" in told["error"]
+
+
+async def test_defaults_and_input_problems(platform: Platform) -> None:
+    acme = platform.acme
+    field = {"n": {"type": "number", "default": 1}}
+    flow = await flow_of(
+        acme, {**START, "input": field, "destinations": ["a"]}, code("a", "input.n")
+    )
+    test = await make(acme, flow, input={"n": "x"})
+    told = await execute(acme, flow, test)
+    assert (told["status"], "n" in told["error"]) == ("FAILED", True)
+    await acme.ok("PATCH", f"/workflows/{flow}/tests/{test}", {"input": None})
+    assert (await execute(acme, flow, test))["status"] in ("PASSED", "FAILED")
+
+
+async def test_all_run_a_few_at_a_time_and_progress_is_told(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "wait(GO)"))
+    base = f"/workflows/{flow}/tests"
+    ids = [await make(acme, flow) for _ in range(10)]
+    begun = await acme.ok("POST", base + "/runs", {})
+    assert begun == {"count": 10, "tests": ids}
+    await platform.reached("GO")
+
+    async def busy() -> list[Any]:
+        return await platform.rows(
+            "SELECT id FROM workflow_tests WHERE status = 'RUNNING' AND run_id IS NOT NULL"
+        )
+
+    async with asyncio.timeout(10):
+        while len(await busy()) < 8:  # noqa: ASYNC110  # of what the database says
+            await asyncio.sleep(0.005)
+    watching = asyncio.ensure_future(acme.ask("GET", base + "/stream"))
+    assert len(await busy()) == 8
+    platform.gate("GO").opened.set()
+    async with asyncio.timeout(20):
+        events = parse((await watching).text)
+    assert events[-1].event == "stats"
+    assert events[-1].data["passing_count"] == events[-1].data["total_count"] == 10
+    listed = await acme.ask("GET", base, params={"status": "PASSED", "take": 3, "verbose": "all"})
+    assert listed.headers["pagination-count"] == "10"
+    assert [conforms(each)["id"] for each in listed.json()] == ids[::-1][:3]
+    short = (await acme.ok("GET", base, params={"take": 1}))[0]
+    assert "expectations" not in conforms(short)
+    assert (await acme.ok("POST", base + "/runs", {"execute_failed_only": True}))["count"] == 0
+
+
+async def test_cancel_stops_one_and_all(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "wait(NEVER)"))
+    base = f"/workflows/{flow}/tests"
+    ids = [await make(acme, flow) for _ in range(10)]
+    first = await execute(acme, flow, ids[0], execute_async=True)
+    assert first["status"] == "RUNNING"
+    again = await acme.ask("POST", f"{base}/{ids[0]}/runs", {})
+    assert again.status_code == 409
+    await platform.reached("NEVER")
+    gone = conforms(await acme.ok("POST", f"{base}/{ids[0]}/cancel"))
+    assert (gone["status"], gone["run"]["status"]) == ("CANCELLED", "CANCELLED")
+    assert conforms(await acme.ok("POST", f"{base}/{ids[0]}/cancel")) == gone
+    await acme.ok("POST", base + "/runs", {})
+    stopped = await acme.ok("POST", base + "/cancel")
+    assert sorted(stopped["tests"]) == ids
+    await platform.idle()
+    stats = await acme.ok("GET", base + "/stats")
+    assert (stats["cancelled_count"], stats["running_count"]) == (10, 0)
+    assert await platform.rows("SELECT id FROM runs WHERE ended_at IS NULL") == []
+
+
+async def test_versions_are_chosen_and_keys_repeat(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await acme.make(code("a", "return 1"))
+    await acme.ok("PATCH", f"/workflows/{flow}", {"steps": [code("a", "return 2")]})
+    test = await make(acme, flow)
+    old = await execute(acme, flow, test, workflow_version_number=1)
+    assert (old["run"]["result"], old["run"]["version"]) == (1, 1)
+    path = f"/workflows/{flow}/tests/{test}/runs"
+    assert (await acme.ask("POST", path, {"workflow_version_number": 9})).status_code == 404
+    headers = {"idempotency-key": "once"}
+    new = await acme.ok("POST", path, {}, headers=headers)
+    assert new["run"]["result"] == 2
+    assert (await acme.ok("POST", path, {}, headers=headers))["run"]["id"] == new["run"]["id"]
+
+
+async def test_forms_are_taken_and_strangers_find_nothing(platform: Platform) -> None:
+    acme, globex = platform.acme, platform.globex
+    flow = await acme.make(code("a", "return 1"))
+    base = f"/workflows/{flow}/tests"
+    form = {"name": (None, "F"), "input": (None, encode({"n": 1}).decode())}
+    made = await acme.ok("POST", base, files=form)
+    assert conforms(made)["input"] == {"n": 1}
+    one = f"{base}/{made['id']}"
+    for method, path, body in (
+        ("GET", base, None),
+        ("GET", one, None),
+        ("GET", base + "/stats", None),
+        ("GET", base + "/stream", None),
+        ("GET", base + "/expectations", None),
+        ("POST", base, {"name": "x"}),
+        ("PATCH", one, {"name": "x"}),
+        ("POST", one + "/runs", {}),
+        ("POST", one + "/cancel", None),
+        ("POST", base + "/runs", {}),
+        ("POST", base + "/cancel", None),
+        ("DELETE", one, None),
+    ):
+        assert (await globex.ask(method, path, body)).status_code == 404, (method, path)
+    assert await acme.ok("DELETE", one) is None
+    assert (await acme.ask("GET", one)).status_code == 404
+    await acme.ok("POST", base, {"name": "x"})
+    await acme.ok("DELETE", f"/workflows/{flow}")
+    assert await platform.rows("SELECT id FROM workflow_tests") == []
+
+
+async def test_wrong_expectations_are_named(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "return 1"))
+    for items, place in (
+        ([expects("k", "1"), expects("k", "2")], "1"),
+        ([{**expects("k", "1"), "expectation_id": "exp_x"}], "0"),
+        ([{"key": "k", "name": "n", "expectation_id": "exp_x"}], "0"),
+    ):
+        body = {"name": "T", "expectations": items}
+        answer = await acme.ask("POST", f"/workflows/{flow}/tests", body)
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["path"][:2] == ["expectations", place]
