@@ -22,6 +22,7 @@ from tests.acceptance.harness import Caller, Served, clients
 from tests.acceptance.kinds import FAMILY, KINDS, MANY_WORDS, Kind, code, http, model, push_family
 from tests.acceptance.loopback import Loopback, reserve, serving, url_of
 
+from benchmarks import databases
 from benchmarks.client import percentile
 
 BESIDE = 16
@@ -121,11 +122,13 @@ class Bench:
         await self.caller.ok("POST", "runs/cancel")
 
 
-async def measure(samples: int, kinds: str = "") -> dict[str, dict[str, float]]:
+async def measure(
+    samples: int, kinds: str = "", on: databases.Kind = "sqlite"
+) -> dict[str, dict[str, float]]:
     """Return the figures of each kind, of so many samples, idle and beside 16 live runs."""
     found: dict[str, dict[str, float]] = {}
     wanted = [kind for kind in (*KINDS, FAMILY) if kinds in kind.name]
-    async with _bench({"INSULA_SANDBOX_MAX": "48"}) as bench:
+    async with _bench({"INSULA_SANDBOX_MAX": "48"}, on) as bench:
         for beside in (0, BESIDE):
             async with bench.company(beside):
                 for kind in wanted:
@@ -134,7 +137,7 @@ async def measure(samples: int, kinds: str = "") -> dict[str, dict[str, float]]:
         # As many runs as there is room for: sleeping ones where the row is the idle one.
         count = beside or 2
         room = {"INSULA_RUNS_MAX": str(count), "INSULA_RUNS_SHARE": "1"}
-        async with _bench(room) as bench, bench.company(count, asleep=not beside):
+        async with _bench(room, on) as bench, bench.company(count, asleep=not beside):
             found[_label(PENDING, beside)] = (await bench.pending(samples)).figures()
     return found
 
@@ -144,8 +147,12 @@ def _label(name: str, beside: int) -> str:
 
 
 @asynccontextmanager
-async def _bench(settings: dict[str, str]) -> AsyncIterator[Bench]:
-    with reserve() as reserved, tempfile.TemporaryDirectory() as folder:
+async def _bench(settings: dict[str, str], on: databases.Kind) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        reserved = stack.enter_context(reserve())
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        for name, value in (await stack.enter_async_context(databases.database(on))).items():
+            settings = {**settings, f"INSULA_{name.upper()}": value}
         settings = {**settings, "INSULA_PROVIDER_DRIP_URL": f"{url_of(reserved)}/v1"}
         served = Served(Path(folder) / "data", settings)
         await asyncio.to_thread(served.start)
@@ -161,9 +168,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=200, help="of each kind")
     parser.add_argument("--kinds", default="", metavar="TEXT", help="only those so named")
+    parser.add_argument("--on", default="sqlite", choices=databases.KINDS, help="the database")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    found = uvloop.run(measure(given.samples, given.kinds))
+    found = uvloop.run(measure(given.samples, given.kinds, given.on))
     if given.json:
         print(json.dumps(found, indent=2))
         return

@@ -1,4 +1,8 @@
-"""Many stored runs: how long a page of a list takes, and how fast what is due is erased."""
+"""Many stored runs: how long a page of a list takes, plain, filtered and by cursor, and how fast
+what is due is erased beside live runs.
+
+    python benchmarks/stored.py [RUNS] [sqlite|postgresql]
+"""
 
 import asyncio
 import json
@@ -7,12 +11,17 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import psycopg
+
 from benchmarks.client import percentile, request
+from benchmarks.databases import Kind, database
 from benchmarks.server import LIGHT_INPUT, Server, drive_apart, light, serving
 from insula.engine.events import RunEnded, RunStarted, StepEnded, StepStarted, encode_events
 from insula.kit.clock import now_ms
@@ -22,6 +31,10 @@ from insula.runs.rows import COLUMNS, RunRow
 
 _BATCH = 5_000
 _PAGES = 100
+_SLOT = 15
+_FILTER = {"status": "COMPLETED"}
+_MAKE_DUE = "UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4"
+_LEFT = "SELECT 1 FROM runs WHERE erased_at IS NULL AND retention_due_at = 1 LIMIT 1"
 _LIVE_CALLERS = 1
 """Callers of light runs beside the erasing: one makes about 300 a second."""
 
@@ -55,7 +68,50 @@ def _row(app_id: str, workflow_id: str, version_id: str, due: int | None) -> Run
     return RunRow(**values)
 
 
-def fill(path: Path, workflow_id: str, count: int, due: int | None) -> float:
+class Stored(Protocol):
+    """A database beside the server, looked at and filled with its own driver."""
+
+    def rows(self, sql: str) -> list[Any]:
+        """Execute a statement and commit; return its rows."""
+        ...
+
+    def insert(self, table: str, columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
+        """Insert many rows and commit."""
+        ...
+
+
+class _Sqlite:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def rows(self, sql: str) -> list[Any]:
+        with closing(sqlite3.connect(self._path)) as raw, raw:
+            return raw.execute(sql).fetchall()
+
+    def insert(self, table: str, columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
+        places = ", ".join("?" * len(columns))
+        text = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
+        with closing(sqlite3.connect(self._path)) as raw, raw:
+            raw.executemany(text, rows)
+
+
+class _Postgres:
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def rows(self, sql: str) -> list[Any]:
+        with psycopg.connect(self._url, autocommit=True) as raw:
+            found = raw.execute(sql.encode())
+            return found.fetchall() if found.description else []
+
+    def insert(self, table: str, columns: Sequence[str], rows: list[Sequence[Any]]) -> None:
+        text = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+        with psycopg.connect(self._url) as raw, raw.cursor().copy(text.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+
+def fill(stored: Stored, workflow_id: str, count: int) -> float:
     """Insert ended runs of about 4 KB each straight into the database; return the seconds."""
     output = Raw(json.dumps({"result": "x" * 2900}).encode())
     events = encode_events(
@@ -68,62 +124,60 @@ def fill(path: Path, workflow_id: str, count: int, due: int | None) -> float:
     )
     journal, given = zlib.compress(events, 1), json.dumps({"text": "x" * 1000}).encode()
     began = time.perf_counter()
-    with sqlite3.connect(path) as raw:
-        app_id, version_id = raw.execute(
-            "SELECT app_id, latest_version_id FROM workflows WHERE id = ?", (workflow_id,)
-        ).fetchone()
-        places = ", ".join("?" * len(COLUMNS))
-        for start in range(0, count, _BATCH):
-            rows = [
-                _row(app_id, workflow_id, version_id, due)
-                for _ in range(min(_BATCH, count - start))
-            ]
-            raw.executemany(f"INSERT INTO runs VALUES ({places})", (row.values() for row in rows))
-            raw.executemany(
-                "INSERT INTO run_data (run_id, input, events) VALUES (?, ?, ?)",
-                ((row.id, given, journal) for row in rows),
-            )
-            raw.commit()
-        raw.execute(
-            "INSERT INTO counters (app_id, workflow_id, status, origin, slot, count) "
-            "VALUES (?, ?, 'COMPLETED', 'ENDPOINT', 0, ?) "
-            "ON CONFLICT DO UPDATE SET count = count + excluded.count",
-            (app_id, workflow_id, count),
+    ((app_id, version_id),) = stored.rows(
+        f"SELECT app_id, latest_version_id FROM workflows WHERE id = '{workflow_id}'"
+    )
+    for start in range(0, count, _BATCH):
+        some = range(min(_BATCH, count - start))
+        rows = [_row(app_id, workflow_id, version_id, None) for _ in some]
+        stored.insert("runs", COLUMNS, [tuple(row.values()) for row in rows])
+        stored.insert(
+            "run_data", ("run_id", "input", "events"), [(row.id, given, journal) for row in rows]
         )
-    raw.close()
+    stored.insert(
+        "counters",
+        ("app_id", "workflow_id", "status", "origin", "slot", "count"),
+        [(app_id, workflow_id, "COMPLETED", "ENDPOINT", _SLOT, count)],
+    )
     return time.perf_counter() - began
 
 
-async def measure(count: int) -> dict[str, Any]:
+async def measure(count: int, kind: Kind = "sqlite") -> dict[str, Any]:
     """Return how long a page of 20 runs takes with ``count`` stored, and how fast they go."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        async with serving(folder) as server:
-            key = await server.app("Bench")
-            made = await server.deploy(key, light())
-        fill(folder / "insula.db", made, count, None)
-        async with serving(folder) as server:
-            found: dict[str, Any] = {"stored": count, "list": await _pages(server, key, made)}
-            data = request(
-                "POST",
-                f"/apps/c/workflows/{made}/runs",
-                key,
-                json.dumps({**LIGHT_INPUT, "retention": -1}).encode(),
-            )
-            before = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, 3)
-        with sqlite3.connect(folder / "insula.db") as raw:
-            raw.execute("UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4")
-        raw.close()
-        found["erase"] = await _erase(folder, data, count, before)
+        async with database(kind) as settings:
+            return await _measure(count, Path(name), settings)
+
+
+async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[str, Any]:
+    url = settings.get("database_url")
+    stored = _Sqlite(folder / "insula.db") if url is None else _Postgres(url)
+    async with serving(folder, **settings) as server:
+        key = await server.app("Bench")
+        made = await server.deploy(key, light())
+    await asyncio.to_thread(fill, stored, made, count)
+    if url is not None:
+        await asyncio.to_thread(stored.rows, "ANALYZE")  # as autovacuum does in its time
+    async with serving(folder, **settings) as server:
+        found: dict[str, Any] = {"stored": count, "list": await _pages(server, key, made, {})}
+        found["filter"] = await _pages(server, key, made, _FILTER)
+        body = {**LIGHT_INPUT, "retention": -1}
+        path = f"/apps/c/workflows/{made}/runs"
+        data = request("POST", path, key, json.dumps(body).encode())
+        before = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, 3)
+    await asyncio.to_thread(stored.rows, _MAKE_DUE)
+    found["erase"] = await _erase(folder, settings, stored, data, count, before)
     return found
 
 
-async def _pages(server: Server, key: str, workflow_id: str) -> dict[str, float]:
-    """Walk pages by cursor, and look at some by number."""
+async def _pages(
+    server: Server, key: str, workflow_id: str, filters: dict[str, str]
+) -> dict[str, float]:
+    """Walk pages by cursor."""
     headers = {"authorization": f"Bearer {key}"}
     took, following = [], None
     for _ in range(_PAGES):
-        query = {"take": "20"} | ({"next": following} if following else {})
+        query = {"take": "20"} | filters | ({"next": following} if following else {})
         began = time.perf_counter()
         path = f"/apps/c/workflows/{workflow_id}/runs"
         answer = await server.http.get(path, params=query, headers=headers)
@@ -136,13 +190,18 @@ async def _pages(server: Server, key: str, workflow_id: str) -> dict[str, float]
 
 
 async def _erase(
-    folder: Path, data: bytes, count: int, before: dict[str, float]
+    folder: Path,
+    settings: dict[str, str],
+    stored: Stored,
+    data: bytes,
+    count: int,
+    before: dict[str, float],
 ) -> dict[str, float]:
     """Open the server on runs that are all due, and drive light runs beside the erasing."""
-    async with serving(folder) as server:
+    async with serving(folder, **settings) as server:
         began = time.perf_counter()
         beside = asyncio.create_task(drive_apart(server.port, data, _LIVE_CALLERS, 0.2, 3))
-        while _left(folder) > 0:  # noqa: ASYNC110  another process erases
+        while await asyncio.to_thread(stored.rows, _LEFT):  # noqa: ASYNC110  another process erases
             await asyncio.sleep(0.1)
         seconds = time.perf_counter() - began
         live = await beside
@@ -153,15 +212,7 @@ async def _erase(
     }
 
 
-def _left(folder: Path) -> int:
-    with sqlite3.connect(f"file:{folder / 'insula.db'}?mode=ro", uri=True) as raw:
-        found = raw.execute(
-            "SELECT EXISTS(SELECT 1 FROM runs WHERE erased_at IS NULL AND retention_due_at = 1)"
-        ).fetchone()[0]
-    raw.close()
-    return int(found)
-
-
 if __name__ == "__main__":
     asked = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    print(json.dumps(asyncio.run(measure(asked)), indent=1))
+    chosen: Kind = "postgresql" if "postgresql" in sys.argv[2:] else "sqlite"
+    print(json.dumps(asyncio.run(measure(asked, chosen)), indent=1))

@@ -65,8 +65,9 @@ def free_port() -> int:
 class PostgresServer:
     """One server: its programs, its folder, its port. The port stays through restarts."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, **settings: str) -> None:
         self._programs = programs
+        self._settings = {**_SMALL, **settings}
         self._user = _unprivileged()
         self.folder = Path(tempfile.mkdtemp(prefix="insula-postgres-"))
         self.port = free_port()
@@ -92,7 +93,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        options = [f"-c{name}={value}" for name, value in _SMALL.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
