@@ -21,22 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import cancel, journal_floor, lifetime, light, sandbox_floor, stored, stream
+from benchmarks.rows import Row, stored_rows
+from benchmarks.rows_of_clusters import measure_postgres
 from benchmarks.server import serving
 
 _GOAL = 1_500
-
-
-@dataclass(frozen=True)
-class Row:
-    """One claim: what was measured, its budget, and the ratio to a floor of the same run."""
-
-    what: str
-    value: float
-    unit: str
-    budget: str
-    met: bool | None
-    floor: str = ""
-    ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,23 +114,6 @@ def _life_rows(found: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _stored_rows(found: dict[str, Any]) -> list[Row]:
-    pages, erase = found["list"], found["erase"]
-    ratio = erase["live_p99_ratio"]
-    return [
-        Row(
-            f"list of 20 runs, {found['stored']:,} stored, p50",
-            pages["p50_ms"],
-            "ms",
-            "<= 10",
-            pages["p50_ms"] <= 10,
-        ),
-        Row(f"list of 20 runs, {found['stored']:,} stored, p99", pages["p99_ms"], "ms", "", None),
-        Row("erasing", erase["rate"], "runs/s", ">= 10000", erase["rate"] >= 10_000),
-        Row("live p99 beside erasing, to without", ratio, "x", "<= 1.5", ratio <= 1.5),
-    ]
-
-
 async def measure(quick: bool, runs: int) -> list[Row]:
     """Measure everything; ``quick`` takes fewer samples."""
     say = Console(stderr=True)
@@ -165,7 +137,8 @@ async def measure(quick: bool, runs: int) -> list[Row]:
         }
     )
     say.print(f"{runs:,} stored runs …")
-    rows += _stored_rows(await stored.measure(runs))
+    rows += stored_rows(await stored.measure(runs))
+    rows += await measure_postgres(quick, runs, say.print)
     return rows + floors.rows
 
 

@@ -33,8 +33,8 @@ _BATCH = 5_000
 _PAGES = 100
 _SLOT = 15
 _FILTER = {"status": "COMPLETED"}
-_MAKE_DUE = "UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4"
-_LEFT = "SELECT 1 FROM runs WHERE erased_at IS NULL AND retention_due_at = 1 LIMIT 1"
+MAKE_DUE = "UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4"
+LEFT = "SELECT 1 FROM runs WHERE erased_at IS NULL AND retention_due_at = 1 LIMIT 1"
 _LIVE_CALLERS = 1
 """Callers of light runs beside the erasing: one makes about 300 a second."""
 
@@ -80,7 +80,9 @@ class Stored(Protocol):
         ...
 
 
-class _Sqlite:
+class SqliteStored:
+    """The file of a server."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -95,7 +97,9 @@ class _Sqlite:
             raw.executemany(text, rows)
 
 
-class _Postgres:
+class PostgresStored:
+    """The database at a URL."""
+
     def __init__(self, url: str) -> None:
         self._url = url
 
@@ -151,7 +155,7 @@ async def measure(count: int, kind: Kind = "sqlite") -> dict[str, Any]:
 
 async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[str, Any]:
     url = settings.get("database_url")
-    stored = _Sqlite(folder / "insula.db") if url is None else _Postgres(url)
+    stored: Stored = SqliteStored(folder / "insula.db") if url is None else PostgresStored(url)
     async with serving(folder, **settings) as server:
         key = await server.app("Bench")
         made = await server.deploy(key, light())
@@ -165,7 +169,7 @@ async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[s
         path = f"/apps/c/workflows/{made}/runs"
         data = request("POST", path, key, json.dumps(body).encode())
         before = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, 3)
-    await asyncio.to_thread(stored.rows, _MAKE_DUE)
+    await asyncio.to_thread(stored.rows, MAKE_DUE)
     found["erase"] = await _erase(folder, settings, stored, data, count, before)
     return found
 
@@ -201,7 +205,7 @@ async def _erase(
     async with serving(folder, **settings) as server:
         began = time.perf_counter()
         beside = asyncio.create_task(drive_apart(server.port, data, _LIVE_CALLERS, 0.2, 3))
-        while await asyncio.to_thread(stored.rows, _LEFT):  # noqa: ASYNC110  another process erases
+        while await asyncio.to_thread(stored.rows, LEFT):  # noqa: ASYNC110  another process erases
             await asyncio.sleep(0.1)
         seconds = time.perf_counter() - began
         live = await beside

@@ -1,0 +1,33 @@
+"""What is printed: a claim a row, beside its budget."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim: what was measured, its budget, and the ratio to a floor of the same run."""
+
+    what: str
+    value: float
+    unit: str
+    budget: str
+    met: bool | None
+    floor: str = ""
+    ratio: float | None = None
+
+
+def stored_rows(found: dict[str, Any], on: str = "") -> list[Row]:
+    """Return what many stored runs cost; ``on`` names the database."""
+    erase, ratio = found["erase"], found["erase"]["live_p99_ratio"]
+    rows = []
+    for kind in ("list", "filter"):
+        label, pages = f"{kind} of 20 runs, {found['stored']:,} stored{on}", found[kind]
+        rows.append(Row(f"{label}, p50", pages["p50_ms"], "ms", "<= 10", pages["p50_ms"] <= 10))
+        rows.append(Row(f"{label}, p99", pages["p99_ms"], "ms", "", None))
+    label = f"live p99 beside erasing, to without{on}"
+    return [
+        *rows,
+        Row(f"erasing{on}", erase["rate"], "runs/s", ">= 10000", erase["rate"] >= 10_000),
+        Row(label, ratio, "x", "<= 1.5", ratio <= 1.5),
+    ]
