@@ -77,6 +77,8 @@ from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
 from insula.web.openapi import create_application
 from insula.web.server import serve
+from insula.webhooks.opening import Webhooks, open_webhooks
+from insula.webhooks.router import router as webhooks_router
 from insula.workflow_tests.opening import open_tests, remove_tests, tests_router
 from insula.workflow_tests.runner import TestRunner
 from insula.workflows import endpoints as workflows_endpoints
@@ -200,6 +202,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
         services.equip = partial(_equip, variables, connections)
+        webhooks = open_webhooks(services, ring)
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
         show(registry, services, sandbox)
@@ -232,6 +235,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 serve_queue(services),
                 sweep_for_ever(services),
                 timekeeper.run(),
+                webhooks.run(),
                 tests.run(),
                 files.documents.run(),
                 erase_for_ever(services),
@@ -250,6 +254,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             connections,
             registry,
             timekeeper,
+            webhooks,
             tests,
             membership,
         )
@@ -359,6 +364,7 @@ def _application(
     connections: Connections,
     registry: CollectorRegistry,
     timekeeper: Timekeeper,
+    webhooks: Webhooks,
     tests: TestRunner,
     membership: Membership | None,
 ) -> ASGIApp:
@@ -377,6 +383,7 @@ def _application(
         await remove_app_files(services.files.store, app_id)
         await variables.remove_app(app_id)
         await connections.remove_app(app_id)
+        await webhooks.remove_app(app_id)
 
     routers = [
         runs_endpoints.router(services),
@@ -389,6 +396,7 @@ def _application(
         files_endpoints.router(services.files),
         variables_endpoints.router(variables),
         connections_endpoints.router(connections, services.http),
+        webhooks_router(webhooks),
         apps_endpoints.router(database, authenticator, [stop_app]),
     ]
 

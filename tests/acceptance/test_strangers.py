@@ -99,8 +99,10 @@ class Things:
         self.ids["trigger_id"] = trigger["id"]
 
     async def _webhook(self, path: str) -> None:
-        body = {"url": "https://hooks.example/x", "events": ["record.created"]}
-        self.ids["webhook_id"] = (await self.caller.ok("POST", "webhooks", body))["id"]
+        body = {"url": "http://127.0.0.1:9/", "events": ["record.failed"]}
+        webhook = await self.caller.ok("POST", "webhooks", body)
+        told = await self.caller.ok("POST", f"webhooks/{webhook['id']}/test")
+        self.ids |= {"webhook_id": webhook["id"], "delivery_id": told["id"]}
 
     def unknown(self) -> dict[str, str]:
         """Ids of the same forms that nothing has."""
@@ -206,7 +208,8 @@ async def test_lists_hold_only_ones_own(callers: Clients) -> None:
 
 async def _seen(things: Things) -> dict[str, Any]:
     """Return everything that an app can list."""
-    lists = ("runs?identifier=same", "workflows", "files", "workflows/discover", "/apps/c/keys")
+    lists: tuple[str, ...] = ("runs?identifier=same", "workflows", "files", "/apps/c/keys")
+    lists += ("workflows/discover",)
     lists += ("files/uploads", "variables", "connections", "schedules")
     lists += ("collections", "tags") if "collection_id" in things.ids else ()
     lists += ("webhooks",) if "webhook_id" in things.ids else ()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Table, and_, delete, select, update
 from insula.adapters.keyring import KeyRing, missing, sealed_by
 from insula.settings import SettingsError
 from insula.storage.database import Database
-from insula.storage.tables import connections, variables
+from insula.storage.tables import connections, hook_tokens, variables, webhooks
 
 _log = structlog.get_logger(__name__)
 _BATCH = 200
@@ -33,6 +33,8 @@ class SealedTable:
 TABLES: Final = (
     SealedTable(variables, "variable", ("app_id", "key")),
     SealedTable(connections, "connection", ("app_id", "id")),
+    SealedTable(webhooks, "webhook", ("app_id", "id")),
+    SealedTable(hook_tokens, "hook", ("app_id", "workflow_id", "target")),
 )
 
 

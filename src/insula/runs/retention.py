@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, and_, delete, select, update
 
 from insula.files.repository import delete_run_files
 from insula.kit import json
@@ -11,7 +11,7 @@ from insula.runs.rows import RunRow
 from insula.storage import counters
 from insula.storage.dialect import driver, insert, is_postgres
 from insula.storage.rows import delete_rows, matching, parts, update_rows
-from insula.storage.tables import daily_totals, files, run_data, run_events, runs
+from insula.storage.tables import daily_totals, deliveries, files, run_data, run_events, runs
 
 KEEP = -1
 _DAY_MS = 24 * 60 * 60 * 1000
@@ -114,6 +114,10 @@ def _erase_rows(connection: Connection, run_ids: list[str], now: int) -> None:
 
 def _erase_around(connection: Connection, run_ids: list[str]) -> list[str]:
     """Erase what others keep of the runs; return the files whose bytes are to be removed."""
+    if told := matching(connection, deliveries, "thing_id", "thing_id", run_ids):
+        # What is still to be told is erased as soon as it was.
+        mine = and_(deliveries.c.thing_id.in_(set(told)), deliveries.c.next_at.is_(None))
+        connection.execute(update(deliveries).where(mine).values(body=None))
     held = matching(connection, files, "run_id", "run_id", run_ids)
     return delete_run_files(connection, list(set(held))) if held else []
 

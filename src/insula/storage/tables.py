@@ -488,6 +488,57 @@ workflow_tests = Table(
     Index("workflow_tests_running", "id", **_where("status = 'RUNNING'")),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("app_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", Text, nullable=False),  # each between commas
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("disabled_reason", Text),
+    Column("failing_since", BigInteger),  # null: the last delivery arrived
+    Column("sealed", LargeBinary, nullable=False),  # what signs
+    Column("key_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("webhooks_by_app", "app_id", "id"),
+    Index("webhooks_sealed", "key_id", **_where("key_id IS NOT NULL")),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("webhook_id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),  # of the event, the same for every webhook
+    Column("event", Text, nullable=False),
+    Column("body", LargeBinary),  # null: what it told of is erased
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("log", LargeBinary, nullable=False, default=b"[]"),
+    Column("next_at", BigInteger),  # null: it has arrived, or was given up
+    Column("thing_id", Text, nullable=False),  # of the run or record it tells of
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("deliveries_due", "next_at", "id", **_where("next_at IS NOT NULL")),
+    Index("deliveries_by_age", "id"),
+    Index("deliveries_by_thing", "thing_id"),
+)
+
+hook_tokens = Table(
+    "hook_tokens",
+    metadata,
+    Column("workflow_id", Text, primary_key=True),
+    Column("target", Text, primary_key=True),  # latest or draft
+    Column("app_id", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("key_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Index("hook_tokens_by_app", "app_id"),
+    Index("hook_tokens_sealed", "key_id", **_where("key_id IS NOT NULL")),
+)
+
 nodes = Table(
     "nodes",
     metadata,

@@ -1,0 +1,218 @@
+"""Delivers what is due: a few attempts at once, fewer to one address, each claimed by one node."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Row
+
+from insula.adapters.http.headers import parse_url
+from insula.adapters.keyring import KeyRing, Unreadable
+from insula.engine.failures import StepFailure
+from insula.engine.ports import Activity, HttpRequest
+from insula.errors import InsulaError
+from insula.kit import json
+from insula.kit.clock import iso, now_ms
+from insula.kit.ids import first_id
+from insula.runs.services import RunServices
+from insula.webhooks import deliveries, repository
+from insula.webhooks.signature import headers
+from insula.webhooks.telling import Teller
+
+_log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+TIMEOUT = 15.0
+"""Seconds that an address has for its answer."""
+DELAYS = (5, 60, 300, 1800, 7200, 18_000, 28_800, 30_000)
+"""Seconds between attempts: 24 hours together."""
+KEPT_DAYS = 30
+KIND = "webhook"
+_CLAIM_MS = 60_000
+_AT_ONCE = 64
+_AT_ONCE_EACH = 4
+_ANSWER_MAX = 64 * 1024
+_GONE = 410
+_SPREAD = 0.1
+_DEAD_MS = 20 * 60 * 60 * 1000
+"""How long nothing has to have arrived when a delivery is given up, for an address to be dead."""
+_SWEEP_SECONDS = 600.0
+_SWEPT = 500
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt."""
+
+    at: int
+    ms: int
+    status: int | None = None
+    error: str | None = None
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the address took it."""
+        return self.error is None
+
+    def wire(self) -> dict[str, Any]:
+        """Return it as an entry of a delivery's log."""
+        told: dict[str, Any] = {"at": iso(self.at), "ms": self.ms}
+        if self.status is not None:
+            told["status"] = self.status
+        return told if self.error is None else told | {"error": self.error}
+
+
+async def attempt(services: RunServices, ring: KeyRing, row: Row[Any]) -> Outcome:
+    """Send a delivery once; ``row`` has the webhook's address and secret, too."""
+    began, at = time.monotonic(), now_ms()
+
+    def outcome(status: int | None = None, error: str | None = None) -> Outcome:
+        return Outcome(at, round((time.monotonic() - began) * 1000), status, error)
+
+    try:
+        secret = ring.open(bytes(row.sealed), KIND, row.app_id, row.webhook_id)
+        body = bytes(row.body)
+        request = HttpRequest(
+            "POST",
+            row.url,
+            headers(secret, row.id, at // 1000, body),
+            body,
+            timeout=TIMEOUT,
+            idempotency_key=row.id,
+            max_bytes=_ANSWER_MAX,
+        )
+        answer = await services.http.send(request, Activity("telling a webhook", at))
+    except Unreadable as error:
+        return outcome(error=str(error))
+    except StepFailure as failure:
+        return outcome(error=failure.message)
+    if answer.url != _plain(row.url):
+        return outcome(answer.status, "it redirects elsewhere: name the address itself")
+    if not 200 <= answer.status < 300:
+        return outcome(answer.status, f"it answered {answer.status}")
+    return outcome(answer.status)
+
+
+def _plain(url: str) -> str:
+    """Return an address as the client tells where an answer came from."""
+    return str(parse_url(url).copy_with(userinfo=b""))
+
+
+@dataclass(slots=True)
+class Deliverer:
+    """One in each process that executes runs."""
+
+    services: RunServices
+    ring: KeyRing
+    teller: Teller
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    _busy: Counter[str] = field(default_factory=Counter)
+
+    async def run(self) -> None:
+        """Deliver what is due; for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forget_for_ever())
+            while True:
+                self.due.clear()
+                try:
+                    await self.refresh()
+                    await self.look(group)
+                except InsulaError as error:
+                    _log.warning("webhooks.not_read", reason=error.message)
+                except Exception:  # it comes round again
+                    _log.exception("webhooks.broke")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self.due.wait()
+
+    async def refresh(self) -> None:
+        """Look up whose runs' ends are told."""
+        self.teller.apps = await self.services.database.read(repository.apps_told_of_runs)
+
+    async def look(self, group: asyncio.TaskGroup) -> None:
+        """Begin what is due and has room."""
+        room = _AT_ONCE - self._busy.total()
+        if room <= 0 or self.services.draining:
+            return
+        full = [one for one, count in self._busy.items() if count >= _AT_ONCE_EACH]
+        query = partial(deliveries.due, now=now_ms(), besides=full, limit=room)
+        for row in await self.services.database.read(query):
+            if self._busy[row.webhook_id] >= _AT_ONCE_EACH:
+                continue
+            claimed = now_ms() + _CLAIM_MS
+            unit = partial(deliveries.claim, row=row, until=claimed)
+            if await self.services.database.write(unit):
+                self._busy[row.webhook_id] += 1
+                group.create_task(self._deliver(row, claimed))
+
+    async def _deliver(self, row: Row[Any], claimed: int) -> None:
+        try:
+            outcome = await attempt(self.services, self.ring, row)
+            await self.services.database.write(
+                partial(_settle, row=row, claimed=claimed, outcome=outcome)
+            )
+        except InsulaError as error:  # its claim lapses, and it is due again
+            _log.warning("webhook.not_settled", webhook_id=row.webhook_id, reason=error.message)
+        except Exception:  # one delivery's defect must not hold up the others
+            _log.exception("webhook.broke", webhook_id=row.webhook_id)
+        finally:
+            self._busy[row.webhook_id] -= 1
+            if not self._busy[row.webhook_id]:
+                del self._busy[row.webhook_id]
+            self.due.set()
+
+    async def _forget_for_ever(self) -> None:
+        while True:
+            try:
+                before = first_id("msg", now_ms() - KEPT_DAYS * _DAY_MS)
+                unit = partial(deliveries.forget, before=before, limit=_SWEPT)
+                full = await self.services.database.write(unit) == _SWEPT
+            except InsulaError as error:
+                full = False
+                _log.warning("webhooks.not_swept", reason=error.message)
+            await asyncio.sleep(LOOK_SECONDS if full else _SWEEP_SECONDS)
+
+
+def _settle(connection: Connection, row: Row[Any], claimed: int, outcome: Outcome) -> None:
+    """In a unit: store what came of an attempt, and what it means for the address."""
+    now = now_ms()
+    values: dict[str, Any] = {
+        "log": json.encode([*json.decode(bytes(row.log)), outcome.wire()][-len(DELAYS) - 1 :]),
+        "updated_at": now,
+        "next_at": None,
+        "status": deliveries.DELIVERED,
+    }
+    if outcome.arrived:
+        deliveries.settle(connection, row, claimed, values)
+        repository.mark_failing(connection, row.webhook_id, None)
+        return
+    gone = outcome.status == _GONE
+    ended = gone or row.attempts >= len(DELAYS)
+    values["status"] = deliveries.FAILED if ended else deliveries.PENDING
+    if not ended:
+        seconds = DELAYS[row.attempts] * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311  # no secret
+        values["next_at"] = now + round(seconds * 1000)
+    deliveries.settle(connection, row, claimed, values)
+    repository.mark_failing(connection, row.webhook_id, outcome.at)
+    current = repository.find(connection, row.app_id, row.webhook_id)
+    if not ended or current is None:
+        return
+    if gone or now - (current.failing_since or now) >= _DEAD_MS:
+        _switch_off(connection, row, now, outcome)
+
+
+def _switch_off(connection: Connection, row: Row[Any], now: int, outcome: Outcome) -> None:
+    """The address is dead: nobody is told there any more."""
+    why = "It said that it is gone" if outcome.status == _GONE else "Nothing arrived for a day"
+    reason = f"{why}; the last attempt: {outcome.error}"
+    values = {"enabled": False, "disabled_reason": reason[:500], "updated_at": now}
+    repository.change(connection, row.webhook_id, values)
+    deliveries.give_up(connection, row.webhook_id, now)
+    _log.warning("webhook.disabled", webhook_id=row.webhook_id, reason=reason[:500])

@@ -1,0 +1,162 @@
+"""Rows of deliveries: what each webhook is to be told, was told, or could not be told.
+
+A claim is the row's next attempt moved into the future: whoever moved it delivers, and if it dies
+the row is due again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    LargeBinary,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy import Text as AnyText
+
+from insula.storage.tables import deliveries, runs, webhooks
+
+PENDING, DELIVERED, FAILED = "PENDING", "DELIVERED", "FAILED"
+SHOWN_MOST = 10_000
+"""Up to how many deliveries are counted."""
+
+
+def enqueue(
+    connection: Connection,
+    *,
+    app_id: str,
+    event: str,
+    event_id: str,
+    body: bytes,
+    thing_id: str,
+    now: int,
+    webhook_id: str | None = None,
+) -> None:
+    """Tell every webhook of an app that wants an event; or one, whatever it wants.
+
+    One statement: whoever subscribes at the same time is told or is not.
+    """
+    wanted = and_(
+        webhooks.c.app_id == app_id,
+        webhooks.c.id == webhook_id
+        if webhook_id is not None
+        else and_(webhooks.c.enabled.is_(True), webhooks.c.events.like(f"%,{event},%")),
+    )
+    columns = {
+        "webhook_id": webhooks.c.id,
+        "id": literal(event_id, AnyText()),
+        "event": literal(event, AnyText()),
+        "body": literal(body, LargeBinary()),
+        "status": literal(PENDING, AnyText()),
+        "attempts": literal(0, BigInteger()),
+        "log": literal(b"[]", LargeBinary()),
+        "next_at": literal(now, BigInteger()),
+        "thing_id": literal(thing_id, AnyText()),
+        "created_at": literal(now, BigInteger()),
+        "updated_at": literal(now, BigInteger()),
+    }
+    chosen = select(*(value.label(name) for name, value in columns.items())).where(wanted)
+    connection.execute(insert(deliveries).from_select(list(columns), chosen))
+
+
+def find(connection: Connection, webhook_id: str, delivery_id: str) -> Row[Any] | None:
+    """Return a delivery."""
+    return connection.execute(select(deliveries).where(_one(webhook_id, delivery_id))).first()
+
+
+def list_page(
+    connection: Connection,
+    webhook_id: str,
+    status: str | None,
+    take: int,
+    offset: int,
+    before: str | None,
+) -> tuple[Sequence[Row[Any]], int]:
+    """Return up to ``take`` deliveries of a webhook, newest first, and how many there are."""
+    wanted = [deliveries.c.webhook_id == webhook_id]
+    if status is not None:
+        wanted.append(deliveries.c.status == status)
+    some = select(deliveries.c.id).where(*wanted).limit(SHOWN_MOST + 1).subquery()
+    count = int(connection.scalar(select(func.count()).select_from(some)) or 0)
+    query = select(deliveries).where(*wanted).order_by(deliveries.c.id.desc())
+    if before is not None:
+        query = query.where(deliveries.c.id < before)
+    return connection.execute(query.limit(take).offset(offset)).all(), count
+
+
+def due(
+    connection: Connection, now: int, besides: Collection[str], limit: int
+) -> Sequence[Row[Any]]:
+    """Return deliveries that are due, but those of some webhooks, with where they go."""
+    told = (webhooks.c.app_id, webhooks.c.url, webhooks.c.sealed, webhooks.c.failing_since)
+    query = (
+        select(deliveries, *told)
+        .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
+        .where(deliveries.c.next_at <= now)
+        .order_by(deliveries.c.next_at, deliveries.c.id)
+        .limit(limit)
+    )
+    if besides:
+        query = query.where(deliveries.c.webhook_id.not_in(besides))
+    return connection.execute(query).all()
+
+
+def claim(connection: Connection, row: Row[Any], until: int) -> bool:
+    """Take a delivery that was found due; say whether it is ours."""
+    taken = update(deliveries).where(
+        _one(row.webhook_id, row.id),
+        deliveries.c.next_at == row.next_at,
+        deliveries.c.attempts == row.attempts,
+    )
+    values = {"next_at": until, "attempts": row.attempts + 1}
+    return connection.execute(taken.values(**values)).rowcount == 1
+
+
+def settle(connection: Connection, row: Row[Any], claimed: int, values: Mapping[str, Any]) -> None:
+    """Store what became of a claim, unless it had lapsed. A body whose data is erased goes."""
+    ours = and_(_one(row.webhook_id, row.id), deliveries.c.next_at == claimed)
+    connection.execute(update(deliveries).where(ours).values(**values))
+    if values["next_at"] is None:
+        gone = select(runs.c.id).where(runs.c.id == row.thing_id, runs.c.erased_at.is_not(None))
+        connection.execute(
+            update(deliveries).where(_one(row.webhook_id, row.id), gone.exists()).values(body=None)
+        )
+
+
+def again(connection: Connection, webhook_id: str, delivery_id: str, now: int) -> int:
+    """Let a delivery be due now, from its first attempt on; return whether there was one."""
+    wanted = and_(_one(webhook_id, delivery_id), deliveries.c.body.is_not(None))
+    values = {"status": PENDING, "attempts": 0, "next_at": now, "updated_at": now}
+    return connection.execute(update(deliveries).where(wanted).values(**values)).rowcount
+
+
+def give_up(connection: Connection, webhook_id: str, now: int) -> None:
+    """Let nothing of a webhook be pending any more."""
+    wanted = and_(deliveries.c.webhook_id == webhook_id, deliveries.c.next_at.is_not(None))
+    values = {"status": FAILED, "next_at": None, "updated_at": now}
+    connection.execute(update(deliveries).where(wanted).values(**values))
+
+
+def forget(connection: Connection, before: str, limit: int) -> int:
+    """Remove deliveries that were made before an id and are not pending; return how many went."""
+    old = (
+        select(deliveries.c.webhook_id, deliveries.c.id)
+        .where(deliveries.c.id < before, deliveries.c.next_at.is_(None))
+        .limit(limit)
+    )
+    found = connection.execute(old).all()
+    for row in found:
+        connection.execute(delete(deliveries).where(_one(row.webhook_id, row.id)))
+    return len(found)
+
+
+def _one(webhook_id: str, delivery_id: str) -> Any:
+    return and_(deliveries.c.webhook_id == webhook_id, deliveries.c.id == delivery_id)
