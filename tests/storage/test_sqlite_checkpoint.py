@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from insula.storage.sqlite import SqliteDatabase, open_sqlite
+from insula.storage.sqlite_checkpoint import Checkpoints
 
 NEEDLE = b"needle-in-the-haystack"
 
@@ -33,3 +34,19 @@ async def test_the_thread_ends_with_the_database(tmp_path: Path) -> None:
     await opened.close()
     assert "insula-checkpoint" not in {thread.name for thread in threading.enumerate()}
     assert not (tmp_path / "insula.db-wal").exists()
+
+
+def test_a_stop_right_after_it_was_looked_for_is_not_missed(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "insula.db")
+
+    class Late(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            was = self.is_set()
+            self.set()
+            checkpoints.note()
+            return was
+
+    checkpoints._stopped = Late()
+    checkpoints.note()
+    checkpoints._thread.join(10)
+    assert not checkpoints._thread.is_alive()

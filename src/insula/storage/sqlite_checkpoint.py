@@ -44,8 +44,11 @@ class Checkpoints:
     def _run(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
-            while self._written.wait() and not self._stopped.wait(EVERY_SECONDS):
+            while self._written.wait():
+                # Cleared before the stop is looked for, or a stop in between would be cleared, too.
                 self._written.clear()
+                if self._stopped.wait(EVERY_SECONDS):
+                    return
                 self._checkpoint(connection)
         finally:
             connection.close()
