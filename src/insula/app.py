@@ -174,7 +174,9 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         lock = stack.enter_context(FolderLock(folder))
         url = _secret(settings.database_url)
         node = os.uname().nodename
-        database = await open_database(url, folder, settings.synchronous, f"insula {node}")
+        database = await open_database(
+            url, folder, settings.synchronous, f"insula {node}", settings.database_readers
+        )
         stack.push_async_callback(database.close)
         keys = settings.secret_keys
         ring = open_ring(folder, None if keys is None else keys.get_secret_value())
@@ -324,7 +326,7 @@ def _services(
         files=files,
         actions=ServiceRegistry({"FILES": FileActions(files, reader)}),
         file_reader=reader,
-        live=LiveRuns(settings.runs_max, settings.runs_share),
+        live=LiveRuns(settings.runs_max, settings.runs_share, settings.app_runs_max),
         queue=FairQueue(),
         group=group,
         creating=Gathering(database, create_many),

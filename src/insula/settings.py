@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     runs_share: float = Field(
         0.5, gt=0, le=1, description="Share of the live runs that one app may have."
     )
+    app_runs_max: int | None = Field(
+        None, ge=1, description="Live runs of one app at all nodes together; unset: no limit."
+    )
     queue_max: int = Field(
         10_000, ge=1, description="Runs of one app that may wait to begin; beyond: 429."
     )
@@ -80,6 +83,9 @@ class Settings(BaseSettings):
     )
     database_url: SecretStr | None = Field(
         None, description="`postgresql://…` of the database; unset: SQLite in the data folder."
+    )
+    database_readers: int = Field(
+        4, ge=1, le=64, description="Connections of this node that read from the database."
     )
     secret_keys: SecretStr | None = Field(
         None,

@@ -16,7 +16,7 @@ from tests.runs.platform import code
 
 from insula.journal import elsewhere, lease
 from insula.kit.clock import now_ms
-from insula.runs import creation, dispatch, repository
+from insula.runs import creation, dispatch, pace, repository
 from insula.runs.dispatch import drain, shut_down, sweep
 
 __all__ = ["postgres_server", "postgres_url"]
@@ -35,7 +35,7 @@ async def nodes(
 
 @pytest.fixture
 async def pair(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
-    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 3600)  # tests sweep themselves
+    monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)  # tests sweep themselves
     return await nodes.open(), await nodes.open()
 
 
@@ -226,7 +226,7 @@ async def test_a_node_that_comes_back_in_time_goes_on_without_interruption(
 
 
 async def test_of_two_who_claim_one_wins(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 3600)
+    monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)
     one, two, three = [await nodes.open() for _ in range(3)]
     workflow_id = await one.acme.make(code("A", "wait(a)"))
     runs = [await one.acme.run(workflow_id, background=True) for _ in range(8)]
@@ -322,7 +322,7 @@ async def test_what_one_node_changes_the_others_see(pair: tuple[Node, Node]) -> 
 async def test_a_node_that_is_drained_lets_short_runs_end_and_leaves_the_others(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "SWEEP_SECONDS", 3600)
+    monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)
     two = await nodes.open()
     async with AsyncExitStack() as stack:
         one = await nodes.open(stack)

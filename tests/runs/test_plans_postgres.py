@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
+from insula.journal.lease import orphans
 from insula.kit.clock import now_ms
 from insula.runs import repository, retention
 from insula.runs.listing import RunFilter, list_runs, unfinished_ids
@@ -86,6 +87,7 @@ async def test_no_list_scans(database: PostgresDatabase) -> None:
         repository.unfinished_of_workflow(connection, "work_1", "app_1")
         repository.owned_by(connection, "node_x")
         repository.pending(connection, "", 10)
+        orphans(connection, "node_y")
 
     plans = await database.read(partial(explain, ask=lists))
     assert len(plans) >= len(filters)

@@ -8,10 +8,10 @@ its runs that nobody has taken over meanwhile.
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, text, update
 
 from insula.errors import InsulaError
 from insula.kit import clock
@@ -28,6 +28,18 @@ TRIED_EVERY = 0.25
 ANSWERED_WITHIN = 3.0
 GRACE_MS = 1_000
 _RUNS_MAX = 10_000
+_OWNERS = text(
+    """
+    WITH RECURSIVE owners(owner) AS (
+        SELECT min(owner) FROM runs WHERE ended_at IS NULL AND owner > ''
+        UNION ALL
+        SELECT (SELECT min(runs.owner) FROM runs
+                WHERE runs.ended_at IS NULL AND runs.owner > owners.owner)
+        FROM owners WHERE owners.owner IS NOT NULL
+    )
+    SELECT owner FROM owners WHERE owner IS NOT NULL
+    """
+)
 
 log = structlog.get_logger(__name__)
 
@@ -242,13 +254,28 @@ def orphans(connection: Connection, token: str) -> list[str]:
 
     A lease counts as lapsed a second after its expiry. Runs without an owner are queued, not lost.
     """
-    # Two ranges round the own token, so that the index of live runs passes over what runs here;
-    # and no order, for whose sake SQLite would go through all runs there ever were.
-    living = select(nodes.c.token).where(nodes.c.expires_at + GRACE_MS > now_ms(connection))
-    dead = runs.c.ended_at.is_(None) & runs.c.owner.not_in(living)
-    before = select(runs.c.id).where(dead, runs.c.owner < token)
-    after = select(runs.c.id).where(dead, runs.c.owner > token)
-    return sorted(connection.scalars(before.union_all(after).limit(_RUNS_MAX)))
+    # It jumps from owner to owner along the index of live runs, however many each of them has; and
+    # asks for no order, for whose sake SQLite would go through all runs there ever were.
+    owners = set(connection.scalars(_OWNERS))
+    if not owners - {token}:
+        return []
+    dead = owners - {token} - set(connection.scalars(_living(connection, nodes.c.token)))
+    found: list[str] = []
+    for owner in sorted(dead):
+        theirs = select(runs.c.id).where(runs.c.owner == owner, runs.c.ended_at.is_(None))
+        found += connection.scalars(theirs.limit(_RUNS_MAX - len(found)))
+        if len(found) >= _RUNS_MAX:
+            break
+    return sorted(found)
+
+
+def count_living(connection: Connection) -> int:
+    """Return how many processes live."""
+    return int(connection.execute(_living(connection, func.count())).scalar_one())
+
+
+def _living(connection: Connection, what: ColumnElement[Any]) -> Select[Any]:
+    return select(what).select_from(nodes).where(nodes.c.expires_at + GRACE_MS > now_ms(connection))
 
 
 def cancel_requested(connection: Connection, token: str) -> list[str]:

@@ -35,9 +35,12 @@ async def create(
     """Store a run and begin it; return the id of the run that stands for it, if one does.
 
     Raises:
+        TooMany: its app has as many live runs, at all nodes, as it may have.
         Unavailable: nothing can be stored now. As with what ``before`` raises, there is no run
             then.
     """
+    keyed = before is not None
+    before = _within_limit(services, new, before)
     services.live.add(live)
     live.row.owner = services.token
     late: list[bool] = []
@@ -46,11 +49,13 @@ async def create(
     def told(earlier: str | None, error: BaseException | None) -> None:
         if error is None and earlier is None and live.row.owner == services.token:
             launch(services, live)
-            if late and before is None:
+            if late and not keyed:
                 live.stop("cancel")
         else:
             # One that was stored under a lease that is lost by now is found, and begun, by others.
             forget(services, live)
+            if isinstance(error, TooMany):
+                services.live.fill(new.row.app_id)
         if stored.done():  # whoever waited was cancelled
             return
         if error is not None:
@@ -72,6 +77,21 @@ async def create(
         # Should it be stored yet it stops at once; with a key, whoever sends it again attaches.
         late.append(True)
         raise _not_stored() from None
+
+
+def _within_limit(services: RunServices, new: NewRun, before: Before | None) -> Before | None:
+    """Have the unit look at the app's limit, too, if there is one. A child has its root's place."""
+    maximum, row = services.live.app_maximum, new.row
+    if maximum is None or row.depth > 0:
+        return before
+
+    def look(connection: Connection) -> str | None:
+        earlier = None if before is None else before(connection)
+        if earlier is None:
+            repository.check_app(connection, row.app_id, maximum)
+        return earlier
+
+    return look
 
 
 async def create_waiting(

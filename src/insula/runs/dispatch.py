@@ -10,21 +10,21 @@ from typing import Any
 
 import structlog
 
-from insula.errors import InsulaError
-from insula.journal.lease import remove_lapsed
+from insula.errors import InsulaError, TooMany
+from insula.journal.lease import count_living, remove_lapsed
 from insula.kit.clock import now_ms
-from insula.runs import recovery, repository, retention
+from insula.runs import pace, recovery, repository, retention
 from insula.runs.cluster import RUN, Cluster
 from insula.runs.nodes import give_up
 from insula.runs.services import RunServices
 
 _log = structlog.get_logger(__name__)
 
-SWEEP_SECONDS = 1.0
 RECLAIM_SECONDS = 600.0
 STALLED_SECONDS = 1.5
 """How long something may wait to be stored before no new run is taken."""
 _OFFERED = 1_000
+"""Of the runs that wait, the oldest ones that one sweep looks at."""
 _REMOVED_AT_ONCE = 200
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -34,7 +34,7 @@ async def serve_queue(services: RunServices) -> None:
     while True:
         await services.queue.arrived()
         while not services.draining:
-            run_id = services.queue.take(services.live.has_room)
+            run_id = services.queue.take(services.live.may_begin)
             if run_id is None:
                 break
             try:
@@ -53,7 +53,7 @@ async def serve_hints(services: RunServices, cluster: Cluster) -> None:
 
     async def take(app_id: str, run_id: str) -> None:
         # Where the app has its share already the hint is let go: the sweepers offer the run again.
-        if has_room() and services.live.has_room(app_id):
+        if has_room() and services.live.may_begin(app_id):
             await begin(services, run_id)
 
     await cluster.jobs.work(RUN, has_room, take)
@@ -85,18 +85,32 @@ async def begin(services: RunServices, run_id: str) -> None:
     if not services.live.allows_caller(row.app_id, row.workflow_id, limit):
         return  # the sweeper offers it again
     async with services.live.alone(run_id):
-        unit = partial(repository.begin_pending, run_id=run_id, token=services.token, now=now_ms())
-        begun = await services.database.write(unit)
+        unit = partial(
+            repository.begin_pending,
+            run_id=run_id,
+            token=services.token,
+            now=now_ms(),
+            app_max=services.live.app_maximum,
+        )
+        try:
+            begun = await services.database.write(unit)
+        except TooMany:
+            services.live.fill(row.app_id)
+            services.queue.offer(row.app_id, run_id)
+            return
         if begun is not None:
+            services.begun += 1
             await recovery.resume(services, begun)
 
 
 async def sweep_for_ever(services: RunServices) -> None:
-    """Once a second, or when asked: find runs without a living owner, offer what waits."""
+    """Once a second (of many nodes each less often), or when asked: find runs without a living
+    owner, offer what waits."""
     while True:
         try:
-            async with asyncio.timeout(SWEEP_SECONDS):
+            async with asyncio.timeout(services.sweep_in):
                 await services.sweep_wanted.wait()
+            await asyncio.sleep(pace.spread(services.living))
         except TimeoutError:
             pass  # it is time
         services.sweep_wanted.clear()
@@ -114,8 +128,13 @@ async def sweep(services: RunServices) -> None:
         return
     lost = await services.database.read(services.journal.orphans)
     random.shuffle(lost)  # so that several nodes do not all try the same ones
-    await recovery.recover(services, [*lost, *await _forgotten(services)])
-    await _offer(services)
+    taken = await recovery.recover(services, [*lost, *await _forgotten(services)])
+    services.live.reconsider()
+    more = await _offer(services)
+    services.queue.wake()
+    if services.cluster is not None:
+        services.living = await services.database.read(count_living)
+    services.sweep_in = pace.period(services.living, hurried=more or taken < len(lost))
     services.swept_at = asyncio.get_running_loop().time()
 
 
@@ -132,13 +151,31 @@ async def _forgotten(services: RunServices) -> list[str]:
     return sorted(forgotten)
 
 
-async def _offer(services: RunServices) -> None:
-    """Offer the next of the runs that wait: each sweep goes on where the last one stopped."""
+async def _offer(services: RunServices) -> bool:
+    """Offer runs that wait to the queue; say whether there were more that might have begun here.
+
+    A node alone offers them all, each sweep going on where the last one stopped. One of many offers
+    what it may have room for, some of the oldest, and passes over those whose apps have none.
+    """
     query = partial(repository.pending, after=services.offered_to, limit=_OFFERED)
     waiting = await services.database.read(query)
+    more = len(waiting) == _OFFERED
+    last = waiting[-1][1] if more else ""
+    if services.cluster is None:
+        services.offered_to = last
+    else:
+        waiting = [found for found in waiting if services.live.may_begin(found[0])]
+        free = services.live.free()
+        most = pace.wanted(free, services.begun, len(services.queue))
+        services.begun = 0
+        chosen = pace.choose(waiting, most)
+        cut = len(chosen) < len(waiting)
+        services.offered_to = "" if cut else last
+        more = free > 0 and (more or cut)
+        waiting = chosen
     for app_id, run_id in waiting:
         services.queue.offer(app_id, run_id)
-    services.offered_to = waiting[-1][1] if len(waiting) == _OFFERED else ""
+    return more
 
 
 async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitable[None]]) -> None:

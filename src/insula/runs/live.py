@@ -87,16 +87,29 @@ class LiveRun:
             self.task.cancel()
 
 
+def app_is_full(maximum: int) -> TooMany:
+    """Make the refusal of an app that has all the live runs it may have, at all nodes together."""
+    return TooMany(
+        f"This app has {maximum} live runs, the limit (INSULA_APP_RUNS_MAX). Try again, or start "
+        "the run with background.",
+        retry_after=1,
+    )
+
+
 @dataclass(slots=True)
 class LiveRuns:
     """All of them, with counts for admission."""
 
     maximum: int
     share: float
+    app_maximum: int | None = None
+    """Live runs of one app at all nodes together; counted where runs are stored."""
     runs: dict[str, LiveRun] = field(default_factory=dict)
     _by_app: Counter[str] = field(default_factory=Counter)
     _by_caller: Counter[tuple[str, str]] = field(default_factory=Counter)
     _total: int = 0
+    _full: set[str] = field(default_factory=set)
+    """Apps that had ``app_maximum`` live runs a moment ago."""
     _taken: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -116,6 +129,23 @@ class LiveRuns:
     def has_room(self, app_id: str) -> bool:
         """Say whether one more run of this app may begin."""
         return self._total < self.maximum and self._by_app[app_id] < self._app_maximum()
+
+    def may_begin(self, app_id: str) -> bool:
+        """Say whether one more run of this app may begin, as far as is known of other nodes."""
+        return app_id not in self._full and self.has_room(app_id)
+
+    def free(self) -> int:
+        """Return how many runs there is room for."""
+        return max(0, self.maximum - self._total)
+
+    def fill(self, app_id: str) -> None:
+        """Remember that an app has as many live runs as it may have, until one of them ends here,
+        or ``reconsider``."""
+        self._full.add(app_id)
+
+    def reconsider(self) -> None:
+        """Ask the database again what apps may have: runs may have ended at other nodes."""
+        self._full.clear()
 
     def allows_caller(self, app_id: str, workflow_id: str, limit: int | None) -> bool:
         """Say whether the workflow's owner lets this app have one more run of it."""
@@ -139,6 +169,8 @@ class LiveRuns:
                 "Try again, or start the run with background.",
                 retry_after=1,
             )
+        if app_id in self._full and self.app_maximum is not None:
+            raise app_is_full(self.app_maximum)
         if not self.allows_caller(app_id, workflow_id, caller_limit):
             raise TooMany(
                 f"The workflow's owner allows {caller_limit} live runs a caller. Try again later.",
@@ -190,6 +222,8 @@ class LiveRuns:
         self._total += by
         self._by_app[place.app_id] += by
         self._by_caller[caller] += by
+        if by < 0:
+            self._full.discard(place.app_id)
         if not self._by_app[place.app_id]:
             del self._by_app[place.app_id]
         if not self._by_caller[caller]:

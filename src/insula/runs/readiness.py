@@ -13,7 +13,8 @@ from insula.settings import Settings
 from insula.web.health import Check, Degraded
 
 LATE_SECONDS = 10.0
-"""How long ago the queue may have been looked at in a server that is ready."""
+"""How long ago the queue may have been looked at in a server that is ready, besides two of its
+periods."""
 _LOOKS = 20
 
 
@@ -38,7 +39,8 @@ def checks(
 
     async def sweeps() -> str | None:
         late = asyncio.get_running_loop().time() - services.swept_at
-        return None if late < LATE_SECONDS else f"the queue was last looked at {late:.0f} s ago"
+        allowed = LATE_SECONDS + 2 * services.sweep_in
+        return None if late < allowed else f"the queue was last looked at {late:.0f} s ago"
 
     async def takes() -> str | None:
         if services.draining:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from insula.journal.lease import lives
+from insula.runs.live import app_is_full
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
 from insula.storage.rows import insert_rows
@@ -131,8 +132,14 @@ def find_with_owner(connection: Connection, run_id: str) -> tuple[RunRow | None,
     return row, owner is not None and lives(connection, owner)
 
 
-def begin_pending(connection: Connection, run_id: str, token: str, now: int) -> RunRow | None:
-    """Take a run from the queue, unless it was cancelled or taken meanwhile."""
+def begin_pending(
+    connection: Connection, run_id: str, token: str, now: int, app_max: int | None = None
+) -> RunRow | None:
+    """Take a run from the queue, unless it was cancelled or taken meanwhile.
+
+    Raises:
+        TooMany: its app has as many live runs as ``app_max`` allows.
+    """
     found = connection.execute(
         update(runs)
         .where(runs.c.id == run_id, runs.c.owner.is_(None), runs.c.status == "PENDING")
@@ -143,6 +150,7 @@ def begin_pending(connection: Connection, run_id: str, token: str, now: int) -> 
         return None
     row = find(connection, run_id)
     assert row is not None
+    check_app(connection, row.app_id, app_max)
     counters.bump(connection, row.app_id, row.workflow_id, "PENDING", row.origin, -1)
     counters.bump(connection, row.app_id, row.workflow_id, "RUNNING", row.origin, 1)
     return row
@@ -157,6 +165,22 @@ def set_retention(
         .where(runs.c.id == run_id)
         .values(retention=retention, retention_due_at=due, updated_at=now)
     )
+
+
+def check_app(connection: Connection, app_id: str, maximum: int | None) -> None:
+    """In a unit that begins a run: check that its app may have one more live run.
+
+    No other such unit runs beside it, at whichever node, and those of its own group are counted
+    too. Children run in their root's place.
+
+    Raises:
+        TooMany: it has ``maximum`` already.
+    """
+    if maximum is None:
+        return
+    live = counters.count_now(connection, app_id, "RUNNING", but="WORKFLOW")
+    if live >= maximum:
+        raise app_is_full(maximum)
 
 
 def count_waiting(connection: Connection, app_id: str) -> int:

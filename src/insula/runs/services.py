@@ -31,6 +31,7 @@ from insula.runs.children import Begin, Ended
 from insula.runs.cluster import RUN, Cluster
 from insula.runs.live import LiveRun, LiveRuns
 from insula.runs.metrics import RunMetrics
+from insula.runs.pace import SWEEP_SECONDS
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.storage.database import Database
@@ -118,6 +119,12 @@ class RunServices:
     """Set where runs have just lost their owner, so that nobody waits for the next sweep."""
     swept_at: float = 0.0
     """When the sweeper last came round, in the loop's time."""
+    sweep_in: float = SWEEP_SECONDS
+    """Seconds until it comes round again."""
+    living: int = 1
+    """How many nodes there are, as the last sweep found."""
+    begun: int = 0
+    """Runs that waited and have begun here since the last sweep."""
     idle_before: set[str] = field(default_factory=set)
     """Runs that the last sweep found under this process, and not executed."""
     offered_to: str = ""

@@ -68,6 +68,21 @@ def count(
     return int(connection.execute(query).scalar_one())
 
 
+def count_now(connection: Connection, app_id: str, status: str, but: str) -> int:
+    """In a unit: return how many runs of an app have a status, those of one origin left out, with
+    what this unit and others of its group have changed."""
+    query = select(func.coalesce(func.sum(counters.c.count), 0)).where(
+        counters.c.app_id == app_id, counters.c.status == status, counters.c.origin != but
+    )
+    stored = int(connection.execute(query).scalar_one())
+    bumps: Bumps = connection.info.get(_INFO) or {}
+    return stored + sum(
+        delta
+        for (app, _, of_status, origin), delta in bumps.items()
+        if app == app_id and of_status == status and origin != but
+    )
+
+
 def snapshot(connection: Connection) -> Bumps:
     """Return a copy of the changes not yet written, to go back to if the next unit fails."""
     return dict(connection.info.get(_INFO) or {})

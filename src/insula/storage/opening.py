@@ -10,15 +10,21 @@ from insula.storage.sqlite import open_sqlite
 from insula.storage.sqlite_connection import Synchronous
 
 FILE = "insula.db"
+READERS = 4
 
 
 async def open_database(
-    url: str | None, folder: Path, synchronous: Synchronous, name: str = "insula"
+    url: str | None,
+    folder: Path,
+    synchronous: Synchronous,
+    name: str = "insula",
+    readers: int = READERS,
 ) -> Database:
     """Open the database at the URL; without one, the file in the folder.
 
-    ``name`` is what a server's administrator sees. ``synchronous`` is for the file alone: on a
-    server everything that was told has been written by the server's own rules.
+    ``name`` is what a server's administrator sees, ``readers`` how many connections read.
+    ``synchronous`` is for the file alone: on a server everything that was told has been written by
+    the server's own rules.
 
     Raises:
         DatabaseUnusable: there is none at the URL that this program could use.
@@ -26,5 +32,5 @@ async def open_database(
         ForeignFile: it belongs to another program.
     """
     if url is None:
-        return await open_sqlite(folder / FILE, synchronous)
-    return await open_postgres(url, name=name)
+        return await open_sqlite(folder / FILE, synchronous, readers)
+    return await open_postgres(url, readers, name)
