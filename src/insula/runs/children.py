@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from insula.engine.display import display_of
 from insula.engine.events import FinalStatus, Interruption
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, ChildOutcome, ChildRequest, Fenced, Stop
@@ -123,6 +124,7 @@ def told_above(child: LiveRun) -> tuple[Interruption, ...]:
 def _output(child: LiveRun | Ended, sight: Sight, error: str | None) -> dict[str, Any]:
     """The *workflow* step's output (``StepWorkflowOutputSchema``)."""
     row, state = child.row, child.state
+    display = display_of(state)
     return {
         "run_id": row.id,
         "app_id": row.app_id,
@@ -135,4 +137,5 @@ def _output(child: LiveRun | Ended, sight: Sight, error: str | None) -> dict[str
         "result": shown_result(state, sight),
         "output": run_output(state, sight),
         "date": iso(row.created_at),
+        **({"display": display} if display else {}),
     }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from insula.engine.display import display_of
 from insula.engine.document import Document
 from insula.engine.graph import outgoing
 from insula.engine.state import RunState, StepState
@@ -79,6 +80,8 @@ def run_members(
         shown["trigger"] = trigger
     if row.origin == "RECORD" and (rule := row.option("rule")) is not None:
         shown |= {"collection_id": rule["collection_id"], "record_id": rule["record_id"]}
+    if display := display_of(state):
+        shown["display"] = display
     if verbose and (row.cancel_requested_at is not None or row.status == "CANCELLED"):
         shown["cancellation"] = _receipt(row, state, sight)
     return shown

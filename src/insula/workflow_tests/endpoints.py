@@ -16,7 +16,7 @@ from insula.web.body import payload
 from insula.web.fields import storable
 from insula.web.idempotency import InFlight, read_key
 from insula.web.incoming import until_disconnected
-from insula.web.openapi import EVENTS, READS, WRITES, request_body
+from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.sse import EventStream
@@ -99,7 +99,10 @@ def _add_all(routes: APIRouter, services: RunServices, runner: TestRunner) -> No
     @routes.get(
         TESTS + "/stream",
         summary="Stream the progress of tests",
-        responses={**READS, **EVENTS},
+        responses={
+            **READS,
+            200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}},
+        },
         response_model=None,
     )
     async def stream_tests(principal: Reader, workflow_id: str) -> Response:

@@ -16,7 +16,7 @@ async def progress(
     services: RunServices, runner: TestRunner, workflow_id: str
 ) -> AsyncGenerator[bytes, None]:
     """Yield ``test`` for each test as it stands and whenever it changes, ``stats`` after each round
-    of changes, and end when none is RUNNING."""
+    of changes, and end when none is RUNNING, or the server stops."""
     known: dict[str, repository.Told] = {}
     number = 0
     while True:
@@ -37,6 +37,6 @@ async def progress(
             stats = await services.database.read(partial(tests_stats, workflow_ids=[workflow_id]))
             yield frame("stats", json.encode(stats[workflow_id]), number)
         known = {row.id: row for row in rows}
-        if not any(row.status == RUNNING for row in rows):
+        if services.draining or not any(row.status == RUNNING for row in rows):
             return
         await runner.changed()

@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from insula.errors import InsulaError
+from insula.errors import InsulaError, Unavailable
 from insula.kit.clock import now_ms
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -80,7 +80,11 @@ class TestRunner:
             pass  # look again
 
     async def settled(self, test_id: str) -> WorkflowTest | None:
-        """Wait until a test is not RUNNING; return it, or ``None`` if it is gone."""
+        """Wait until a test is not RUNNING; return it, or ``None`` if it is gone.
+
+        Raises:
+            Unavailable: the server is stopping; the test goes on without it.
+        """
         while True:
             waiting = asyncio.ensure_future(self.changed())
             try:
@@ -88,6 +92,8 @@ class TestRunner:
                 test = await self._services.database.read(query)
                 if test is None or test.status != RUNNING:
                     return test
+                if self._services.draining:
+                    raise Unavailable("The server is stopping; the test goes on", retry_after=2)
                 await waiting
             finally:
                 waiting.cancel()
