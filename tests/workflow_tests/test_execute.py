@@ -237,3 +237,35 @@ async def test_wrong_expectations_are_named(platform: Platform) -> None:
         answer = await acme.ask("POST", f"/workflows/{flow}/tests", body)
         assert answer.status_code == 400
         assert answer.json()["errors"][0]["path"][:2] == ["expectations", place]
+
+
+async def test_cancel_stops_a_judgment(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "return 1"))
+    items = [expects("never", "wait(JUDGE)")]
+    test = await make(acme, flow, expectations=items)
+    await execute(acme, flow, test, execute_async=True)
+    await platform.reached("JUDGE")
+    refused = await acme.ask("PATCH", f"/workflows/{flow}/tests/{test}", {"input": {}})
+    assert refused.status_code == 409
+    named = await acme.ok("PATCH", f"/workflows/{flow}/tests/{test}", {"name": "N"})
+    assert (named["name"], named["status"]) == ("N", "RUNNING")
+    gone = await acme.ok("POST", f"/workflows/{flow}/tests/{test}/cancel")
+    assert (gone["status"], gone["run"]["status"]) == ("CANCELLED", "COMPLETED")
+    platform.gate("JUDGE").opened.set()
+    assert (await execute(acme, flow, test, execute_expectations_only=True))["status"] == "PASSED"
+
+
+async def test_a_change_while_it_is_judged_is_judged_again(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "return 1"))
+    test = await make(acme, flow, expectations=[expects("k", "wait(JUDGE)")])
+    await execute(acme, flow, test, execute_async=True)
+    await platform.reached("JUDGE")
+    await acme.ok("PATCH", f"/workflows/{flow}/tests/{test}", {"name": "N"})
+    platform.gate("JUDGE").opened.set()
+    async with asyncio.timeout(10):
+        while (await acme.ok("GET", f"/workflows/{flow}/tests/{test}"))["status"] == "RUNNING":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    done = await acme.ok("GET", f"/workflows/{flow}/tests/{test}")
+    assert (done["name"], done["status"]) == ("N", "PASSED")
