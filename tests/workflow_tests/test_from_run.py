@@ -115,6 +115,7 @@ def test_what_is_recorded_is_what_the_outside_answered() -> None:
         UnitEnded(6, "m", round=0, call="t1", error="gone"),
         UnitStarted(6, "m", 1, round=0, call="t2", tool="g", tool_type="code"),
         UnitEnded(7, "m", round=0, call="t2", output=one),
+        StepEnded(8, "m", "FAILED", error="overloaded", code="provider"),
     ]
     told = {"status": 200}
     assert json.decode(record(events)) == json.decode(
@@ -124,6 +125,7 @@ def test_what_is_recorded_is_what_the_outside_answered() -> None:
                 Answer("s", error="refused", code="input"),
                 Answer("m", round=0, output=told),
                 Answer("m", round=0, call="t1", error="gone"),
+                Answer("m", round=1, error="overloaded", code="provider"),
             ]
         )
     )

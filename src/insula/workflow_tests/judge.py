@@ -20,7 +20,7 @@ from insula.engine.scripts import analyse
 from insula.engine.state import RunState
 from insula.errors import Conflict, NotFound
 from insula.kit import json
-from insula.kit.clock import iso, now_ms
+from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import NULL, Raw
 from insula.runs import repository as runs_repository
@@ -127,7 +127,7 @@ async def _evaluated(
 
 
 def _told(words: str) -> list[dict[str, Any]]:
-    return [{"level": "error", "time": iso(now_ms()), "args": [words]}]
+    return [{"level": "error", "time": now_ms(), "args": [words]}]
 
 
 def _limits(installed: Limits) -> Limits:

@@ -79,18 +79,25 @@ def record(events: Iterable[Event]) -> bytes:
             kind = tools.get(address) if event.call is not None else kinds.get(event.key)
             if kind in OUTSIDE or (kind == "model" and event.round is not None):
                 answers.append(_answer(event))
-        elif isinstance(event, StepEnded) and event.key not in looped and _answered(event, kinds):
-            answers.append(_answer(event))
+        elif isinstance(event, StepEnded) and event.key not in looped:
+            answers += _last(event, kinds.get(event.key), answers)
     return _encoder.encode(answers)
 
 
-def _answered(event: StepEnded, kinds: Mapping[str, str]) -> bool:
-    return kinds.get(event.key) in OUTSIDE and event.status in ("COMPLETED", "FAILED")
+def _last(event: StepEnded, kind: str | None, before: Sequence[Answer]) -> list[Answer]:
+    """Return what the end of a step tells of the outside: its answer, or why a round failed."""
+    if kind in OUTSIDE and event.status in ("COMPLETED", "FAILED"):
+        return [_answer(event)]
+    if kind != "model" or event.status != "FAILED":
+        return []
+    failed = _answer(event)
+    failed.round = sum(a.key == event.key and a.call is None for a in before)
+    return [failed]
 
 
 def _answer(event: UnitEnded | StepEnded) -> Answer:
     made = Answer(event.key, error=event.error)
-    if event.output is not None:
+    if event.output is not None and event.error is None:
         made.output = json.decode(event.output)
     if isinstance(event, UnitEnded):
         made.index, made.round, made.call = event.index, event.round, event.call
