@@ -376,6 +376,7 @@ def _application(
         # What would start runs goes first.
         await database.write(lambda c: schedules_repository.remove_of_workflow(c, workflow_id))
         await database.write(lambda c: remove_tests(c, workflow_id))
+        await webhooks.remove_workflow(workflow_id)
         await cancel_workflow(services, workflow_id, DELETED)
 
     async def stop_app(app_id: str) -> None:

@@ -102,6 +102,18 @@ async def answer(
     return json_answer(look.encoded(verbose=verbose))
 
 
+async def ended_look(
+    services: RunServices, request: Request, viewer: str, started: Started
+) -> Look:
+    """Wait for a run's end and look at it; the run goes on if the caller goes away.
+
+    Raises:
+        ClientDisconnect: the caller went away.
+    """
+    await _wait(services, request, started, cancel=False)
+    return await _look_ended(services, started, viewer)
+
+
 async def _look_begun(services: RunServices, started: Started, viewer: str) -> Look:
     return await look_stored(services, partial(repository.find, run_id=started.row.id), viewer)
 

@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from insula.adapters.keyring import KeyRing
 from insula.runs.services import RunServices
 from insula.storage.database import Database
-from insula.webhooks import actions, repository
+from insula.webhooks import actions, repository, tokens
 from insula.webhooks.deliver import TIMEOUT, Deliverer
 from insula.webhooks.telling import Teller
 
@@ -52,8 +52,12 @@ class Webhooks:
         """Deliver what is due; for ever."""
         await self.deliverer.run()
 
+    async def remove_workflow(self, workflow_id: str) -> None:
+        """Let nothing from the outside start a workflow any more."""
+        await self.database.write(partial(tokens.remove_workflow, workflow_id=workflow_id))
+
     async def remove_app(self, app_id: str) -> None:
-        """Remove an app's webhooks."""
+        """Remove an app's webhooks, and the addresses that start its runs."""
         await self.database.write(partial(repository.remove_app, app_id=app_id))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
-from insula.storage.tables import deliveries, webhooks
+from insula.storage.tables import deliveries, hook_tokens, webhooks
 
 
 def insert_one(connection: Connection, values: Mapping[str, Any]) -> None:
@@ -56,10 +56,11 @@ def remove(connection: Connection, app_id: str, webhook_id: str) -> int:
 
 
 def remove_app(connection: Connection, app_id: str) -> None:
-    """Remove every webhook of an app."""
+    """Remove every webhook of an app, and the addresses that start its runs."""
     mine = select(webhooks.c.id).where(webhooks.c.app_id == app_id)
     connection.execute(delete(deliveries).where(deliveries.c.webhook_id.in_(mine)))
     connection.execute(delete(webhooks).where(webhooks.c.app_id == app_id))
+    connection.execute(delete(hook_tokens).where(hook_tokens.c.app_id == app_id))
 
 
 def apps_told_of_runs(connection: Connection) -> frozenset[str]:

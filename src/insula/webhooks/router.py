@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from insula.webhooks import endpoints
+from insula.webhooks import endpoints, hook_endpoints
 from insula.webhooks.opening import Webhooks
 
 
@@ -10,4 +10,5 @@ def router(webhooks: Webhooks) -> APIRouter:
     """Make the router."""
     routes = APIRouter(tags=["webhooks"])
     endpoints.add_routes(routes, webhooks)
+    hook_endpoints.add_routes(routes, webhooks)
     return routes
