@@ -1,0 +1,82 @@
+"""What is to be told outlives the process, and is told by one of several."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.runs.platform import Platform, code, open_platform
+from tests.webhooks.test_endpoints import Receiver, hook, settled
+
+from insula.kit.clock import now_ms
+from insula.webhooks import deliveries
+
+
+async def test_what_was_not_told_is_told_after_a_restart(tmp_path: Path) -> None:
+    async with open_platform(tmp_path) as platform:
+        platform.services.http = Receiver("nobody listens")
+        acme = platform.acme
+        made = await hook(acme)
+        await acme.run(await acme.make(code("a", "return 1")))
+        (pending,) = await settled(acme, made["id"])
+        assert pending["status"] == "PENDING"
+    async with open_platform(tmp_path, (acme, platform.globex)) as platform:
+        receiver = platform.services.http = Receiver()
+        await platform.change("UPDATE deliveries SET next_at = 1")
+        (told,) = await receiver.heard(1)
+        assert told["id"] == pending["id"]
+
+
+async def test_one_of_several_claims_a_delivery(platform: Platform) -> None:
+    database = platform.services.database
+    platform.services.draining = True  # nobody else claims it
+    await hook(platform.acme)
+    made = await platform.acme.ok("GET", "/webhooks")
+    now = now_ms()
+    enqueue = partial(
+        deliveries.enqueue,
+        app_id=platform.acme.id,
+        event="run.completed",
+        event_id="msg_1",
+        body=b"{}",
+        thing_id="run_1",
+        now=now,
+    )
+    await database.write(enqueue)
+    due = partial(deliveries.due, now=now, besides=(), limit=10)
+    (row,) = await database.read(due)
+    assert row.webhook_id == made[0]["id"]
+    claim = partial(deliveries.claim, row=row, until=now + 60_000)
+    assert await database.write(claim)
+    assert not await database.write(claim)
+    assert await database.read(due) == []
+    # Whoever claimed it has died: it is due again, as its second attempt.
+    (again,) = await database.read(partial(due, now=now + 60_000))
+    assert again.attempts == 1
+    platform.services.draining = False
+
+
+@pytest.mark.parametrize("besides", [True, False])
+async def test_an_address_with_no_room_holds_up_no_other(platform: Platform, besides: bool) -> None:
+    database = platform.services.database
+    platform.services.draining = True
+    one, other = await hook(platform.acme), await hook(platform.acme)
+    for webhook in (one, other):
+        path = f"/webhooks/{webhook['id']}"
+        assert (await platform.acme.ok("GET", path))["enabled"]
+    now = now_ms()
+    await database.write(
+        partial(
+            deliveries.enqueue,
+            app_id=platform.acme.id,
+            event="run.failed",
+            event_id="msg_2",
+            body=b"{}",
+            thing_id="run_2",
+            now=now,
+        )
+    )
+    full = [one["id"]] if besides else []
+    found = await database.read(partial(deliveries.due, now=now, besides=full, limit=10))
+    wanted = {other["id"]} if besides else {one["id"], other["id"]}
+    assert {row.webhook_id for row in found} == wanted
+    platform.services.draining = False
