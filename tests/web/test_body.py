@@ -89,7 +89,7 @@ async def test_a_body_over_the_limit(http: httpx.AsyncClient) -> None:
     for content in (b"x" * 70_000, endless()):
         found = await refused(http, 413, content=content, headers=JSON)
         assert "multipart/form-data" in found["message"]
-        assert "POST /apps/{app_id}/files and" in found["message"]
+        assert "POST /apps/{app_id}/files, or" in found["message"]
 
 
 async def test_other_content_types(http: httpx.AsyncClient) -> None:
@@ -216,7 +216,7 @@ async def test_limits_of_a_form(http: httpx.AsyncClient) -> None:
     found = await refused(http, 413, files={f"f{n}": (None, "x" * 40_000) for n in range(2)})
     assert "65,536" in found["message"]
     many = [("documents", (f"{n}", b"x" * 200_000)) for n in range(2)]
-    assert "POST /apps/{app_id}/files and" in (await refused(http, 413, files=many))["message"]
+    assert "POST /apps/{app_id}/files, or" in (await refused(http, 413, files=many))["message"]
     await refused(http, 400, files=[("documents", (f"{n}", b"")) for n in range(101)])
 
 
