@@ -29,6 +29,10 @@ from insula.apps.actions import create_app
 from insula.apps.authenticate import Authenticator
 from insula.catalogue import endpoints as catalogue_endpoints
 from insula.catalogue import runs_endpoints as catalogue_runs_endpoints
+from insula.collections import endpoints as collections_endpoints
+from insula.collections.keeper import Keeper, open_records
+from insula.collections.remove import remove_app as remove_app_records
+from insula.collections.services import RecordServices
 from insula.connections import endpoints as connections_endpoints
 from insula.connections.opening import Connections
 from insula.engine.ports import Limits, Ports, Timeouts
@@ -73,6 +77,7 @@ from insula.storage.database import Database
 from insula.storage.gather import Gathering
 from insula.storage.lock import SOCKET, FolderLock
 from insula.storage.opening import open_database
+from insula.tags import endpoints as tags_endpoints
 from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
 from insula.web.openapi import create_application
@@ -204,7 +209,9 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)
         services.equip = partial(_equip, variables, connections)
+        records = open_records(services)
         webhooks = open_webhooks(services, ring)
+        records.tell.append(webhooks.teller.record)
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
         show(registry, services, sandbox)
@@ -239,6 +246,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 timekeeper.run(),
                 webhooks.run(),
                 tests.run(),
+                Keeper(records).run(),
                 files.documents.run(),
                 erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
@@ -258,6 +266,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             timekeeper,
             webhooks,
             tests,
+            records,
             membership,
         )
         yield Insula(settings, asgi, services, database, lock, sandbox, membership)
@@ -368,6 +377,7 @@ def _application(
     timekeeper: Timekeeper,
     webhooks: Webhooks,
     tests: TestRunner,
+    records: RecordServices,
     membership: Membership | None,
 ) -> ASGIApp:
     database, resolver = services.database, services.resolver
@@ -381,6 +391,7 @@ def _application(
 
     async def stop_app(app_id: str) -> None:
         await database.write(lambda c: schedules_repository.remove_of_app(c, app_id))
+        await remove_app_records(records, app_id)
         await cancel_app(services, app_id, DELETED)
         await remove_all(database, resolver, [stop_workflow], app_id)
         await remove_app_files(services.files.store, app_id)
@@ -396,6 +407,8 @@ def _application(
         workflows_endpoints.router(database, resolver, [stop_workflow], settle),
         schedules_endpoints.router(services, timekeeper),
         tests_router(services, tests),
+        collections_endpoints.router(records),
+        tags_endpoints.router(database),
         files_endpoints.router(services.files),
         variables_endpoints.router(variables),
         connections_endpoints.router(connections, services.http),

@@ -1,0 +1,42 @@
+"""How many collections an app has, and how many records a collection: counter rows, changed in the
+commit that changes the rows. Their first column is a name that no app's id can have."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, select
+
+from insula.storage.counters import bump, count
+from insula.storage.tables import counters
+
+_COLLECTIONS = "collections"
+_RECORDS = "records"
+
+
+def owned(connection: Connection, app_id: str) -> int:
+    """Count the collections of an app."""
+    return count(connection, _COLLECTIONS, app_id)
+
+
+def change_owned(connection: Connection, app_id: str, by: int) -> None:
+    """Note that a collection came or went."""
+    bump(connection, _COLLECTIONS, app_id, "", "", by)
+
+
+def records(connection: Connection, collection_id: str, status: str | None = None) -> int:
+    """Count the records of a collection."""
+    return count(connection, _RECORDS, collection_id, status=status)
+
+
+def records_of(connection: Connection, collection_ids: Sequence[str]) -> dict[str, int]:
+    """Count the records of some collections."""
+    query = (
+        select(counters.c.workflow_id, func.sum(counters.c.count))
+        .where(counters.c.app_id == _RECORDS, counters.c.workflow_id.in_(collection_ids))
+        .group_by(counters.c.workflow_id)
+    )
+    return {found: int(number) for found, number in connection.execute(query)}
+
+
+def change_records(connection: Connection, collection_id: str, status: str, by: int) -> None:
+    """Note that a record came into a status, or left it."""
+    bump(connection, _RECORDS, collection_id, status, "", by)

@@ -1,0 +1,263 @@
+"""Records and their rules in the database. Every function takes a connection."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from insula.collections import counts
+from insula.collections.repository import Found, count_matches
+from insula.collections.rows import LIVE, RecordRow, RuleRow, values
+from insula.kit.clock import now_ms
+from insula.storage.tables import collections, files, record_rules, records, runs, tagged
+from insula.tags import repository as tags
+from insula.web.pagination import Page
+
+_STALE_MS = 5_000
+SOME = 500
+"""How many records are found at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Which records of an app; ``None`` does not restrict."""
+
+    app_id: str
+    collection_id: str | None = None
+    search: str | None = None
+    status: str | None = None
+    tag_ids: Sequence[str] = ()
+
+
+def find(
+    connection: Connection, app_id: str, collection_id: str | None, record_id: str
+) -> RecordRow | None:
+    """Return one record of an app, unless its collection is being deleted."""
+    query = select(records).where(records.c.id == record_id, records.c.app_id == app_id)
+    if collection_id is not None:
+        query = query.where(records.c.collection_id == collection_id)
+    row = connection.execute(query.where(_reachable())).first()
+    return None if row is None else RecordRow(*row)
+
+
+def by_id(connection: Connection, record_id: str) -> RecordRow | None:
+    """Return a record, whosever it is."""
+    row = connection.execute(select(records).where(records.c.id == record_id)).first()
+    return None if row is None else RecordRow(*row)
+
+
+def _reachable() -> ColumnElement[bool]:
+    return exists().where(
+        collections.c.id == records.c.collection_id, collections.c.deleting.is_(False)
+    )
+
+
+def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, list[RuleRow]]:
+    """Return the rules of records by the records' ids, in order."""
+    found: dict[str, list[RuleRow]] = defaultdict(list)
+    query = select(record_rules).where(record_rules.c.record_id.in_(record_ids))
+    for row in connection.execute(query):
+        found[row.record_id].append(RuleRow(*row))
+    for rules in found.values():
+        rules.sort(key=lambda rule: rule.place)
+    return found
+
+
+def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Found:
+    """Read a page of records, newest first."""
+    query = _filtered(wanted)
+    if page.cursor is not None:
+        query = query.where(records.c.id < str(page.cursor.get("before", "")))
+    query = query.order_by((tagged.c.thing_id if wanted.tag_ids else records.c.id).desc())
+    rows = connection.execute(query.offset(page.offset).limit(page.take + 1)).all()
+    shown = [RecordRow(*row) for row in rows[: page.take]]
+    following = {"before": shown[-1].id} if len(rows) > page.take else None
+    if wanted.search or wanted.tag_ids or wanted.collection_id is None:
+        count, capped = count_matches(connection, _filtered(wanted))
+    else:
+        count, capped = counts.records(connection, wanted.collection_id, wanted.status), False
+    return Found(shown, count, capped, following)
+
+
+def _filtered(wanted: RecordFilter) -> Select[Any]:
+    query = select(records).where(records.c.app_id == wanted.app_id)
+    if wanted.tag_ids:  # what has the first tag is looked at, in the order of its index
+        query = query.select_from(tagged.join(records, records.c.id == tagged.c.thing_id))
+        query = query.where(tagged.c.tag_id == wanted.tag_ids[0])
+        for tag_id in wanted.tag_ids[1:]:
+            query = query.where(tags.has(records.c.id, tag_id))
+    if wanted.collection_id is not None:
+        query = query.where(records.c.collection_id == wanted.collection_id)
+    else:
+        query = query.where(_reachable())
+    if wanted.status is not None:
+        query = query.where(records.c.status == wanted.status)
+    for word in (wanted.search or "").split():
+        query = query.where(records.c.name.icontains(word, autoescape=True))
+    return query
+
+
+def store(connection: Connection, row: RecordRow, rules: Sequence[RuleRow]) -> None:
+    """Insert a record with its rules, and count it."""
+    connection.execute(insert(records).values(values(row)))
+    if rules:
+        connection.execute(insert(record_rules), [values(rule) for rule in rules])
+    counts.change_records(connection, row.collection_id, row.status, 1)
+
+
+def change(connection: Connection, row: RecordRow, changed: Mapping[str, Any]) -> None:
+    """Change a record that was read in this unit; ``row`` shows it afterwards."""
+    status = changed.get("status", row.status)
+    if status != row.status:
+        counts.change_records(connection, row.collection_id, row.status, -1)
+        counts.change_records(connection, row.collection_id, status, 1)
+    row.updated_at = max(now_ms(), row.updated_at + 1)
+    for name, value in changed.items():
+        setattr(row, name, value)
+    statement = update(records).where(records.c.id == row.id)
+    connection.execute(statement.values(updated_at=row.updated_at, **changed))
+
+
+def change_rule(
+    connection: Connection, record_id: str, key: str, changed: Mapping[str, Any]
+) -> None:
+    """Change one rule of a record."""
+    mine = and_(record_rules.c.record_id == record_id, record_rules.c.key == key)
+    connection.execute(update(record_rules).where(mine).values(updated_at=now_ms(), **changed))
+
+
+def store_rules(connection: Connection, rules: Sequence[RuleRow]) -> None:
+    """Insert rules of records."""
+    if rules:
+        connection.execute(insert(record_rules), [values(rule) for rule in rules])
+
+
+def remove_rules(connection: Connection, record_id: str, keys: Sequence[str]) -> None:
+    """Remove rules of a record."""
+    mine = and_(record_rules.c.record_id == record_id, record_rules.c.key.in_(keys))
+    connection.execute(delete(record_rules).where(mine))
+
+
+def tally(rules: Sequence[RuleRow]) -> dict[str, int]:
+    """Return the counts that a record shows of its rules."""
+    asked = [rule.status for rule in rules if not rule.disabled]
+    return {
+        "rules_count": len(asked),
+        "pass_count": asked.count("PASSED"),
+        "fail_count": asked.count("FAILED"),
+        "warn_count": asked.count("WARN"),
+    }
+
+
+def needing(connection: Connection, after: str) -> list[tuple[str, str | None]]:
+    """Return records, from the one after ``after`` on, that somebody has to go on with: nothing of
+    them runs, or somebody who was at it has left. With each id, who asked for its cancel.
+    """
+    running = exists().where(
+        record_rules.c.record_id == records.c.id, record_rules.c.status == "RUNNING"
+    )
+    due = exists().where(record_rules.c.record_id == records.c.id, record_rules.c.due.is_(True))
+    stale = now_ms() - _STALE_MS
+    left = or_(
+        ~running,
+        and_(due, records.c.updated_at < stale),
+        records.c.cancel_requested_at < stale,
+    )
+    query = select(records.c.id, records.c.cancel_requested_by).where(
+        records.c.status.in_(LIVE), records.c.id > after, left
+    )
+    found = connection.execute(query.order_by(records.c.id).limit(SOME))
+    return [(record_id, by) for record_id, by in found]
+
+
+def live_in(connection: Connection, collection_id: str) -> list[str]:
+    """Return ids of some records of a collection whose rules are being run."""
+    query = select(records.c.id).where(
+        records.c.collection_id == collection_id, records.c.status.in_(LIVE)
+    )
+    return list(connection.scalars(query.limit(SOME)))
+
+
+def some_in(connection: Connection, collection_id: str, limit: int) -> list[RecordRow]:
+    """Return some records of a collection."""
+    query = select(records).where(records.c.collection_id == collection_id).limit(limit)
+    return [RecordRow(*row) for row in connection.execute(query)]
+
+
+def remove(connection: Connection, row: RecordRow) -> list[str]:
+    """Remove a record with its rules and tags; return the ids of the files that came in with it.
+
+    The data of its rules' runs is due from now on.
+    """
+    now = now_ms()
+    mine = and_(runs.c.app_id == row.app_id, runs.c.identifier == row.id)
+    ended = and_(runs.c.ended_at.is_not(None), runs.c.erased_at.is_(None))
+    connection.execute(
+        update(runs)
+        .where(mine, runs.c.origin == "RECORD", ended)
+        .values(retention_due_at=now, updated_at=now)
+    )
+    connection.execute(delete(record_rules).where(record_rules.c.record_id == row.id))
+    tags.take_off(connection, row.id)
+    connection.execute(delete(records).where(records.c.id == row.id))
+    counts.change_records(connection, row.collection_id, row.status, -1)
+    return held(connection, row)
+
+
+def held(connection: Connection, row: RecordRow) -> list[str]:
+    """Return the ids of the files that came in with a record."""
+    query = select(files.c.id).where(files.c.run_id == row.id, files.c.app_id == row.app_id)
+    return list(connection.scalars(query))
+
+
+def clear(
+    connection: Connection, record_id: str, keys: Sequence[str], changed: Mapping[str, Any]
+) -> None:
+    """Change some rules of a record in the same way."""
+    mine = and_(record_rules.c.record_id == record_id, record_rules.c.key.in_(keys))
+    connection.execute(update(record_rules).where(mine).values(updated_at=now_ms(), **changed))
+
+
+def take(
+    connection: Connection, record_id: str, key: str, run_id: str, ran: bytes, outcome: bytes
+) -> bool:
+    """Let a rule that is due be run by this run; say whether it was due."""
+    changed = {"due": False, "status": "RUNNING", "run_id": run_id, "ran": ran}
+    return settle(connection, record_id, key, {**changed, "outcome": outcome})
+
+
+def settle(connection: Connection, record_id: str, key: str, changed: Mapping[str, Any]) -> bool:
+    """Change a rule that is due; say whether it was."""
+    mine = and_(
+        record_rules.c.record_id == record_id,
+        record_rules.c.key == key,
+        record_rules.c.due.is_(True),
+    )
+    statement = update(record_rules).where(mine).values(updated_at=now_ms(), **changed)
+    return connection.execute(statement).rowcount == 1
+
+
+def land(
+    connection: Connection, record_id: str, key: str, run_id: str, changed: Mapping[str, Any]
+) -> None:
+    """Store a rule's verdict, if this run is the one that it waits for. Holds by itself."""
+    mine = and_(
+        record_rules.c.record_id == record_id,
+        record_rules.c.key == key,
+        record_rules.c.run_id == run_id,
+        record_rules.c.status == "RUNNING",
+    )
+    connection.execute(update(record_rules).where(mine).values(updated_at=now_ms(), **changed))

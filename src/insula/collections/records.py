@@ -1,0 +1,425 @@
+"""Making and changing records: their inputs, their rules, their tags."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from insula.collections import analysis, mappings, record_repository, repository, workflows
+from insula.collections.analysis import Chosen
+from insula.collections.entities import entity_of, given_by
+from insula.collections.rows import PHASES, CollectionRow, Config, RecordRow, RuleRow
+from insula.collections.schemas import CreateRecord, UpdateRecord
+from insula.collections.services import RecordServices
+from insula.errors import BadInput, Conflict, FieldError
+from insula.files.repository import delete_file
+from insula.kit import json
+from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
+from insula.tags import repository as tags
+from insula.web.auth import Principal, unknown
+from insula.web.idempotency import Idempotency, claim, find_claim
+
+_log = structlog.get_logger(__name__)
+
+RECORDS_MAX = 10_000_000
+"""Records of one collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record with its rules and their config."""
+
+    row: RecordRow
+    rules: list[RuleRow]
+    config: Config
+
+
+def stored(
+    connection: Connection, app_id: str, collection_id: str | None, record_id: str
+) -> Stored | None:
+    """Read a record of an app with its rules."""
+    row = record_repository.find(connection, app_id, collection_id, record_id)
+    if row is None:
+        return None
+    config = repository.config(connection, row.config_id)
+    assert config is not None
+    rules = record_repository.rules_of(connection, [row.id]).get(row.id, [])
+    return Stored(row, rules, config)
+
+
+async def read(
+    services: RecordServices, app_id: str, collection_id: str | None, record_id: str
+) -> Stored:
+    """Read a record of an app.
+
+    Raises:
+        NotFound: there is none.
+    """
+    query = partial(stored, app_id=app_id, collection_id=collection_id, record_id=record_id)
+    found = await services.runs.database.read(query)
+    if found is None:
+        raise unknown()
+    return found
+
+
+async def create(
+    services: RecordServices,
+    principal: Principal,
+    collection_id: str,
+    fields: CreateRecord,
+    idempotency: Idempotency | None = None,
+    *,
+    source: str | None = None,
+    from_text: bool = False,
+) -> str:
+    """Make a record, and with ``run`` begin to analyse it; return its id.
+
+    Raises:
+        BadInput: an input names no rule, holds a file that cannot be used, or, with ``run``, lacks
+            anything.
+        NotFound: there is no such collection.
+        Conflict: the rules were changed in the meantime.
+    """
+    database, app_id = services.runs.database, principal.app_id
+    if idempotency is not None:
+        earlier = await database.read(
+            partial(find_claim, principal=principal, idempotency=idempotency)
+        )
+        if earlier is not None:
+            return earlier
+    taken = await database.read(lambda c: _collection(c, app_id, collection_id))
+    if taken is None:
+        raise unknown()
+    collection, config = taken
+    record_id = new_id("rec")
+    entity = None if fields.entity is None else entity_of(collection, fields.entity, record_id)
+    given = dict(fields.rules or {})
+    if entity is not None:
+        known = {rule["key"] for rule in config.rules}
+        seen = given_by(collection, entity)
+        given = mappings.merged({key: seen[key] for key in known & seen.keys()}, given)
+    blank = _blank(principal, collection, record_id, fields, source, entity)
+    try:
+        rules = await _inputs(services, blank, config, [], given, from_text=from_text)
+        chosen = await _chosen(services, blank, Stored(blank, rules, config), fields.run)
+        unit = partial(_store, services, principal, fields, blank, rules, chosen, idempotency)
+        made = await database.write(unit)
+    except BaseException:
+        await _drop_files(services, blank)
+        raise
+    if chosen is not None:
+        services.wake(made)
+    return made
+
+
+def _collection(
+    connection: Connection, app_id: str, collection_id: str
+) -> tuple[CollectionRow, Config] | None:
+    row = repository.find(connection, app_id, collection_id)
+    config = None if row is None else repository.config(connection, row.config_id)
+    return None if row is None or config is None else (row, config)
+
+
+def _blank(
+    principal: Principal,
+    collection: CollectionRow,
+    record_id: str,
+    fields: CreateRecord,
+    source: str | None,
+    entity: Mapping[str, Any] | None,
+) -> RecordRow:
+    now = now_ms()
+    return RecordRow(
+        id=record_id,
+        app_id=principal.app_id,
+        collection_id=collection.id,
+        config_id=collection.config_id,
+        name=fields.name,
+        status="DRAFT",
+        source=source or ("TRIGGER" if entity is not None else fields.source),
+        rules_count=0,
+        pass_count=0,
+        fail_count=0,
+        warn_count=0,
+        analysis=0,
+        entity=None if entity is None else json.encode(entity),
+        created_by=None if source == "WORKFLOW" else principal.key_id,
+        cancel_requested_at=None,
+        cancel_requested_by=None,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _store(
+    services: RecordServices,
+    principal: Principal,
+    fields: CreateRecord,
+    row: RecordRow,
+    rules: list[RuleRow],
+    chosen: Chosen | None,
+    idempotency: Idempotency | None,
+    connection: Connection,
+) -> str:
+    if idempotency is not None:
+        earlier = claim(connection, principal, idempotency, row.id)
+        if earlier is not None:
+            return earlier
+    now = _collection(connection, row.app_id, row.collection_id)
+    if now is None:
+        raise unknown()
+    if now[0].config_id != row.config_id:
+        raise Conflict("The rules were changed meanwhile; try again", retry_after=1)
+    for name, number in record_repository.tally(rules).items():
+        setattr(row, name, number)
+    record_repository.store(connection, row, rules)
+    if fields.tags_ids:
+        tags.put_on(connection, row.app_id, row.id, fields.tags_ids, "tags_ids")
+    services.told(connection, "record.created", row)
+    if chosen is not None:
+        analysis.begin(connection, row, rules, chosen)
+    return row.id
+
+
+async def update(
+    services: RecordServices,
+    principal: Principal,
+    collection_id: str | None,
+    record_id: str,
+    fields: UpdateRecord,
+    *,
+    from_text: bool = False,
+) -> None:
+    """Change a record's name, tags or inputs, and with ``run`` begin to analyse it.
+
+    Raises:
+        BadInput: as ``create``.
+        NotFound: there is no such record.
+        Conflict: its rules are being run, or it was changed meanwhile.
+    """
+    before = await read(services, principal.app_id, collection_id, record_id)
+    works = fields.rules is not None or fields.run is not None
+    if works:
+        _check_rests(before.row)
+    changed: list[RuleRow] = []
+    after = before
+    if fields.rules is not None:
+        rules = await _inputs(
+            services, before.row, before.config, before.rules, fields.rules, from_text=from_text
+        )
+        inputs = {rule.key: rule.input for rule in before.rules}
+        changed = [rule for rule in rules if rule.input != inputs.get(rule.key)]
+        after = Stored(before.row, rules, before.config)
+    chosen = await _chosen(services, before.row, after, fields.run)
+
+    def unit(connection: Connection) -> None:
+        row = record_repository.find(connection, principal.app_id, collection_id, record_id)
+        if row is None:
+            raise unknown()
+        if works:
+            check_unchanged(row, before.row)
+        for rule in changed:
+            record_repository.change_rule(connection, row.id, rule.key, {"input": rule.input})
+        given = fields.model_fields_set
+        record_repository.change(connection, row, {"name": fields.name} if "name" in given else {})
+        if fields.tags_ids is not None:
+            tags.put_on(connection, row.app_id, row.id, fields.tags_ids, "tags_ids")
+        if chosen is not None:
+            analysis.begin(connection, row, after.rules, chosen)
+
+    await services.runs.database.write(unit)
+    if chosen is not None:
+        services.wake(record_id)
+
+
+async def run(
+    services: RecordServices,
+    principal: Principal,
+    collection_id: str | None,
+    record_id: str,
+    mode: str,
+) -> None:
+    """Begin to analyse a record: all of its rules, or those that changed.
+
+    Raises:
+        BadInput: an input lacks anything; one entry for each.
+        NotFound, Conflict: as ``update``.
+    """
+    fields = UpdateRecord.model_validate({"run": mode})
+    await update(services, principal, collection_id, record_id, fields)
+
+
+async def reset(
+    services: RecordServices, principal: Principal, collection_id: str | None, record_id: str
+) -> None:
+    """Clear a record's results; its inputs stay.
+
+    Raises:
+        NotFound, Conflict: as ``update``.
+    """
+
+    def unit(connection: Connection) -> None:
+        found = stored(connection, principal.app_id, collection_id, record_id)
+        if found is None:
+            raise unknown()
+        _check_rests(found.row)
+        for rule in found.rules:
+            record_repository.change_rule(connection, record_id, rule.key, analysis.CLEARED)
+            rule.status = "DRAFT"
+        tally = record_repository.tally(found.rules)
+        record_repository.change(connection, found.row, {"status": "DRAFT", **tally})
+
+    await services.runs.database.write(unit)
+
+
+async def update_rules(
+    services: RecordServices, principal: Principal, collection_id: str | None, record_id: str
+) -> None:
+    """Let a record stand on the rules that its collection has now.
+
+    A rule that stays keeps its input and its verdict; ``changed`` runs it if it differs.
+
+    Raises:
+        NotFound, Conflict: as ``update``.
+    """
+    before = await read(services, principal.app_id, collection_id, record_id)
+    _check_rests(before.row)
+    taken = await services.runs.database.read(
+        lambda c: _collection(c, principal.app_id, before.row.collection_id)
+    )
+    if taken is None:
+        raise unknown()
+    config = taken[1]
+    kept = {each["key"] for each in config.rules}
+    held = [rule for rule in before.rules if rule.key in kept]
+    rules = await _inputs(services, before.row, config, held, {})
+
+    def unit(connection: Connection) -> None:
+        row = record_repository.find(connection, principal.app_id, collection_id, record_id)
+        if row is None:
+            raise unknown()
+        check_unchanged(row, before.row)
+        record_repository.remove_rules(connection, row.id, [rule.key for rule in before.rules])
+        record_repository.store_rules(connection, rules)
+        waits = any(rule.status == "DRAFT" and not rule.disabled for rule in rules)
+        changed = {"config_id": config.id, **record_repository.tally(rules)}
+        record_repository.change(connection, row, changed | ({"status": "DRAFT"} if waits else {}))
+        repository.drop_config(connection, before.row.config_id)
+
+    if config.id != before.row.config_id:
+        await services.runs.database.write(unit)
+
+
+def _check_rests(row: RecordRow) -> None:
+    if row.is_live:
+        raise Conflict("The record's rules are being run: wait, or cancel the record first")
+
+
+def check_unchanged(row: RecordRow, before: RecordRow) -> None:
+    """Refuse to go on from what was read if the record is another by now.
+
+    Raises:
+        Conflict: it is.
+    """
+    _check_rests(row)
+    if row.updated_at != before.updated_at:
+        raise Conflict("The record was changed meanwhile: read it again")
+
+
+async def _inputs(
+    services: RecordServices,
+    record: RecordRow,
+    config: Config,
+    held: Sequence[RuleRow],
+    given: Mapping[str, dict[str, Any] | None],
+    *,
+    from_text: bool = False,
+) -> list[RuleRow]:
+    """Return the rules of a record on a config, with the inputs that are given or held, mapped."""
+    known = {rule["key"] for rule in config.rules}
+    errors = [
+        FieldError(("rules", key), "unknown", "is no rule of this record; see `config.rules`")
+        for key in given
+        if key not in known
+    ]
+    if errors:
+        raise BadInput(f"rules.{errors[0].path[1][:100]} {errors[0].message}", errors)
+    by_key = {row.key: row for row in held}
+    inputs: mappings.Inputs = {}
+    for rule in config.rules:
+        key = rule["key"]
+        if key in given or key not in by_key:
+            inputs[key] = await workflows.taken_in(
+                services.runs, record.app_id, record.id, rule, given.get(key), from_text=from_text
+            )
+        else:
+            stands = by_key[key].input
+            inputs[key] = None if stands is None else json.decode(stands)
+    mapped = mappings.apply(inputs, config.mappings)
+    now = now_ms()
+    made = []
+    for place, each in enumerate(config.rules):
+        key, value = each["key"], mapped[each["key"]]
+        row = by_key.get(key) or _blank_rule(record.id, key, now)
+        encoded = None if value is None else json.encode(workflows.storable(key, value))
+        made.append(_renewed(row, each, place, encoded))
+    return made
+
+
+def _blank_rule(record_id: str, key: str, now: int) -> RuleRow:
+    return RuleRow(
+        record_id=record_id,
+        key=key,
+        place=0,
+        phase=1,
+        disabled=False,
+        due=False,
+        status="DRAFT",
+        input=None,
+        run_id=None,
+        ended=None,
+        outcome=None,
+        ran=None,
+        credits=0.0,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _renewed(row: RuleRow, rule: Mapping[str, Any], place: int, value: bytes | None) -> RuleRow:
+    kept = {name: getattr(row, name) for name in RuleRow.__dataclass_fields__}
+    kept |= {
+        "place": place,
+        "phase": PHASES.get(rule.get("execution_order"), 1),
+        "disabled": bool(rule.get("disabled")),
+        "input": value,
+    }
+    return RuleRow(**kept)
+
+
+async def _chosen(
+    services: RecordServices, record: RecordRow, after: Stored, mode: str | None
+) -> Chosen | None:
+    if mode is None:
+        return None
+    return await analysis.choose(services.runs, record.app_id, after.config, after.rules, mode)
+
+
+async def _drop_files(services: RecordServices, record: RecordRow) -> None:
+    """Remove the files of a record that was not made."""
+
+    def unit(connection: Connection) -> list[str]:
+        if record_repository.by_id(connection, record.id) is not None:
+            return []
+        return remove_files(connection, record.app_id, record_repository.held(connection, record))
+
+    await services.runs.files.remove(await services.runs.database.write(unit))
+
+
+def remove_files(connection: Connection, app_id: str, file_ids: Sequence[str]) -> list[str]:
+    """Remove the rows of files; return the keys of the bytes to delete then."""
+    return [key for file_id in file_ids for key in delete_file(connection, app_id, file_id)]

@@ -1,0 +1,152 @@
+"""The workflows behind rules: which version runs, and what its input has to be."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from insula.engine.inputs import Checked, check_input, place
+from insula.errors import BadInput, FieldError, InsulaError
+from insula.files.resolve import resolve_file
+from insula.files.store import Wanted
+from insula.files.wish import Wish
+from insula.kit import json
+from insula.runs.services import RunServices
+from insula.runs.start import definition_of
+from insula.workflows.resolve import Runnable
+
+INPUT_MAX = 1024 * 1024
+"""Bytes of a rule's input in a record; files are stored beside it."""
+
+_ROOM = 32
+
+
+async def resolve(
+    services: RunServices, app_id: str, workflow_id: str, selector: object
+) -> Runnable:
+    """Return what a rule of this app runs: its own workflow, or one from the catalogue.
+
+    Raises:
+        NotFound, BadInput, Conflict: as ``Resolver.resolve``.
+    """
+    facts = await services.resolver.facts(workflow_id)
+    through_catalogue = facts is None or facts.app_id != app_id
+    return await services.resolver.resolve(app_id, workflow_id, selector, through_catalogue)
+
+
+async def behind(services: RunServices, app_id: str, rule: Mapping[str, Any]) -> Runnable:
+    """Return what a stored rule runs now: the latest version, or the one that it pins.
+
+    Raises:
+        NotFound, BadInput, Conflict: as ``resolve``.
+    """
+    selector = None if rule["workflow_use_latest"] else rule["workflow_version_id"]
+    return await resolve(services, app_id, rule["workflow_id"], selector)
+
+
+def digest(rule: Mapping[str, Any], version_id: str | None, given: bytes | None) -> bytes:
+    """Return what differs as soon as a rule, its version or its input does."""
+    parts = {name: rule.get(name) for name in ("workflow_id", "step_key", "on_success", "on_fail")}
+    text = json.encode([parts, version_id]) + b"\0" + (given or b"null")
+    return hashlib.sha256(text).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """How a rule's input fares: what it would be run with, and what is wrong with it.
+
+    ``failure`` says why the rule cannot be run, whatever its input.
+    """
+
+    key: str
+    definition: Mapping[str, Any]
+    checked: Checked | None
+    ran: bytes | None
+    failure: InsulaError | None = None
+
+
+async def check_rule(
+    services: RunServices, app_id: str, rule: Mapping[str, Any], given: bytes | None
+) -> Ready:
+    """Check the stored input of a rule against what it runs now."""
+    value = {} if given is None else json.decode(given)
+    try:
+        runnable = await behind(services, app_id, rule)
+        definition, checked = await _check(services, runnable, rule, value)
+    except InsulaError as error:
+        return Ready(rule["key"], {}, None, None, error)
+    return Ready(rule["key"], definition, checked, digest(rule, runnable.version_id, given))
+
+
+async def _check(
+    services: RunServices,
+    runnable: Runnable,
+    rule: Mapping[str, Any],
+    value: object,
+    from_text: bool = False,
+) -> tuple[dict[str, Any], Checked]:
+    plan = await services.lay_out(runnable, rule["step_key"])
+    definition = definition_of(runnable.document, plan)
+    default = runnable.document.input_default or {}
+    return definition, check_input(definition, value, default, from_text=from_text)
+
+
+async def taken_in(
+    services: RunServices,
+    app_id: str,
+    record_id: str,
+    rule: Mapping[str, Any],
+    given: Mapping[str, Any] | None,
+    *,
+    from_text: bool = False,
+) -> dict[str, Any] | None:
+    """Return a rule's input as a record keeps it: over the rule's default, its files stored, its
+    text read where it came from a form. What else is wrong with it is told by ``status``.
+
+    Raises:
+        BadInput: a file in it cannot be used, or it is too large.
+        TooLarge: a file is over the limit.
+    """
+    default = rule.get("workflow_input_default")
+    if given is None and default is None:
+        return None
+    value: Any = {**(default or {}), **(given or {})}
+    try:
+        runnable = await behind(services, app_id, rule)
+        _, checked = await _check(services, runnable, rule, value, from_text)
+    except InsulaError:  # `status` says so, and what was sent is kept
+        return storable(rule["key"], value)
+    value = checked.value
+    for slot in checked.files:
+        wanted = Wanted(
+            app_id=app_id,
+            run_id=record_id,
+            visibility=slot.field.visibility or "PRIVATE",
+            allowed_types=slot.field.allowed_types,
+            wish=Wish(bool(slot.field.extract_contents), bool(slot.field.extract_images)),
+            path=("rules", rule["key"], *(str(part) for part in slot.path)),
+        )
+        place(value, slot.path, await resolve_file(services.files.store, slot.value, wanted))
+    return await asyncio.to_thread(storable, rule["key"], value)
+
+
+def storable(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Return an input that can be stored.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    try:
+        size = len(json.encode(value))
+    except json.InvalidJson as error:
+        message = f"cannot be stored: {str(error)[:200]}"
+        raise BadInput(f"The input of {key} {message}", [_about(key, "json", message)]) from error
+    if size > INPUT_MAX + _ROOM:
+        message = f"is over {INPUT_MAX:,} bytes; store files first and name them by their id"
+        raise BadInput(f"The input of {key} {message}", [_about(key, "too_long", message)])
+    return value
+
+
+def _about(key: str, code: str, message: str) -> FieldError:
+    return FieldError(("rules", key), code, message)

@@ -1,0 +1,193 @@
+"""Records analysed: order, verdicts, what runs again, and what happens when it is stopped."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.runs.platform import Platform
+
+from .stage import collection, rested, rule, verdicts
+
+
+def given(*keys: str) -> dict[str, Any]:
+    return {key: {"text": "x"} for key in keys}
+
+
+async def test_each_rule_has_a_run_and_a_verdict(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(
+        acme,
+        await rule(acme, "good", '{"passed": true, "why": "it is"}'),
+        await rule(acme, "bad", '{"passed": false}'),
+        await rule(acme, "odd", "false", on_fail="WARN"),
+        await rule(acme, "turned", "true", on_success="FAIL"),
+        await rule(acme, "off", "true", disabled=True),
+    )
+    body = {"name": "Case 1", "rules": given("good", "bad", "odd", "turned"), "run": "all"}
+    made = await acme.ok("POST", f"{path}/records", body)
+    assert made["status"] == "QUEUED"
+    found = await rested(acme, f"{path}/records/{made['id']}", verbose="all")
+    assert found["status"] == "COMPLETED"
+    assert verdicts(found) == {
+        "good": "PASSED",
+        "bad": "FAILED",
+        "odd": "WARN",
+        "turned": "FAILED",
+        "off": "DRAFT",
+    }
+    counts = [found[f"rules_{name}count"] for name in ("", "pass_", "fail_", "warn_")]
+    assert counts == [4, 1, 2, 1]
+    good = found["rules"]["good"]
+    assert good["result"] == {"passed": True, "why": "it is"}
+    assert good["run"]["origin"] == "RECORD"
+    assert good["run"]["record_id"] == made["id"]
+    assert good["run"]["output"]["decide"]["status"] == "COMPLETED"
+    assert good["run"]["input"] == {"text": "x"}
+    assert set(found["usage"]["rules"]) == {"good", "bad", "odd", "turned"}
+    runs = await acme.ok("GET", "/runs", params={"identifier": made["id"]})
+    assert {run["origin"] for run in runs} == {"RECORD"}
+    assert len(runs) == 4
+
+
+async def test_before_all_and_after_all(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(
+        acme,
+        await rule(acme, "last", "wait(last)", execution_order="after-all"),
+        await rule(acme, "middle", "wait(middle)"),
+        await rule(acme, "first", "wait(first)", execution_order="before-all"),
+    )
+    body = {"rules": given("last", "middle", "first"), "run": "all"}
+    made = await acme.ok("POST", f"{path}/records", body)
+    one = f"{path}/records/{made['id']}"
+    for key, running in (
+        ("first", ["first"]),
+        ("middle", ["middle"]),
+        ("last", ["last"]),
+    ):
+        await platform.reached(key)
+        found = await acme.ok("GET", one)
+        assert [k for k, s in verdicts(found).items() if s == "RUNNING"] == running
+        assert found["status"] == "RUNNING"
+        assert found["rules"][key]["run"]["status"] == "RUNNING"
+        platform.gate(key).opened.set()
+    assert (await rested(acme, one))["status"] == "COMPLETED"
+
+
+async def test_changed_runs_what_differs(platform: Platform) -> None:
+    acme = platform.acme
+    rules = [await rule(acme, key) for key in ("a", "b", "c")]
+    path = await collection(acme, *rules)
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a", "b", "c"), "run": "all"})
+    one = f"{path}/records/{made['id']}"
+    before = await rested(acme, one)
+    # Nothing differs: nothing runs, and the verdicts stay.
+    await acme.ok("POST", f"{one}/run", {"mode": "changed"})
+    same = await rested(acme, one)
+    assert same["rules"] == before["rules"]
+    await acme.ok("PATCH", one, {"rules": {"b": {"text": "other"}}})
+    flow = rules[2]["workflow_id"]
+    workflow = await acme.ok("GET", f"/workflows/{flow}")
+    steps = [
+        step | {"code": "return false"} if "code" in step else step for step in workflow["steps"]
+    ]
+    await acme.ok("PATCH", f"/workflows/{flow}", {"steps": steps})
+    await acme.ok("POST", f"/workflows/{flow}/versions", {})
+    await acme.ok("POST", f"{one}/run", {"mode": "changed"})
+    after = await rested(acme, one)
+    assert verdicts(after) == {"a": "PASSED", "b": "PASSED", "c": "FAILED"}
+
+    def runs(record: dict[str, Any]) -> dict[str, str]:
+        return {key: each["run"]["id"] for key, each in record["rules"].items()}
+
+    assert [key for key in "abc" if runs(after)[key] != runs(before)[key]] == ["b", "c"]
+
+
+async def test_cancel_answers_when_all_has_stopped_and_changed_goes_on(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(
+        acme,
+        await rule(acme, "done", execution_order="before-all"),
+        await rule(acme, "runs", "wait(runs)"),
+        await rule(acme, "late", execution_order="after-all"),
+    )
+    body = {"rules": given("done", "runs", "late"), "run": "all"}
+    made = await acme.ok("POST", f"{path}/records", body)
+    one = f"{path}/records/{made['id']}"
+    await platform.reached("runs")
+    answers = await asyncio.gather(*[acme.ok("POST", f"{one}/cancel") for _ in range(2)])
+    for answer in answers:
+        assert answer["status"] == "CANCELLED"
+        assert verdicts(answer) == {"done": "PASSED", "runs": "DRAFT", "late": "DRAFT"}
+        assert "cancelled" in answer["rules"]["runs"]["error"]
+        assert "cancelled" in answer["rules"]["late"]["error"]
+        assert answer["rules"]["runs"]["run"]["status"] == "CANCELLED"
+    assert not list(platform.services.live)
+    assert (await acme.ok("POST", f"{one}/cancel"))["status"] == "CANCELLED"
+    kept = answers[0]["rules"]["done"]["run"]["id"]
+    platform.gate("runs").opened.set()
+    await acme.ok("POST", f"{one}/run", {"mode": "changed"})
+    after = await rested(acme, one)
+    assert after["status"] == "COMPLETED"
+    assert set(verdicts(after).values()) == {"PASSED"}
+    assert "error" not in after["rules"]["late"]
+    assert after["rules"]["done"]["run"]["id"] == kept
+
+
+async def test_a_run_that_fails_fails_the_record(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a", "fail(oh)"), await rule(acme, "b"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a", "b"), "run": "all"})
+    found = await rested(acme, f"{path}/records/{made['id']}")
+    assert found["status"] == "FAILED"
+    assert verdicts(found) == {"a": "FAILED", "b": "PASSED"}
+    assert "It failed: oh" in found["rules"]["a"]["error"]
+
+
+async def test_what_is_live_is_not_changed(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a", "wait(a)"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a"), "run": "all"})
+    one = f"{path}/records/{made['id']}"
+    await platform.reached("a")
+    for verb, body in (("run", {"mode": "all"}), ("reset", None), ("update-rules", None)):
+        assert (await acme.ask("POST", f"{one}/{verb}", body)).status_code == 409, verb
+    assert (await acme.ask("PATCH", one, {"rules": {"a": None}})).status_code == 409
+    assert (await acme.ok("PATCH", one, {"name": "New"}))["name"] == "New"
+    platform.gate("a").opened.set()
+    await rested(acme, one)
+    cleared = await acme.ok("POST", f"{one}/reset")
+    assert cleared["status"] == "DRAFT"
+    assert cleared["rules"]["a"]["run"] is None
+    assert cleared["rules"]["a"]["input"] == {"text": "x"}
+    assert cleared["rules_pass_count"] == 0
+    assert cleared["usage"] == {"total": 0, "rules": {}}
+
+
+async def test_a_result_is_kept_where_the_run_keeps_nothing(platform: Platform) -> None:
+    acme = platform.acme
+    one = await rule(acme, "a", '{"passed": true}')
+    await acme.ok("PATCH", f"/workflows/{one['workflow_id']}", {"retention": 0})
+    path = await collection(acme, one)
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a"), "run": "all"})
+    found = await rested(acme, f"{path}/records/{made['id']}", verbose="all")
+    assert found["rules"]["a"]["result"] == {"passed": True}
+    assert found["rules"]["a"]["run"]["output"] == {}
+
+
+@pytest.mark.parametrize("what", ["record", "collection"])
+async def test_deleting_stops_what_runs_first(platform: Platform, what: str) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a", "wait(a)"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a"), "run": "all"})
+    one = f"{path}/records/{made['id']}"
+    await platform.reached("a")
+    assert await acme.ok("DELETE", one if what == "record" else path) is None
+    assert not list(platform.services.live)
+    assert (await acme.ask("GET", one)).status_code == 404
+    assert await platform.rows("SELECT * FROM records") == []
+    assert await platform.rows("SELECT * FROM record_rules") == []
+    left = await platform.rows("SELECT * FROM collection_configs")
+    assert len(left) == (1 if what == "record" else 0)
+    run = (await acme.ok("GET", "/runs", params={"identifier": made["id"]}))[0]
+    assert run["status"] == "CANCELLED"
