@@ -9,6 +9,7 @@ from tests.apps.installation import Installation
 
 from insula.apps import actions, authenticate, repository
 from insula.apps.authenticate import FRESH_MS, TOUCH_MS, Authenticator, new_key
+from insula.errors import Unavailable
 from insula.storage.database import Database
 
 
@@ -134,3 +135,22 @@ async def test_memory_is_bounded(insula: Installation, monkeypatch: pytest.Monke
         assert key is not None
         assert await insula.authenticator(key) is not None
     assert len(insula.authenticator._known) == 2
+
+
+async def test_a_last_use_that_cannot_be_written_now_is_written_later(
+    insula: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that writes it belongs to the process's group: an error would bring all down."""
+    app_id, key = await insula.create()
+    await insula.authenticator(key)
+    write = insula.database.write
+
+    async def refuses(unit: Any) -> Any:
+        raise Unavailable("Not now", retry_after=1)
+
+    monkeypatch.setattr(insula.database, "write", refuses)
+    await insula.authenticator.write_last_used()
+    assert await last_used(insula, app_id) is None
+    monkeypatch.setattr(insula.database, "write", write)
+    await insula.authenticator.write_last_used()
+    assert await last_used(insula, app_id) is not None

@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,33 @@ async def test_the_task_does_what_was_left_and_what_it_is_told(
         assert await event_rows(database, run_id) == []
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_it_begins_once_the_database_answers(
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is away just after the start does not bring the process down."""
+    monkeypatch.setattr(module, "_RETRY", 0.0)
+    await ended(database, journal, "run_left")
+    away, compacted = [Unavailable("Not now", retry_after=1)] * 2, asyncio.Event()
+    read = database.read
+
+    async def refuses_twice(query: Any) -> Any:
+        if away:
+            raise away.pop()
+        return await read(query)
+
+    class Told(Compactor):
+        async def compact(self, run_id: str) -> bool:
+            compacted.set()
+            return await super().compact(run_id)
+
+    monkeypatch.setattr(database, "read", refuses_twice)
+    running = asyncio.create_task(Told(database).run())
+    await asyncio.wait_for(compacted.wait(), 10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not away
 
 
 async def test_the_journal_tells_the_compactor(database: Database, journal: Journal) -> None:

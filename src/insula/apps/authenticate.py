@@ -9,10 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
+
 from insula.apps import repository
+from insula.errors import InsulaError
 from insula.kit.clock import now_ms
 from insula.storage.database import Database
 from insula.web.auth import Principal
+
+_log = structlog.get_logger(__name__)
 
 REMEMBERED = 10_000
 """Keys that are remembered at once."""
@@ -106,10 +111,18 @@ class Authenticator:
                 del self._known[digested]
 
     async def write_last_used(self) -> None:
-        """Write when keys were last used; called now and then, and at the end."""
-        if self._used:
-            used, self._used = self._used, {}
+        """Write when keys were last used; called now and then, and at the end.
+
+        Where nothing can be stored now, the next call writes it.
+        """
+        if not self._used:
+            return
+        used, self._used = self._used, {}
+        try:
             await self._database.write(partial(repository.touch_keys, used=used))
+        except InsulaError as error:
+            self._used = {**used, **self._used}
+            _log.warning("keys.last_use_not_written", reason=error.message)
 
     async def run(self) -> None:
         """Write last uses once a minute, until cancelled."""

@@ -36,8 +36,7 @@ class Compactor:
 
     async def run(self) -> None:
         """Work for ever; to be run as a task of the process's task group."""
-        for run_id in await self._database.read(left):
-            self.add(run_id)
+        await self._find_left()
         while True:
             run_id = await self._waiting.get()
             try:
@@ -46,6 +45,18 @@ class Compactor:
                 log.warning("journal.not_compacted", run_id=run_id, reason=error.message)
                 self.add(run_id)
                 await asyncio.sleep(_RETRY)
+
+    async def _find_left(self) -> None:
+        """Take in what an earlier process left, once the database answers."""
+        while True:
+            try:
+                for run_id in await self._database.read(left):
+                    self.add(run_id)
+            except InsulaError as error:
+                log.warning("journal.not_looked_through", reason=error.message)
+                await asyncio.sleep(_RETRY)
+            else:
+                return
 
     async def compact(self, run_id: str) -> bool:
         """Compact one journal; say whether it is in one row now."""
