@@ -67,6 +67,11 @@ class Timekeeper:
             place = (last.next_at or 0, last.id)
         if late:
             return _RETRY_SECONDS
+        if place != _START or found.due:  # what has fired is due again by now, or later
+            query = partial(repository.due_after, place=_START, limit=1)
+            found = await self.services.database.read(query)
+            if found.due:
+                return _RETRY_SECONDS
         if found.next_at is None:
             return LOOK_SECONDS
         return min(LOOK_SECONDS, max(0.0, (found.next_at - found.now) / 1000))
