@@ -47,6 +47,7 @@ async def advance(services: RecordServices, record_id: str) -> None:
         waited_for = [rule for rule in rules if rule.is_open]
         if not waited_for:
             await services.runs.database.write(partial(conclude, services, record_id=record_id))
+            services.rests(record_id)
             return
         if row.cancel_requested_at is not None:
             return  # who cancels goes on with it

@@ -51,6 +51,7 @@ async def stop(services: RecordServices, record_id: str, by: str) -> None:
         if running:
             await cancel_many(services.runs, running, by)
         if await database.write(partial(conclude, services, record_id=record_id)):
+            services.rests(record_id)
             return
     raise Unavailable(
         "The record's runs have not all stopped; its cancel stays requested. Ask again.",

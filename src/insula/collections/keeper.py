@@ -8,11 +8,13 @@ from functools import partial
 
 import structlog
 
+from insula.adapters.services.registry import ServiceRegistry
 from insula.collections import record_repository, repository
 from insula.collections.advance import advance
 from insula.collections.cancel import stop
 from insula.collections.landing import land
 from insula.collections.remove import remove_collection
+from insula.collections.service import RecordActions
 from insula.collections.services import RecordServices
 from insula.errors import InsulaError, TooMany
 from insula.runs.rows import RunRow
@@ -26,8 +28,10 @@ _AGAIN_SECONDS = 1.0
 
 
 def open_records(services: RunServices) -> RecordServices:
-    """Return what the verbs of records work with, and let runs land in them."""
+    """Return what the verbs of records work with; let runs land in them, and steps call them."""
     records = RecordServices(services)
+    assert isinstance(services.actions, ServiceRegistry)
+    services.actions.add("COLLECTIONS", RecordActions(records))
     services.at_end.append(land)
     services.after_end.append(partial(_hear, records))
     return records

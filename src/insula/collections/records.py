@@ -1,6 +1,6 @@
 """Making and changing records: their inputs, their rules, their tags."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from insula.collections import analysis, mappings, record_repository, repository
 from insula.collections.analysis import Chosen
 from insula.collections.entities import entity_of, given_by
 from insula.collections.rows import PHASES, CollectionRow, Config, RecordRow, RuleRow
-from insula.collections.schemas import CreateRecord, UpdateRecord
+from insula.collections.schemas import CreateRecord, Mode, UpdateRecord
 from insula.collections.services import RecordServices
 from insula.errors import BadInput, Conflict, FieldError
 from insula.files.repository import delete_file
@@ -193,8 +193,10 @@ async def update(
     fields: UpdateRecord,
     *,
     from_text: bool = False,
+    also: Callable[[Connection], object] | None = None,
 ) -> None:
-    """Change a record's name, tags or inputs, and with ``run`` begin to analyse it.
+    """Change a record's name, tags or inputs, and with ``run`` begin to analyse it; ``also`` is
+    done in the same unit.
 
     Raises:
         BadInput: as ``create``.
@@ -205,15 +207,9 @@ async def update(
     works = fields.rules is not None or fields.run is not None
     if works:
         _check_rests(before.row)
-    changed: list[RuleRow] = []
-    after = before
-    if fields.rules is not None:
-        rules = await _inputs(
-            services, before.row, before.config, before.rules, fields.rules, from_text=from_text
-        )
-        inputs = {rule.key: rule.input for rule in before.rules}
-        changed = [rule for rule in rules if rule.input != inputs.get(rule.key)]
-        after = Stored(before.row, rules, before.config)
+    after = await _after(services, before, fields, from_text=from_text)
+    inputs = {rule.key: rule.input for rule in before.rules}
+    changed = [rule for rule in after.rules if rule.input != inputs.get(rule.key)]
     chosen = await _chosen(services, before.row, after, fields.run)
 
     def unit(connection: Connection) -> None:
@@ -230,10 +226,24 @@ async def update(
             tags.put_on(connection, row.app_id, row.id, fields.tags_ids, "tags_ids")
         if chosen is not None:
             analysis.begin(connection, row, after.rules, chosen)
+        if also is not None:
+            also(connection)
 
     await services.runs.database.write(unit)
     if chosen is not None:
         services.wake(record_id)
+
+
+async def _after(
+    services: RecordServices, before: Stored, fields: UpdateRecord, *, from_text: bool
+) -> Stored:
+    """Return a record with the inputs that are sent."""
+    if fields.rules is None:
+        return before
+    rules = await _inputs(
+        services, before.row, before.config, before.rules, fields.rules, from_text=from_text
+    )
+    return Stored(before.row, rules, before.config)
 
 
 async def run(
@@ -241,7 +251,9 @@ async def run(
     principal: Principal,
     collection_id: str | None,
     record_id: str,
-    mode: str,
+    mode: Mode,
+    *,
+    also: Callable[[Connection], object] | None = None,
 ) -> None:
     """Begin to analyse a record: all of its rules, or those that changed.
 
@@ -249,8 +261,8 @@ async def run(
         BadInput: an input lacks anything; one entry for each.
         NotFound, Conflict: as ``update``.
     """
-    fields = UpdateRecord.model_validate({"run": mode})
-    await update(services, principal, collection_id, record_id, fields)
+    fields = UpdateRecord(run=mode)
+    await update(services, principal, collection_id, record_id, fields, also=also)
 
 
 async def reset(

@@ -140,7 +140,7 @@ RuleInputs = Annotated[dict[str, dict[str, Any] | None], Field(max_length=RULES_
 
 class _RecordFields(_Sent):
     name: RecordName | None = None
-    rules: RuleInputs | None = Field(None, description="Inputs by the keys of rules.")
+    rules: RuleInputs | None = Field(default=None, description="Inputs by the keys of rules.")
     run: Mode | None = None
     tags_ids: Ids | None = None
 

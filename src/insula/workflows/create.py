@@ -1,20 +1,21 @@
 """Makes a workflow, from what is sent or from a file that was exported."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
-from insula.errors import BadInput, FieldError
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.storage.database import Database
+from insula.tags import repository as tags
 from insula.web.auth import Principal
 from insula.web.idempotency import Idempotency, claim
 from insula.workflows import repository, retention
 from insula.workflows.draft import key_from, prepare
 from insula.workflows.render import BODY
 from insula.workflows.repository import Workflow
-from insula.workflows.schemas import CreateWorkflow, WorkflowFields
+from insula.workflows.schemas import CreateWorkflow
 
 
 async def create(
@@ -29,7 +30,6 @@ async def create(
         BadInput: the body has problems, or a tag is unknown.
         KeyReused: the idempotency key was used with another body.
     """
-    check_tags(fields)
     parts: dict[str, Any] = {name: getattr(fields, name) for name in BODY}
     if parts["key"] in (None, ""):
         parts["key"] = key_from(fields.name)
@@ -56,7 +56,7 @@ async def create(
         updated_at=now,
         require_tests=None,
     )
-    return await store(database, principal, workflow, idempotency)
+    return await store(database, principal, workflow, idempotency, fields.tags_ids)
 
 
 async def store(
@@ -64,8 +64,13 @@ async def store(
     principal: Principal,
     workflow: Workflow,
     idempotency: Idempotency | None,
+    tags_ids: Sequence[str] = (),
 ) -> str:
-    """Store a new workflow once for each idempotency key, and return its id."""
+    """Store a new workflow once for each idempotency key, and return its id.
+
+    Raises:
+        BadInput: a tag is unknown.
+    """
 
     def unit(connection: Connection) -> str:
         if idempotency is not None:
@@ -73,20 +78,8 @@ async def store(
             if earlier is not None:
                 return earlier
         repository.store(connection, workflow)
+        if tags_ids:
+            tags.put_on(connection, workflow.app_id, workflow.id, tags_ids, "tags_ids")
         return workflow.id
 
     return await database.write(unit)
-
-
-def check_tags(fields: WorkflowFields) -> None:
-    """Refuse tags that do not exist.
-
-    Raises:
-        BadInput: one entry for each.
-    """
-    errors = [
-        FieldError(("tags_ids", str(place)), "unknown", "no such tag: leave it out")
-        for place, _ in enumerate(fields.tags_ids)
-    ]
-    if errors:
-        raise BadInput("tags_ids names tags that do not exist in this app", errors)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 from insula.errors import NotFound
 from insula.storage.database import Database
 from insula.storage.tables import workflows
+from insula.tags import repository as tags
 from insula.web.auth import unknown
 from insula.workflows import counts, repository
 from insula.workflows.resolve import Resolver
@@ -73,5 +74,6 @@ def _mark(connection: Connection, app_id: str, workflow_id: str) -> bool:
     if workflow.discoverable:
         counts.change_published(connection, workflow_id, -1)
     counts.change_owned(connection, app_id, -1)
+    tags.take_off(connection, workflow_id)
     values = {"deleted": True, "discoverable": False, "body": _EMPTY, "problems": b"[]"}
     return repository.change(connection, workflow, values)

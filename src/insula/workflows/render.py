@@ -2,6 +2,7 @@
 
 from insula.kit.clock import iso
 from insula.kit.json import NULL, Raw, encode, members, raw
+from insula.tags.schemas import tag_wire
 from insula.workflows.repository import AppName, Shown
 from insula.workflows.version_repository import Version
 
@@ -95,7 +96,7 @@ def _head(shown: Shown, version: dict[str, object] | None) -> dict[str, object]:
         "description": workflow.description,
         "app": app_members(shown.app),
         "version": version,
-        "tags": _EMPTY_LIST,
+        "tags": [tag_wire(tag) for tag in shown.tags],
         "template_id": None,
         "runs_count": shown.runs_count,
         "retention": None if workflow.retention is None else Raw(workflow.retention),

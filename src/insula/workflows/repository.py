@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
-    false,
     func,
     insert,
     or_,
@@ -18,6 +17,7 @@ from sqlalchemy import (
 )
 
 from insula.storage.tables import apps, counters, workflows
+from insula.tags import repository as tags
 from insula.web.pagination import REACH, Page
 from insula.workflows import counts
 from insula.workflows.tests_of import tests_stats
@@ -66,6 +66,7 @@ class Shown:
     version: Version | None
     app: AppName
     runs_count: int
+    tags: Sequence[Any]
     tests_stats: Mapping[str, int]
 
 
@@ -122,11 +123,11 @@ def show(connection: Connection, app_id: str, workflow_id: str) -> Shown | None:
 
 
 def list_own(
-    connection: Connection, app_id: str, search: str | None, tags: Sequence[str], page: Page
+    connection: Connection, app_id: str, search: str | None, tag_ids: Sequence[str], page: Page
 ) -> Slice:
     """List an app's workflows, newest first."""
     query = select(*COLUMNS).where(workflows.c.app_id == app_id, workflows.c.deleted.is_(False))
-    found, counted = narrow(query, search, tags)
+    found, counted = narrow(query, search, tag_ids)
     rows, next_cursor = cut(connection, found, page)
     total, capped = counts.owned(connection, app_id), False
     if counted:
@@ -136,8 +137,11 @@ def list_own(
     return Slice(complete(connection, pairs, app_id), total, capped, next_cursor)
 
 
-def narrow(query: Select[Any], search: str | None, tags: Sequence[str]) -> tuple[Select[Any], bool]:
-    """Keep what holds every word of ``search``; the flag says whether anything was asked for."""
+def narrow(
+    query: Select[Any], search: str | None, tag_ids: Sequence[str]
+) -> tuple[Select[Any], bool]:
+    """Keep what holds every word of ``search`` and has every tag; the flag says whether anything
+    was asked for."""
     words = (search or "").split()
     for word in words:
         query = query.where(
@@ -146,9 +150,9 @@ def narrow(query: Select[Any], search: str | None, tags: Sequence[str]) -> tuple
                 workflows.c.description.icontains(word, autoescape=True),
             )
         )
-    if tags:
-        query = query.where(false())  # no app has tags yet, so none can match
-    return query, bool(words or tags)
+    for tag_id in tag_ids:
+        query = query.where(tags.has(workflows.c.id, tag_id))
+    return query, bool(words or tag_ids)
 
 
 def cut(
@@ -178,6 +182,7 @@ def complete(
     versions = by_ids(connection, [version for _, version in pairs if version is not None])
     names = _app_names(connection, {workflow.app_id for workflow, _ in pairs})
     ids = [workflow.id for workflow, _ in pairs]
+    labels = tags.of_things(connection, ids)
     runs = _runs_counts(connection, viewer_app_id, ids)
     stats = tests_stats(connection, ids)
     return [
@@ -186,6 +191,7 @@ def complete(
             versions.get(version or ""),
             names[workflow.app_id],
             runs.get(workflow.id, 0),
+            labels.get(workflow.id, ()),
             stats[workflow.id],
         )
         for workflow, version in pairs

@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import iso, now_ms
 from insula.storage.database import Database
+from insula.tags import repository as tags
 from insula.web.auth import Principal, unknown
 from insula.workflows import publish, repository, retention
-from insula.workflows.create import check_tags
 from insula.workflows.deploy import Settle, settle_nothing
 from insula.workflows.draft import merged, prepare
 from insula.workflows.render import BODY
@@ -39,7 +39,6 @@ async def update(
         Conflict: the workflow changed since ``updated_at``, or cannot be published.
         NotFound: there is no such workflow.
     """
-    check_tags(fields)
     base = None if fields.updated_at is None else _milliseconds(fields.updated_at)
     for _ in range(_TRIES):
         read = await database.read(lambda c: repository.find(c, principal.app_id, workflow_id))
@@ -87,6 +86,8 @@ def _store(
     changed["updated_at"] = max(now_ms(), read.updated_at + 1)  # so that it names one state
     if not repository.change(connection, now, changed):
         raise _overtaken()  # undoes the unit, the counts of the catalogue included
+    if "tags_ids" in given:
+        tags.put_on(connection, now.app_id, now.id, fields.tags_ids, "tags_ids")
     if "enabled" in changed:
         settle(connection, read.id)
     return True
