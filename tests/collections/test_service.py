@@ -35,7 +35,9 @@ async def test_a_record_from_its_making_to_its_end(platform: Platform) -> None:
         action("all", "RULES_UPDATE_ALL", ids | {"rules": '{"b": {"text": "y"}}'}, "named"),
         action("named", "RECORDS_UPDATE", ids | {"name": "Named", "tag_ids": None}, "judged"),
         action("judged", "RECORDS_ANALYZE", ids | {"execution_type": "sync"}, "found"),
-        action("found", "RECORDS_SEARCH", {"collection_id": collection_id, "tag_ids": [tag]}, "got"),
+        action(
+            "found", "RECORDS_SEARCH", {"collection_id": collection_id, "tag_ids": [tag]}, "got"
+        ),
         action("got", "RECORDS_GET", ids, "gone"),
         action("gone", "RECORDS_DELETE", ids),
     )
@@ -161,5 +163,3 @@ async def test_two_at_once_begin_one_analysis(platform: Platform) -> None:
     platform.gate("a").opened.set()
     await rested(acme, record)
     assert len(await acme.ok("GET", "/runs", params={"identifier": made["id"]})) == 1
-
-
