@@ -32,6 +32,8 @@ class Asking:
     def __init__(self, callers: Sequence[Caller], route: random.Random, history: History) -> None:
         self.callers = callers
         self.history = history
+        self.waits = ""
+        """What was asked for last, and how that went, for when no answer comes at all."""
         self._route = route
 
     def somewhere(self) -> Caller:
@@ -48,11 +50,14 @@ class Asking:
         """
         while True:
             asked = time.monotonic()
+            what = f"{method} {path} {more.get('headers', '')}"
             try:
                 answer = await self.somewhere().ask(method, path, body, timeout=PATIENCE, **more)
-            except _AWAY:
+            except _AWAY as error:
+                self.waits = f"{what}: {error!r}"
                 await asyncio.sleep(_PAUSE)
                 continue
+            self.waits = f"{what}: {answer.status} {answer.body[:200]!r}"
             if answer.status == 200:
                 return asked, answer
             if not self.may_wait(answer.status, answer.headers.get("retry-after")):
@@ -84,13 +89,15 @@ class Listener:
         while self._stream is None or not self._stream.ended:
             try:
                 await self._connect()
-            except _AWAY:
+            except _AWAY as error:
+                self._asking.waits = f"stream {self._path} {self._key}: {error!r}"
                 await asyncio.sleep(_PAUSE)
         return self._stream
 
     async def _connect(self) -> None:
         caller = self._asking.somewhere()
         async with self._request(caller) as response:
+            self._asking.waits = f"stream {self._path} {self._key}: {response.status}"
             if response.status == _NOTHING_MORE and self._stream is not None:
                 raise self._asking.odd(f"{self._stream.run_id}: 204 before the final event")
             if response.status != 200:

@@ -1,7 +1,7 @@
-"""A client that lives through the chaos: it asks again until it is answered, and writes down
-whatever it is told.
+"""Clients that live through the chaos: they ask again until they are answered, and write
+down whatever they are told.
 
-What it does follows from its seed; when it does it, from how the nodes answer.
+What they do follows from a seed; when they do it, from how the nodes answer.
 """
 
 import asyncio
@@ -30,20 +30,22 @@ class Known(NamedTuple):
     run_id: str
 
 
-class Client:
-    """One of them. ``callers`` are the same app at each node."""
+class Lane:
+    """What a client does one after another. ``callers`` are the same app at each node."""
 
     def __init__(
         self,
-        number: int,
+        name: str,
+        history: History,
         seed: int,
         callers: Sequence[Caller],
         paths: dict[str, str],
         loopback: Loopback,
     ) -> None:
-        self.history = History(number)
-        self._choice = random.Random(f"{seed}/{number}/what")
-        self._asking = Asking(callers, random.Random(f"{seed}/{number}/where"), self.history)
+        self.history = history
+        self._choice = random.Random(f"{seed}/{name}/what")
+        self._asking = Asking(callers, random.Random(f"{seed}/{name}/where"), history)
+        self._prefix = name
         self._paths = paths
         self._loopback = loopback
         self._serial = 0
@@ -68,13 +70,18 @@ class Client:
             ((_, deed),) = self._choice.choices(deeds, weights)
             await deed()
 
+    @property
+    def waits(self) -> str:
+        """What was asked for last, and how that went."""
+        return self._asking.waits
+
     async def finish(self) -> None:
         """Read every run once more, now that they have ended."""
         last: dict[str, Run] = {}
         for known in dict.fromkeys(self._known):
             last[known.run_id] = await self._read(known)
         for stream in self.history.streams:
-            stream.read = last[stream.run_id]
+            stream.read = last.get(stream.run_id, stream.read)
 
     # What it does
 
@@ -152,7 +159,7 @@ class Client:
 
     def _name(self) -> str:
         self._serial += 1
-        return f"c{self.history.client}-{self._serial}"
+        return f"{self._prefix}-{self._serial}"
 
     async def _start(self, kind: str, **more: Any) -> Run:
         path = self._paths[kind]
@@ -188,3 +195,37 @@ class Client:
         run: Run = answer.json()
         self.history.told.append(Told(asked, answer.at, run["id"], run["status"]))
         return run
+
+
+class Client:
+    """A client with some lanes, which do not wait for each other."""
+
+    def __init__(
+        self,
+        number: int,
+        seed: int,
+        callers: Sequence[Caller],
+        paths: dict[str, str],
+        loopback: Loopback,
+    ) -> None:
+        self.history = History(number)
+        self._lanes = [
+            Lane(f"c{number}{lane}", self.history, seed, callers, paths, loopback)
+            for lane in "abcd"
+        ]
+
+    async def live(self, until: asyncio.Event) -> None:
+        """Do one thing after another, in each lane, until told to stop."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.live(until))
+
+    def waits(self) -> list[str]:
+        """Return what each lane asked for last."""
+        return [lane.waits for lane in self._lanes]
+
+    async def finish(self) -> None:
+        """Read every run once more, now that they have ended."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.finish())

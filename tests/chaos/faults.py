@@ -15,6 +15,9 @@ _PUT_BACK = 60.0
 """Seconds within which whatever was broken stands again."""
 _ORPHANS_GO = 2.0
 _TICK = 0.01
+_AGAIN = 0.1
+_AWAY = ("INSULA_DATABASE_URL", "the database cannot be reached")
+"""What the last line says of a node that did not start because its database was away."""
 
 
 class Breakable(Protocol):
@@ -50,8 +53,7 @@ class Node:
 
     async def start(self) -> None:
         async with self._changing:
-            await asyncio.to_thread(self.served.start)
-            self.up = True
+            await self._start()
 
     async def kill(self, seconds: float) -> None:
         """``kill -9``, and start again after so many seconds."""
@@ -59,8 +61,7 @@ class Node:
             self.up = False
             await asyncio.to_thread(self._kill)
             await asyncio.sleep(seconds)
-            await asyncio.to_thread(self.served.start)
-            self.up = True
+            await self._start()
 
     async def pause(self, seconds: float) -> None:
         """Let the process stand still; it may be killed meanwhile."""
@@ -81,6 +82,21 @@ class Node:
             if code != 0:
                 self.orphans.append(f"a node ended with {code}")
             await asyncio.to_thread(self._all_gone, members)
+
+    async def _start(self) -> None:
+        """Start it as a supervisor does: again, where the database was away."""
+        while not self.up:
+            try:
+                await asyncio.to_thread(self.served.start)
+            except AssertionError:
+                process = self.served.process
+                last = self.served.log.rstrip().rpartition("\n")[2]
+                was_away = any(words in last for words in _AWAY)
+                if process is None or process.poll() is None or not was_away:
+                    raise
+                await asyncio.sleep(_AGAIN)
+            else:
+                self.up = True
 
     def end(self) -> None:
         """Leave no process behind, whatever has gone wrong; nothing happens after ``stop``."""
