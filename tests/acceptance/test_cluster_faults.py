@@ -239,9 +239,9 @@ async def test_without_the_broker_everything_goes_on_a_little_later(
     run_id = await begin_hanging(here, loopback, path, "away")
 
     async def says(word: bool) -> bool:
-        answer = await there.ask("GET", "/readyz")
-        assert answer.status == 200, answer.body
-        return (b"degraded" in answer.body) is word
+        answers = [await caller.ask("GET", "/readyz") for caller in callers]
+        assert all(answer.status == 200 for answer in answers), answers
+        return all((b"degraded" in answer.body) is word for answer in answers)
 
     await asyncio.to_thread(broker.kill)
     try:
