@@ -35,6 +35,8 @@ _SLOT = 15
 _FILTER = {"status": "COMPLETED"}
 MAKE_DUE = "UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4"
 LEFT = "SELECT 1 FROM runs WHERE erased_at IS NULL AND retention_due_at = 1 LIMIT 1"
+GONE = "SELECT COUNT(*) FROM runs WHERE erased_at IS NOT NULL AND retention_due_at = 1"
+_BESIDE_SECONDS = 6
 _LIVE_CALLERS = 1
 """Callers of light runs beside the erasing: one makes about 300 a second."""
 
@@ -168,7 +170,7 @@ async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[s
         body = {**LIGHT_INPUT, "retention": -1}
         path = f"/apps/c/workflows/{made}/runs"
         data = request("POST", path, key, json.dumps(body).encode())
-        before = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, 3)
+        before = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, _BESIDE_SECONDS)
     await asyncio.to_thread(stored.rows, MAKE_DUE)
     found["erase"] = await _erase(folder, settings, stored, data, count, before)
     return found
@@ -201,16 +203,21 @@ async def _erase(
     count: int,
     before: dict[str, float],
 ) -> dict[str, float]:
-    """Open the server on runs that are all due, and drive light runs beside the erasing."""
+    """Open the server on runs that are all due, and drive light runs beside the erasing: for some
+    seconds of it, then nothing does. The rate beside is that of those seconds.
+    """
     async with serving(folder, **settings) as server:
         began = time.perf_counter()
-        beside = asyncio.create_task(drive_apart(server.port, data, _LIVE_CALLERS, 0.2, 3))
+        live = await drive_apart(server.port, data, _LIVE_CALLERS, 0.5, _BESIDE_SECONDS)
+        beside = time.perf_counter() - began
+        ((gone,),) = await asyncio.to_thread(stored.rows, GONE)
         while await asyncio.to_thread(stored.rows, LEFT):  # noqa: ASYNC110  another process erases
             await asyncio.sleep(0.1)
-        seconds = time.perf_counter() - began
-        live = await beside
+        alone = time.perf_counter() - began - beside
     return {
-        "rate": count / seconds,
+        "rate_beside": gone / beside,
+        "rate_alone": (count - gone) / alone,
+        "live_p50_ratio": live["p50_ms"] / before["p50_ms"],
         "live_p99_ms": live["p99_ms"],
         "live_p99_ratio": live["p99_ms"] / before["p99_ms"],
     }

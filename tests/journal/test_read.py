@@ -3,7 +3,7 @@ from functools import partial
 from tests.journal.rows import create, done, over, started, wire
 
 from insula.journal.journal import Journal
-from insula.journal.read import load
+from insula.journal.read import load, load_many
 from insula.storage.database import Database
 from insula.storage.dialect import driver
 
@@ -26,6 +26,23 @@ async def test_rows_while_it_runs_and_one_row_after_its_end(
     await log.end(over())
     ended = await database.read(partial(load, run_id="run_a"))
     assert (wire(ended.events[:3]), ended.seq, ended.ended) == (wire(running.events), 4, True)
+
+
+async def test_many_are_read_as_each_is(database: Database, journal: Journal) -> None:
+    ids = [f"run_{letter}" for letter in "abc"]
+    logs = [journal.open(await create(database, run_id)) for run_id in ids]
+    for log in logs[:2]:
+        log.record(started())
+        await log.stored()
+        log.record(done("a"))
+        await log.stored()
+    await logs[0].end(over())
+    many = await database.read(partial(load_many, run_ids=[*ids, "run_unknown"]))
+    for run_id in ids:
+        one = await database.read(partial(load, run_id=run_id))
+        assert wire(many[run_id]) == wire(one.events)
+    assert [len(many[run_id]) for run_id in ids] == [3, 2, 0]
+    assert many["run_unknown"] == []
 
 
 async def test_output_comes_back_as_the_text_it_was(database: Database, journal: Journal) -> None:

@@ -300,11 +300,67 @@ async def test_beside_is_stored_statement_by_statement(postgres_url: str) -> Non
     await database.close()
 
 
+async def test_aside_is_a_transaction_of_its_own(database: PostgresDatabase, proxy: Proxy) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> str:
+        put("slow")(connection)
+        inside.set()
+        assert go_on.wait(10)
+        return put("slow too")(connection)
+
+    running = asyncio.create_task(database.aside(slow))
+    await asyncio.to_thread(inside.wait, 10)
+    assert await database.write(put("a")) == "a"  # nobody waits for it
+    assert await database.read(names) == ["a"]
+    go_on.set()
+    assert await running == "slow too"
+    assert await database.read(names) == ["a", "slow", "slow too"]
+
+    def fails(connection: Connection) -> None:
+        put("b")(connection)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.aside(fails)
+    proxy.cut()
+    assert await database.aside(put("c")) == "c"
+    assert await database.read(names) == ["a", "c", "slow", "slow too"]
+
+
+async def test_aside_gives_way_to_whom_it_would_block_for_ever(database: PostgresDatabase) -> None:
+    for name in ("a", "b"):
+        await database.write(put(name))
+    one, two = threading.Event(), threading.Event()
+
+    def change(connection: Connection, name: str) -> None:
+        driver(connection).execute("UPDATE facts SET value = value WHERE name = ?", (name,))
+
+    def aside(connection: Connection) -> None:
+        change(connection, "a")
+        one.set()
+        assert two.wait(10)
+        change(connection, "b")
+
+    def unit(connection: Connection) -> str:
+        change(connection, "b")
+        two.set()
+        assert one.wait(10)
+        change(connection, "a")
+        return "done"
+
+    running = asyncio.create_task(database.aside(aside))
+    assert await database.write(unit) == "done"
+    with suppress(Unavailable):  # if it was the one that the server chose
+        await running
+
+
 async def test_nothing_is_left_open(postgres_server: PostgresServer, postgres_url: str) -> None:
     for _ in range(2):
         database = await open_postgres(postgres_url)
         await asyncio.gather(*[database.read(names) for _ in range(20)])
         await database.beside(names)
+        await database.aside(names)
         await database.close()
     name = postgres_url.rpartition("/")[2]
     query = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}'"

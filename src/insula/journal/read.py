@@ -1,12 +1,14 @@
 """Reading the journal of a run as it is stored: in rows while it runs, in one row after its end."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from insula.engine.events import Event, decode_events
 from insula.journal.store import expand
 from insula.storage.dialect import driver
+from insula.storage.tables import run_data, run_events
 
 
 class Stored(NamedTuple):
@@ -36,6 +38,27 @@ def load(connection: Connection, run_id: str) -> Stored:
     ):
         events += decode_events(batch)
     return Stored(events, seq, ended_at is not None)
+
+
+_ENDED = select(run_data.c.run_id, run_data.c.events)
+_LIVE = select(run_events.c.run_id, run_events.c.events)
+
+
+def load_many(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[Event]]:
+    """Read the events of some runs, in two statements however many they are."""
+    found: dict[str, list[Event]] = {run_id: [] for run_id in run_ids}
+    left = set(found)
+    for run_id, journal in connection.execute(_ENDED.where(run_data.c.run_id.in_(run_ids))):
+        if journal is not None:
+            found[run_id] = decode_events(expand(journal))
+            left.discard(run_id)
+    if left:
+        rows = _LIVE.where(run_events.c.run_id.in_(sorted(left)))
+        for run_id, batch in connection.execute(
+            rows.order_by(run_events.c.run_id, run_events.c.seq)
+        ):
+            found[run_id] += decode_events(batch)
+    return found
 
 
 class Newer(NamedTuple):

@@ -1,6 +1,7 @@
 """The runs that this process executes: what can be asked of one, and how many there are."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -108,6 +109,8 @@ class LiveRuns:
     _by_app: Counter[str] = field(default_factory=Counter)
     _by_caller: Counter[tuple[str, str]] = field(default_factory=Counter)
     _total: int = 0
+    _left_at: float = float("-inf")
+    """When the last one went, by the monotonic clock."""
     _full: set[str] = field(default_factory=set)
     """Apps that had ``app_maximum`` live runs a moment ago."""
     _taken: dict[str, asyncio.Future[None]] = field(default_factory=dict)
@@ -121,6 +124,10 @@ class LiveRuns:
     def get(self, run_id: str) -> LiveRun | None:
         """Return the run if this process executes it."""
         return self.runs.get(run_id)
+
+    def were_any(self, seconds: float) -> bool:
+        """Say whether any run is live, or was within so many seconds."""
+        return bool(self.runs) or time.monotonic() - self._left_at < seconds
 
     def is_full(self) -> bool:
         """Say whether no run of any app may begin."""
@@ -137,6 +144,10 @@ class LiveRuns:
     def free(self) -> int:
         """Return how many runs there is room for."""
         return max(0, self.maximum - self._total)
+
+    def held(self, app_id: str) -> int:
+        """Return how many places an app holds, those of single steps among them."""
+        return self._by_app.get(app_id, 0)
 
     def fill(self, app_id: str) -> None:
         """Remember that an app has as many live runs as it may have, until one of them ends here,
@@ -194,6 +205,7 @@ class LiveRuns:
         """Let a run go that is over, and its place with it."""
         if self.runs.get(live.row.id) is live:
             del self.runs[live.row.id]
+            self._left_at = time.monotonic()
         if live.place is not None:
             live.place.release()
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from insula.engine.events import Event
 from insula.engine.state import RunState, fold
 from insula.errors import Conflict, NotFound
-from insula.journal.read import load
+from insula.journal.read import load, load_many
 from insula.kit.json import Raw, raw
 from insula.runs import repository
 from insula.runs.live import LiveRun
@@ -141,8 +141,7 @@ async def look_many(services: RunServices, rows: Sequence[RunRow], viewer: str) 
     kept = [row.id for row in rows if row.erased_at is None]
 
     def read(connection: Connection) -> tuple[dict[str, list[Event]], Data]:
-        journals = {run_id: load(connection, run_id).events for run_id in kept}
-        return journals, repository.data_of_many(connection, kept)
+        return load_many(connection, kept), repository.data_of_many(connection, kept)
 
     journals, data = await services.database.read(read)
     looks = []

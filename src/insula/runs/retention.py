@@ -1,5 +1,6 @@
 """How long a run's data stays, and erasing it when it is due."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, select, update
@@ -45,16 +46,20 @@ def stricter(own: bytes | None, parent: bytes | None, default: int) -> bytes | N
 
 _DUE = """
     SELECT id FROM runs
-    WHERE erased_at IS NULL AND retention_due_at <= ? AND ended_at IS NOT NULL
+    WHERE erased_at IS NULL AND retention_due_at <= {now} AND ended_at IS NOT NULL
     AND (depth = 0 OR NOT EXISTS (
         SELECT 1 FROM runs AS root WHERE root.id = runs.root_id AND root.ended_at IS NULL
     ))
     ORDER BY retention_due_at LIMIT ?
 """
+_DUE_HERE = _DUE.format(now="?")
+# The database's clock, too, has to have come so far: a node whose own is ahead would erase what it
+# must not, and nothing brings that back.
+_DUE_THERE = _DUE.format(now="LEAST(?::bigint, (extract(epoch FROM now()) * 1000)::bigint)")
 # On PostgreSQL as one statement, in one round trip. The ids go from part to part as an array, for
 # which the planner takes each row by its index, however many it expects.
 _ERASE_DUE = f"""
-    WITH due AS MATERIALIZED ({_DUE} FOR UPDATE OF runs SKIP LOCKED),
+    WITH due AS MATERIALIZED ({_DUE_THERE} FOR UPDATE OF runs SKIP LOCKED),
     data AS (DELETE FROM run_data WHERE run_id = ANY(ARRAY(SELECT id FROM due))),
     journal AS (DELETE FROM run_events WHERE run_id = ANY(ARRAY(SELECT id FROM due))),
     erased AS (
@@ -76,12 +81,13 @@ class Erased(NamedTuple):
 
 def erase_due(connection: Connection, now: int, limit: int) -> Erased:
     """Erase the data of up to ``limit`` runs that are due; of children only when their root has
-    ended.
+    ended. On PostgreSQL they are due by its clock as well.
 
-    A fenced unit: several processes do not erase the same runs, nor wait for each other.
+    A unit that may run aside: several processes do not erase the same runs, nor wait for each
+    other.
     """
     at_once = is_postgres(connection)
-    query, values = (_ERASE_DUE, (now, limit, now, now)) if at_once else (_DUE, (now, limit))
+    query, values = (_ERASE_DUE, (now, limit, now, now)) if at_once else (_DUE_HERE, (now, limit))
     due = [run_id for (run_id,) in driver(connection).execute(query, values).fetchall()]
     if not at_once:
         _erase_rows(connection, due, now)
@@ -128,30 +134,37 @@ def remove_rows(connection: Connection, before: int, after: str, limit: int) -> 
     Looks at up to ``limit`` rows from the one after ``after`` on; returns the last one's id,
     ``None`` where there are no more.
     """
-    columns = (
-        runs.c.id,
-        runs.c.app_id,
-        runs.c.workflow_id,
-        runs.c.status,
-        runs.c.origin,
-        runs.c.hidden,
-        runs.c.credits,
-        runs.c.created_at,
-        runs.c.erased_at,
-    )
     old = connection.execute(
-        select(*columns)
+        select(*COUNTED)
         .where(runs.c.id > after, runs.c.id < first_id("run", before))
         .order_by(runs.c.id)
         .limit(limit)
     ).all()
-    gone = [row for row in old if row.erased_at is not None]
+    count_out(connection, [row for row in old if row.erased_at is not None])
+    return old[-1].id if len(old) == limit else None
+
+
+COUNTED = (
+    runs.c.id,
+    runs.c.app_id,
+    runs.c.workflow_id,
+    runs.c.status,
+    runs.c.origin,
+    runs.c.hidden,
+    runs.c.credits,
+    runs.c.created_at,
+    runs.c.erased_at,
+)
+"""The columns that ``count_out`` needs."""
+
+
+def count_out(connection: Connection, gone: Sequence[Any]) -> None:
+    """Remove rows of erased runs; their totals a day stay."""
     for row in gone:
         if not row.hidden:
             counters.bump(connection, row.app_id, row.workflow_id, row.status, row.origin, -1)
         _add_to_day(connection, row)
     connection.execute(delete(runs).where(runs.c.id.in_([row.id for row in gone])))
-    return old[-1].id if len(old) == limit else None
 
 
 def _add_to_day(connection: Connection, row: Any) -> None:

@@ -17,6 +17,9 @@ T = TypeVar("T")
 class Database(Protocol):
     """SQLite or PostgreSQL."""
 
+    has_aside: bool
+    """Whether what is done ``aside`` holds up nobody else."""
+
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in the next group and return its value once the group is committed.
 
@@ -38,6 +41,17 @@ class Database(Protocol):
 
         For leases: what was sent is stored, even if this process stops in that moment. Where the
         connection is lost the unit runs a second time, and the first may have been stored.
+        """
+        ...
+
+    async def aside(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit in a transaction of its own, beside all others where the database can.
+
+        For much work that nobody waits for. Its statements each hold by themselves. Where the
+        connection is lost the unit runs a second time, and the first may have been stored.
+
+        Raises:
+            Unavailable: as ``write``, and where it came into another transaction's way.
         """
         ...
 

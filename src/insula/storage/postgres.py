@@ -6,16 +6,24 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from insula.errors import Unavailable
 from insula.storage.dialect import driver
 from insula.storage.migrate import check_version, migrate
 from insula.storage.postgres_address import DatabaseUnusable, describe
-from insula.storage.postgres_connection import Limits, execute_simple, not_now, raw_of
+from insula.storage.postgres_connection import (
+    Limits,
+    execute_simple,
+    is_conflict,
+    not_now,
+    raw_of,
+)
 from insula.storage.postgres_reader import PostgresSource
 from insula.storage.postgres_session import Line, PostgresSession
 from insula.storage.reader import Readers
@@ -120,12 +128,15 @@ def _words(where: str, error: BaseException) -> str:
 
 
 class PostgresDatabase:
-    """One writer, many readers, and a connection beside them. Made by ``open_postgres``."""
+    """One writer, many readers, and connections beside them. Made by ``open_postgres``."""
+
+    has_aside = True
 
     def __init__(self, url: str, name: str, line: Line, readers: int) -> None:
         self._readers = Readers(PostgresSource(url, f"{name} reader"), readers)
         self._writer = Writer(PostgresSession(line), _GROUP_DEADLINE)
         self._beside = _Beside(Line(url, f"{name} lease", _BESIDE))
+        self._aside = _Beside(Line(url, f"{name} aside", _WRITING))
         self._maintaining = _Beside(Line(url, f"{name} vacuum", _MAINTAINING))
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
@@ -150,6 +161,15 @@ class PostgresDatabase:
         task hangs up."""
         return await self._beside.run(unit)
 
+    async def aside(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit in a transaction of its own, on a connection of its own. Cancelling the
+        awaiting task hangs up.
+
+        Raises:
+            Unavailable: as ``write``, and where it came into another transaction's way.
+        """
+        return await self._aside.run(partial(_in_transaction, unit))
+
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query against what is committed, beside the writer, in one snapshot."""
         return await self._readers.read(query)
@@ -162,6 +182,7 @@ class PostgresDatabase:
         """Commit what was submitted, then close every connection."""
         await self._readers.close()
         await self._beside.close()
+        await self._aside.close()
         await self._maintaining.close()
         await self._writer.close()
 
@@ -169,6 +190,21 @@ class PostgresDatabase:
 def _vacuum(connection: Connection) -> None:
     # Where another process is at it already there is nothing to do.
     driver(connection).execute("VACUUM (SKIP_LOCKED) run_data, run_events, runs")
+
+
+def _in_transaction(unit: Callable[[Connection], T], connection: Connection) -> T:
+    raw = raw_of(connection)
+    execute_simple(raw, b"BEGIN; SET LOCAL synchronous_commit TO off")
+    try:
+        result = unit(connection)
+        execute_simple(raw, b"COMMIT")
+    except BaseException as error:
+        if not raw.closed:
+            execute_simple(raw, b"ROLLBACK")
+        if is_conflict(error):
+            raise Unavailable("Another transaction stands in the way.", retry_after=1) from error
+        raise
+    return result
 
 
 class _Beside:

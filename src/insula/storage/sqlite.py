@@ -66,6 +66,8 @@ def _open(path: Path, synchronous: Synchronous) -> SqliteSession:
 class SqliteDatabase:
     """One writer, many readers. Made by ``open_sqlite``."""
 
+    has_aside = False
+
     def __init__(self, path: Path, session: SqliteSession, readers: int) -> None:
         self.path = path
         self._readers = Readers(SqliteSource(path), readers)
@@ -90,6 +92,10 @@ class SqliteDatabase:
         return self._writer.submit(unit)
 
     async def beside(self, unit: Callable[[Connection], T]) -> T:
+        """Run the unit as ``write`` does: there is one writer."""
+        return await self.write(unit)
+
+    async def aside(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit as ``write`` does: there is one writer."""
         return await self.write(unit)
 
