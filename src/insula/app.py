@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,32 +24,22 @@ from insula.adapters.models.providers import ModelProviders
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.adapters.sealed_rows import check_keys
 from insula.adapters.services.registry import ServiceRegistry
-from insula.apps import endpoints as apps_endpoints
 from insula.apps.actions import create_app
 from insula.apps.authenticate import Authenticator
-from insula.catalogue import endpoints as catalogue_endpoints
-from insula.catalogue import runs_endpoints as catalogue_runs_endpoints
-from insula.collections import endpoints as collections_endpoints
 from insula.collections.keeper import Keeper, open_records
-from insula.collections.remove import remove_app as remove_app_records
-from insula.collections.services import RecordServices
-from insula.connections import endpoints as connections_endpoints
 from insula.connections.opening import Connections
+from insula.deletion import Deletion
 from insula.engine.ports import Limits, Ports, Timeouts
-from insula.files import endpoints as files_endpoints
 from insula.files.actions import FileActions
 from insula.files.reader import FileReader
 from insula.files.resolve import FileInputs, base_url
-from insula.files.store import remove_app_files
 from insula.jobs.queue import FairQueue
 from insula.jobs.transport import open_transport
 from insula.journal.journal import Journal
 from insula.journal.lease import Lease
 from insula.kit.folders import make_folder
 from insula.kit.ids import new_id
-from insula.runs import endpoints as runs_endpoints
-from insula.runs import retention_endpoints
-from insula.runs.cancel import cancel_app, cancel_workflow
+from insula.routes import Parts, fast_routes, routers
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
     drain,
@@ -67,28 +57,18 @@ from insula.runs.metrics import RunMetrics
 from insula.runs.readiness import checks, show
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
-from insula.runs.start import DELETED
-from insula.schedules import endpoints as schedules_endpoints
-from insula.schedules import repository as schedules_repository
-from insula.schedules.deployed import settle
 from insula.schedules.timekeeper import Timekeeper
 from insula.settings import Settings, SettingsError
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
 from insula.storage.lock import SOCKET, FolderLock
 from insula.storage.opening import open_database
-from insula.tags import endpoints as tags_endpoints
-from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
+from insula.web.health import Check
 from insula.web.openapi import create_application
 from insula.web.server import serve
-from insula.webhooks.opening import Webhooks, open_webhooks
-from insula.webhooks.router import router as webhooks_router
-from insula.workflow_tests.opening import open_tests, remove_tests, tests_router
-from insula.workflow_tests.runner import TestRunner
-from insula.workflows import endpoints as workflows_endpoints
-from insula.workflows.paths import DISCOVER, WORKFLOW
-from insula.workflows.remove import remove_all
+from insula.webhooks.opening import open_webhooks
+from insula.workflow_tests.opening import open_tests
 from insula.workflows.resolve import Resolver
 
 
@@ -255,20 +235,19 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             )
         ]
         stack.callback(_cancel, working)
-        asgi = _application(
-            settings,
+        parts = Parts(
             services,
-            sandbox,
             authenticator,
             variables,
             connections,
-            registry,
             timekeeper,
             webhooks,
             tests,
             records,
-            membership,
+            Deletion(services, variables, connections, webhooks, records),
         )
+        health = checks(settings, services, sandbox, membership)
+        asgi = _application(settings, parts, health, registry)
         yield Insula(settings, asgi, services, database, lock, sandbox, membership)
 
 
@@ -367,64 +346,13 @@ def _services(
 
 
 def _application(
-    settings: Settings,
-    services: RunServices,
-    sandbox: SandboxPool,
-    authenticator: Authenticator,
-    variables: Variables,
-    connections: Connections,
-    registry: CollectorRegistry,
-    timekeeper: Timekeeper,
-    webhooks: Webhooks,
-    tests: TestRunner,
-    records: RecordServices,
-    membership: Membership | None,
+    settings: Settings, parts: Parts, health: Mapping[str, Check], registry: CollectorRegistry
 ) -> ASGIApp:
-    database, resolver = services.database, services.resolver
-
-    async def stop_workflow(app_id: str, workflow_id: str) -> None:
-        # What would start runs goes first.
-        await database.write(lambda c: schedules_repository.remove_of_workflow(c, workflow_id))
-        await database.write(lambda c: remove_tests(c, workflow_id))
-        await webhooks.remove_workflow(workflow_id)
-        await cancel_workflow(services, workflow_id, DELETED)
-
-    async def stop_app(app_id: str) -> None:
-        await database.write(lambda c: schedules_repository.remove_of_app(c, app_id))
-        await remove_app_records(records, app_id)
-        await cancel_app(services, app_id, DELETED)
-        await remove_all(database, resolver, [stop_workflow], app_id)
-        await remove_app_files(services.files.store, app_id)
-        await variables.remove_app(app_id)
-        await connections.remove_app(app_id)
-        await webhooks.remove_app(app_id)
-
-    routers = [
-        runs_endpoints.router(services),
-        retention_endpoints.router(services),
-        catalogue_runs_endpoints.router(services),
-        catalogue_endpoints.router(database),
-        workflows_endpoints.router(database, resolver, [stop_workflow], settle),
-        schedules_endpoints.router(services, timekeeper),
-        tests_router(services, tests),
-        collections_endpoints.router(records),
-        tags_endpoints.router(database),
-        files_endpoints.router(services.files),
-        variables_endpoints.router(variables),
-        connections_endpoints.router(connections, services.http),
-        webhooks_router(webhooks),
-        apps_endpoints.router(database, authenticator, [stop_app]),
-    ]
-
-    fast = [
-        *runs_endpoints.plain_routes(services, WORKFLOW + "/runs", own=True),
-        *runs_endpoints.plain_routes(services, DISCOVER + "/{workflow_id}/runs", own=False),
-    ]
     return create_application(
-        routers,
-        authenticator,
-        checks(settings, services, sandbox, membership),
+        routers(parts),
+        parts.authenticator,
+        health,
         settings,
         registry=registry,
-        routes=fast,
+        routes=fast_routes(parts.services),
     )
