@@ -81,6 +81,18 @@ def test_a_stream_is_covered_like_the_whole(values: list[str], data: st.DataObje
     assert not any(value in whole for value in values)
 
 
+@pytest.mark.parametrize("end", ["\\", "%", "%4", "\\u00"])
+@pytest.mark.parametrize("begin", ["a", "\\u0061", "%61"])
+def test_what_looks_like_an_escape_at_the_end_of_a_stream_is_none(begin: str, end: str) -> None:
+    value = f"abcdefgh{end}"
+    masker = Masker([value])
+    text = f"{begin}bcdefgh{end}"
+    for cut in range(len(text) + 1):
+        stream = masker.stream()
+        said = stream.feed(text[:cut]) + stream.feed(text[cut:]) + stream.finish()
+        assert said == masker.text(text) == MASK
+
+
 @given(st.lists(st.text("ab", min_size=8, max_size=12), min_size=1, max_size=6), st.text("ab"))
 @settings(max_examples=200, deadline=None)
 def test_every_value_is_found_wherever_it_stands(values: list[str], text: str) -> None:

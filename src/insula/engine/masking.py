@@ -113,6 +113,8 @@ class StreamMasker:
 
     def finish(self) -> str:
         """Return the rest."""
+        for view in self._views:
+            self._found += view.feed(b"", last=True)
         return self._give(self._base + len(self._held))
 
     def _give(self, until: int) -> str:
@@ -154,14 +156,17 @@ class _View:
         """Return where what has to be held back begins."""
         return self._starts[0] if self._starts else self._position
 
-    def feed(self, piece: bytes) -> Iterator[Span]:
-        """Read on; yield the spans of the whole text that have come to their ends."""
+    def feed(self, piece: bytes, *, last: bool = False) -> Iterator[Span]:
+        """Read on; yield the spans of the whole text that have come to their ends.
+
+        ``last``: nothing follows, so that what looks like the beginning of an escape is none.
+        """
         origin = self._position
         if self._writing is None:
             data, self._position = piece, origin + len(piece)
             reading = None
         else:
-            reading = Reading(self._writing, self._pending + piece, last=False)
+            reading = Reading(self._writing, self._pending + piece, last=last)
             data, self._position = reading.data, origin + reading.used
             self._pending = (self._pending + piece)[reading.used :]
         before = len(self._starts)
@@ -171,8 +176,8 @@ class _View:
         else:
             self._starts.extend(origin + reading.start(at) for at in range(len(data)))
         for start, end in spans:
-            last = end - 1 if reading is None else reading.end(end - 1) - 1
-            yield self._starts[before + start], origin + last + 1
+            until = end if reading is None else reading.end(end - 1)
+            yield self._starts[before + start], origin + until
         while len(self._starts) > self._patterns.depths[self._state]:
             self._starts.popleft()
 
