@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from insula.adapters.sandbox.pool import SandboxPool
-from insula.engine.failures import StepFailure
+from insula.engine.failures import StepFailure, Unanswerable
 from insula.engine.ports import (
     Activity,
     Evaluated,
@@ -357,3 +357,30 @@ async def test_cancelling_stops_and_the_next_is_served(pool: SandboxPool, lane: 
         await task
     assert pool.stats().busy == 0
     assert await value(pool, lane, "1 + 1") == 2
+
+
+async def test_what_nobody_can_answer_ends_the_code_whatever_it_catches(
+    pool: SandboxPool, lane: Lane
+) -> None:
+    async def fetch(request: HttpRequest) -> HttpResponse:
+        raise Unanswerable("that is not recorded", "not_available")
+
+    script = "try { await fetch('http://a') } catch { return 1 }"
+    found = await failure(pool, lane, script, waits=True, fetch=fetch)
+    assert (found.code, found.message) == ("not_available", "that is not recorded")
+    assert await value(pool, lane, "1 + 1") == 2
+
+
+async def test_names_of_prototypes_in_what_is_given_are_values(
+    pool: SandboxPool, lane: Lane
+) -> None:
+    names = ("constructor", "prototype", "toString", "valueOf", "then", "toJSON", "length", "fetch")
+    given = {name: f"v-{name}" for name in names}
+    for name in names:
+        assert await value(pool, lane, f"variables.{name}", variables=given) == f"v-{name}"
+    assert await value(pool, lane, "variables", variables=given) == given
+    assert (
+        await value(pool, lane, "(await variables).then", waits=True, variables=given) == "v-then"
+    )
+    assert await value(pool, lane, "Object.keys(variables)", variables=given) == [*names]
+    assert await value(pool, lane, "typeof fetch", variables=given) == "function"

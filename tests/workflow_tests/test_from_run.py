@@ -1,8 +1,11 @@
 """Tests of past runs: what was answered is played, nothing else is reached."""
 
 import asyncio
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
+from tests.fetching import FetchingSandbox, get
 from tests.runs.platform import Platform, child, code, model
 
 from insula.engine.events import (
@@ -11,11 +14,15 @@ from insula.engine.events import (
     StepStarted,
     UnitEnded,
     UnitStarted,
+    encode_events,
 )
+from insula.engine.ports import Fetch, HttpRequest, HttpResponse
 from insula.kit import json
+from insula.testing import RecordedHttp
 from insula.workflow_tests.recording import Answer, record
 
 PAGE = "http://away.test/x"
+ENDS = ["run.completed", "run.failed", "run.cancelled"]
 
 
 def http(key: str, *to: str, **more: Any) -> dict[str, Any]:
@@ -154,3 +161,104 @@ async def test_what_was_running_is_judged_after_a_restart(platform: Platform) ->
     shown = [await acme.ok("GET", f"/workflows/{flow}/tests/{test}") for test in made]
     assert [test["status"] for test in shown] == ["PASSED", "PASSED", "FAILED"]
     assert "gone" in shown[2]["error"]
+
+
+SECRET = "planted-value"
+
+
+def fetching(platform: Platform) -> RecordedHttp:
+    """Let code fetch from a server that tells everything back."""
+
+    async def ask(fetch: Fetch, scope: Mapping[str, Any]) -> list[str]:
+        told = await fetch(get(f"http://away.test/{scope['variables']['TOKEN']}?n=1"))
+        return [told.body.decode(), dict(told.headers)["x-echo"], told.url]
+
+    def echo(request: HttpRequest) -> HttpResponse:
+        assert request.secrets is not None
+        sent = request.secrets.reveal(request).request.url
+        return HttpResponse(200, (("x-echo", sent),), f"you asked {sent}".encode(), sent)
+
+    sandbox = FetchingSandbox({"ask(variables.TOKEN)": ask}, platform.sandbox)
+    platform.services.sandbox = sandbox
+    http = platform.services.http = RecordedHttp(echo)  # type: ignore[assignment]  # a fake
+    return http
+
+
+async def test_what_code_fetched_is_played_and_holds_no_secret(platform: Platform) -> None:
+    acme = platform.acme
+    http = fetching(platform)
+    await acme.ok("POST", "/variables", {"key": "TOKEN", "value": SECRET, "secret": True})
+    flow = await acme.make(code("a", "ask(variables.TOKEN)", retention=-1))
+    ran = await acme.run(flow)
+    assert ran["result"][0] == "you asked http://away.test/•••?n=1"
+    assert "fetched" not in json.encode(ran).decode()
+    made = await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    path = f"/workflows/{flow}/tests/{made['id']}/runs"
+    done = await acme.ok("POST", path, {})
+    assert (done["status"], done["run"]["result"]) == ("PASSED", ran["result"]), done
+    assert len(http.requests) == 1
+    events, _ = await platform.services.journal.read(ran["id"])
+    recordings = await platform.rows("SELECT recording FROM workflow_tests")
+    for text in (encode_events(events), zlib.decompress(bytes(recordings[0][0]))):
+        assert b"you asked" in text
+        assert SECRET.encode() not in text
+    await acme.ok("DELETE", f"/workflows/{flow}/runs/{ran['id']}")
+    for table in ("run_data", "run_events"):
+        assert (
+            await platform.rows(f"SELECT 1 FROM {table} WHERE run_id = :id", id=ran["id"]) == []
+        )  # ours
+    # The test has its own copy.
+    assert (await acme.ok("POST", path, {}))["status"] == "PASSED"
+    assert len(http.requests) == 1
+
+
+async def test_a_test_of_a_replay_is_given_what_the_replay_kept(platform: Platform) -> None:
+    acme = platform.acme
+    http = fetching(platform)
+    await acme.ok("POST", "/variables", {"key": "TOKEN", "value": SECRET, "secret": True})
+    flow = await acme.make(
+        code("a", "ask(variables.TOKEN)", "m", "c"),
+        model("m", [{"text": "Hi"}], "c"),
+        code("c", "return m.output.message"),
+    )
+    ran = await acme.run(flow)
+    replayed = await acme.ok("POST", f"/workflows/{flow}/runs/{ran['id']}/replay", {"stepKey": "c"})
+    made = await acme.ok("POST", f"/runs/{replayed['id']}/test", {})
+    assert set(made["input_context"]) == {"a", "m"}
+    done = await acme.ok("POST", f"/workflows/{flow}/tests/{made['id']}/runs", {})
+    assert (done["status"], done["run"]["result"]) == ("PASSED", "Hi"), done
+    # So is a replay from the step that fetches: that is played.
+    whole = await acme.ok("POST", f"/workflows/{flow}/runs/{ran['id']}/replay", {"stepKey": "a"})
+    made = await acme.ok("POST", f"/runs/{whole['id']}/test", {})
+    done = await acme.ok("POST", f"/workflows/{flow}/tests/{made['id']}/runs", {})
+    assert done["run"]["output"]["a"] == whole["output"]["a"] | {
+        n: done["run"]["output"]["a"][n] for n in ("start", "end")
+    }
+    assert len(http.requests) == 2
+
+
+async def test_the_run_of_a_recorded_test_changes_nothing(platform: Platform) -> None:
+    """A file is deleted by the run, and not by the tests that are made of it."""
+    acme = platform.acme
+
+    async def stored() -> str:
+        file = {"data": "aGVsbG8=", "name": "a.txt", "type": "text/plain"}
+        return str((await acme.ok("POST", "/files", {"file": file}))["id"])
+
+    delete = {"type": "FILES", "action": "DELETE_FILE", "input": {"file_id": "{{input.file}}"}}
+    fields = {"file": {"type": "string"}}
+    flow = await acme.make(
+        {"type": "input", "key": "start", "input": fields, "destinations": ["s"]},
+        {"type": "service", "key": "s", "service": delete},
+    )
+    await acme.ok("POST", "/webhooks", {"url": "https://a.test/", "events": [], "run_events": ENDS})
+    ran = await acme.run(flow, input={"file": await stored()})
+    assert ran["status"] == "COMPLETED", ran
+    told = await platform.rows("SELECT id FROM deliveries")
+    made = await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    kept = await stored()
+    await acme.ok("PATCH", f"/workflows/{flow}/tests/{made['id']}", {"input": {"file": kept}})
+    done = await acme.ok("POST", f"/workflows/{flow}/tests/{made['id']}/runs", {})
+    assert (done["status"], done["run"]["result"]) == ("PASSED", ran["result"]), done
+    assert (await acme.ok("GET", f"/files/{kept}"))["id"] == kept
+    assert await platform.rows("SELECT id FROM deliveries") == told

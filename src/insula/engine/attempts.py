@@ -94,14 +94,21 @@ def stored_result(unit: UnitState) -> Result:
 
 def end_unit(context: StepContext, result: Result) -> None:
     """Journal a unit's result."""
-    _end(context, output=result.output, logs=result.logs, price=result.credits)
+    _end(
+        context,
+        output=result.output,
+        logs=result.logs,
+        price=result.credits,
+        fetched=result.fetched,
+    )
 
 
 def end_failed(context: StepContext, failure: StepFailure, *, again: bool) -> None:
     """Journal that an attempt failed."""
     error, price = failure.message, failure.credits
+    fetched = None if again else failure.fetched  # of several attempts, what the last one got
     try:
-        _end(context, error=error, logs=failure.logs, price=price, again=again)
+        _end(context, error=error, logs=failure.logs, price=price, again=again, fetched=fetched)
     except StepFailure:  # its logs are too large
         _end(context, error=error, price=price, again=again)
 
@@ -190,6 +197,7 @@ def _end(
     price: float = 0.0,
     *,
     again: bool = False,
+    fetched: Raw | None = None,
 ) -> None:
     index, round_number, call = context.address
     context.emit(
@@ -204,6 +212,7 @@ def _end(
             logs=context.all_logs(logs),
             credits=price,
             again=again,
+            fetched=fetched,
         )
     )
 

@@ -14,6 +14,7 @@ from insula.engine.ports import (
     Aspect,
     Evaluated,
     Evaluation,
+    Fetch,
     HttpRequest,
     HttpResponse,
     Limits,
@@ -30,11 +31,12 @@ _FALSY = frozenset((b"null", b"false", b"0", b"-0", b'""'))
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a unit gave: its output, logs and price."""
+    """What a unit gave: its output, logs and price, and what its code was answered."""
 
     output: Raw
     logs: Raw | None = None
     credits: float = 0.0
+    fetched: Raw | None = None
 
 
 @dataclass(slots=True)
@@ -80,9 +82,10 @@ class StepContext:
         return done.outputs[0]
 
     async def scripts(
-        self, sources: Sequence[str], *, waits: bool = False, condition: bool = False
+        self, sources: Sequence[str], *, condition: bool = False, fetch: Fetch | None = None
     ) -> Evaluated:
-        """Evaluate scripts one after another in one context."""
+        """Evaluate scripts one after another in one context; with ``fetch`` they may wait."""
+        waits = fetch is not None
         part = self.begin_effect("evaluating")
         analysed = [analyse(source) for source in sources]
         found, absent = self.scope.names(_names(analysed))
@@ -98,7 +101,7 @@ class StepContext:
             limits=capped(
                 self.ports.limits, self.step, self.ports.timeouts.code if waits else None
             ),
-            fetch=self.fetch if waits else None,
+            fetch=fetch,
             read_file=self.read_file if waits else None,
         )
         try:

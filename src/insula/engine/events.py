@@ -99,6 +99,8 @@ class UnitEnded(_Event, tag="done"):
     logs: OptionalRaw = None
     credits: float = 0.0
     again: bool = False
+    fetched: OptionalRaw = None
+    """What its code asked with ``fetch``, and was answered (``fetched.py``), if it did."""
 
 
 class Chunk(_Event, tag="chunk"):
@@ -114,7 +116,8 @@ class Chunk(_Event, tag="chunk"):
 class StepEnded(_Event, tag="end"):
     """A step reached its final status. Without ``output`` a loop's list stands as it was folded.
 
-    ``code`` of a CANCELLED step is ``timeout`` where the run's deadline stopped it.
+    ``code`` of a CANCELLED step is ``timeout`` where the run's deadline stopped it. ``fetched`` is
+    as in ``UnitEnded``; of a loop, that of the iteration that failed.
     """
 
     key: str
@@ -124,6 +127,7 @@ class StepEnded(_Event, tag="end"):
     code: str | None = None
     logs: OptionalRaw = None
     credits: float = 0.0
+    fetched: OptionalRaw = None
 
 
 class RunEnded(_Event, tag="over"):

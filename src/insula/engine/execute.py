@@ -220,6 +220,7 @@ class _Execution:
                 output=result.output,
                 logs=logs,
                 credits=result.credits,
+                fetched=result.fetched,
             )
         )
 
@@ -242,11 +243,12 @@ class _Execution:
             code=failure.code,
             logs=context.all_logs(failure.logs),
             credits=failure.credits,
+            fetched=failure.fetched,
         )
         try:
             self._emit(ended)
         except StepFailure:  # what it carries is too large itself
-            ended.output = ended.logs = None
+            ended.output = ended.logs = ended.fetched = None
             self._emit(ended)
         if step.throw_on_error:
             self._failure = (failure.message, failure.code)

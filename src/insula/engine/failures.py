@@ -36,3 +36,10 @@ class StepFailure(Exception):
         self.logs = logs
         self.output = output
         self.credits = credits
+        self.fetched: Raw | None = None
+        """What code that failed had asked with ``fetch``, and was answered."""
+
+
+class Unanswerable(StepFailure):
+    """Code asks for something that nobody can give here: its evaluation ends with this, whatever
+    the code would make of a failure."""

@@ -51,7 +51,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One outgoing request. ``headers`` keep their order; ``timeout`` is in seconds, over all."""
+    """One outgoing request. ``headers`` keep their order; ``timeout`` is in seconds, over all.
+
+    Without ``redirects`` none is followed: it is the answer.
+    """
 
     method: str
     url: str
@@ -60,6 +63,7 @@ class HttpRequest:
     timeout: float = 60.0
     idempotency_key: str | None = None
     max_bytes: int = 64 * 1024 * 1024
+    redirects: bool = True
     secrets: "Secrets | None" = field(default=None, repr=False)
     """What puts the values in where the request leaves; until then it holds their handles."""
 
@@ -253,6 +257,8 @@ class ChildRequest:
     version: str | int
     step_key: str | None
     input: Raw
+    idempotency_key: str = ""
+    """The same in every attempt at this unit of the parent."""
 
 
 @dataclass(frozen=True, slots=True)

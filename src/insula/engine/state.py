@@ -81,6 +81,8 @@ class StepState:
     conditional: bool = False
     attempts: int = 1
     """Attempts at the unit that was tried most often."""
+    fetched: int = 0
+    """Bytes that are kept of what its code was answered."""
     shown: Raw | None = field(default=None, compare=False)
     """How later steps see it; kept by the scope once the step has ended."""
 
@@ -115,6 +117,8 @@ class RunState:
     interruptions: tuple[Interruption, ...] = ()
     size: int = 0
     """Bytes of all outputs and logs, of finished iterations and calls too."""
+    fetched: int = 0
+    """Bytes that are kept of what code was answered."""
 
     @property
     def credits(self) -> float:
@@ -178,6 +182,11 @@ class RunState:
             step.logs.append(logs)
             self.size += size_of(logs)
 
+    def _keep_fetched(self, step: StepState, fetched: Raw | None) -> None:
+        size = size_of(fetched)
+        step.fetched += size
+        self.fetched += size
+
     def _end_step(self, step: StepState, event: StepEnded) -> None:
         step.status = event.status
         step.end = event.at
@@ -191,6 +200,8 @@ class RunState:
         step.code = event.code
         step.credits += event.credits
         self._keep_logs(step, event.logs)
+        if event.fetched is not None:
+            self._keep_fetched(step, event.fetched)
         for call in step.calls.values():
             if call.end is None:
                 call.end, call.status = event.at, "CANCELLED"
@@ -218,6 +229,8 @@ class RunState:
 
     def _end_unit(self, step: StepState, address: Address, event: UnitEnded) -> None:
         step.credits += event.credits
+        if event.fetched is not None:
+            self._keep_fetched(step, event.fetched)
         is_iteration = event.index is not None and event.round is None
         if event.output is not None and (is_iteration or event.call is not None):
             self.size += size_of(event.output)

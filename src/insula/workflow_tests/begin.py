@@ -28,7 +28,7 @@ from insula.runs.services import RunServices
 from insula.runs.start import Start, queue
 from insula.web.auth import Principal
 from insula.workflow_tests import repository
-from insula.workflow_tests.recording import play
+from insula.workflow_tests.playing import play
 from insula.workflow_tests.rows import FAILED, RUNNING, Verdict, WorkflowTest
 from insula.workflows.retention import stored
 

@@ -1,8 +1,11 @@
 """A past run becomes a test: its input, and what the outside answered it, from its journal."""
 
+from typing import Any
+
+from insula.engine.state import fold
 from insula.errors import Conflict
 from insula.kit import json
-from insula.runs.reading import mine, read_stored
+from insula.runs.reading import Stored, mine, read_stored
 from insula.runs.services import RunServices
 from insula.web.auth import Principal
 from insula.web.idempotency import Idempotency
@@ -41,7 +44,27 @@ async def record_test(
     made = CreateTest(
         name=fields.name or f"Run {run_id}",
         input=json.decode(stored.input),
+        input_context=await _kept(services, stored),
         step_key=row.from_step_key,
         expectations=fields.expectations,
     )
     return row.workflow_id, await create(services, principal, row.workflow_id, made, key, recording)
+
+
+async def _kept(services: RunServices, stored: Stored) -> dict[str, Any] | None:
+    """Return what a replay took over of the run before it, instead of asking: a test is given it.
+
+    Raises:
+        NotFound, Conflict: what the run was started from is gone.
+    """
+    row = stored.row
+    replayed = row.option("replay_step")
+    if replayed is None:
+        return None
+    runnable = await services.resolver.stored(row.workflow_id, row.version_id, stored.draft)
+    redone = (await services.lay_out(runnable, row.from_step_key)).downstream(replayed)
+    return {
+        step.key: json.decode(step.output)
+        for step in fold(stored.events).steps.values()
+        if step.key not in redone and step.status == "COMPLETED" and step.output is not None
+    }

@@ -110,7 +110,7 @@ class HttpClient:
             async with asyncio.timeout(request.timeout):
                 for _ in range(MAX_REDIRECTS + 1):
                     exchange, response = await self._exchange(hop, activity)
-                    following = _redirect(hop, response)
+                    following = _redirect(hop, response) if request.redirects else None
                     if following is None:
                         yield _answer(hop, response, request.max_bytes, activity)
                         return

@@ -10,7 +10,7 @@ from insula.adapters.sandbox import frames, verdicts
 from insula.adapters.sandbox.frames import OVERHEAD, Answer, Kind, Request, Run, frame
 from insula.adapters.sandbox.process import Worker
 from insula.adapters.sandbox.verdicts import Broken
-from insula.engine.failures import StepFailure
+from insula.engine.failures import StepFailure, Unanswerable
 from insula.engine.ports import Activity, Evaluated, Evaluation, HttpRequest
 from insula.kit import json
 from insula.kit.clock import now_ms
@@ -219,6 +219,8 @@ class Conversation:
                     request.id, "", response.status, response.url, response.headers, response.body
                 )
             )
+        except Unanswerable as failure:
+            self._condemn(failure)
         except StepFailure as failure:
             self._answer(Answer(request.id, error=failure.message or "the request failed"))
         except (msgspec.DecodeError, UnicodeError):
@@ -242,6 +244,8 @@ class Conversation:
                 )
                 return
             self._answer(Answer(request.id, body=found, value=True))
+        except Unanswerable as failure:
+            self._condemn(failure)
         except StepFailure as failure:
             self._answer(Answer(request.id, error=failure.message or "the file cannot be read"))
         except (msgspec.DecodeError, json.InvalidJson, UnicodeError, RecursionError):

@@ -61,7 +61,15 @@ async def _request(context: StepContext, run_id: str) -> ChildRequest:
     names = (step.workflow_id, version if isinstance(version, str) else None, step.step_key)
     workflow_id, named, step_key = await _filled(context, names)
     given = await child_input(context, step.input)
-    return ChildRequest(run_id, context.key, workflow_id, named or version, step_key, given)
+    return ChildRequest(
+        run_id,
+        context.key,
+        workflow_id,
+        named or version,
+        step_key,
+        given,
+        context.effect_key(),
+    )
 
 
 async def _filled(context: StepContext, names: Sequence[str | None]) -> list[str | None]:
