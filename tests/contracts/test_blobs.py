@@ -135,6 +135,30 @@ async def test_a_cancel_leaves_nothing(blobs: Blobs) -> None:
     assert await keys(blobs) == set()
 
 
+async def remains(blobs: Blobs) -> list[str]:
+    """Everything that is there, what has only been begun as well."""
+    if isinstance(blobs, DiskBlobs):
+        return [path.name for path in blobs._folder.rglob("*") if path.is_file()]
+    assert isinstance(blobs, s3.S3Blobs)
+    begun = await blobs.send("GET", blobs._root, [("uploads", "")])
+    uploads = s3._parsed(begun).iterfind("{*}Upload")
+    return [*(each.findtext("{*}UploadId") for each in uploads), *await keys(blobs)]
+
+
+async def test_a_cancel_at_any_point_leaves_nothing_that_was_begun(blobs: Blobs) -> None:
+    for steps in (*range(1, 24), *range(24, 240, 12)):
+        parts = chunks(b"x" * (6 * 2**20), b"y" * (6 * 2**20))
+        task = asyncio.create_task(blobs.write(KEY, parts, 1 << 30))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled():
+            assert await remains(blobs) == []
+        else:
+            await blobs.delete(KEY)
+
+
 async def test_the_sweep_removes_what_nobody_knows(blobs: Blobs) -> None:
     for key in (KEY, OTHER):
         await blobs.write(key, chunks(b"x"), 10)

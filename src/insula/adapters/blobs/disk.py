@@ -1,7 +1,7 @@
 """Files below ``DIR/files``: written aside, synced, then renamed, so that what is there is whole.
 
 Every step opens the file anew and runs on a thread. A cancel may leave a thread in its step; it
-then works on a file that is removed already, or leaves one that the next sweep finds.
+then works on a file that is removed already.
 """
 
 import asyncio
@@ -27,6 +27,8 @@ _READ_BYTES = 256 * 1024
 _SWEEP_BATCH = 500
 _INCOMING = "incoming"
 _RETRY_SECONDS = 30
+_SYNCED_TOGETHER = 2
+"""Files that are synced at once; the journal of runs syncs to the same disk, and goes first."""
 
 
 class DiskBlobs:
@@ -37,6 +39,7 @@ class DiskBlobs:
         self._incoming = folder / _INCOMING
         self._durable: set[Path] = set()
         """Folders whose names are known to be on the disk."""
+        self._syncing = asyncio.Semaphore(_SYNCED_TOGETHER)
         make_folder(self._incoming)
 
     def _place(self, key: str) -> Path:
@@ -58,7 +61,8 @@ class DiskBlobs:
         waiting: list[bytes] = []
         held = 0
         try:
-            await _on_disk(_create, aside)
+            # A cancel must not remove what a thread is only about to create.
+            await uninterrupted(_on_disk(_create, aside))
             async for chunk in chunks:
                 size += len(chunk)
                 if size > limit:
@@ -69,7 +73,8 @@ class DiskBlobs:
                     await _on_disk(_append, aside, b"".join(waiting))
                     waiting, held = [], 0
             await _on_disk(_append, aside, b"".join(waiting))
-            await uninterrupted(_on_disk(self._publish, aside, place))
+            async with self._syncing:
+                await uninterrupted(_on_disk(self._publish, aside, place))
         except BaseException:
             aside.unlink(missing_ok=True)
             place.unlink(missing_ok=True)

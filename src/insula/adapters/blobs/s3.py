@@ -238,13 +238,16 @@ class _Upload:
 
     async def add(self, part: bytes) -> None:
         """Send a part that others follow, or may."""
-        if self._id is None:
-            answer = await self._blobs.send("POST", self._path, [("uploads", "")])
-            self._id = _parsed(answer).findtext("{*}UploadId", "")
+        if self._id is None:  # a cancel in between would leave an upload that nobody can name
+            await uninterrupted(self._begin())
         number = len(self._tags) + 1
-        query = [("partNumber", str(number)), ("uploadId", self._id)]
+        query = [("partNumber", str(number)), ("uploadId", self._id or "")]
         answer = await self._blobs.send("PUT", self._path, query, part)
         self._tags.append(next((v for k, v in answer.headers if k.lower() == "etag"), ""))
+
+    async def _begin(self) -> None:
+        answer = await self._blobs.send("POST", self._path, [("uploads", "")])
+        self._id = _parsed(answer).findtext("{*}UploadId", "")
 
     async def finish(self, rest: bytes) -> None:
         """Send what is left, and make it all visible."""
