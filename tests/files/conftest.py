@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from insula.adapters.blobs.disk import DiskBlobs
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
+from insula.apps.repository import insert_app
 from insula.files import endpoints
 from insula.files.resolve import FileInputs
 from insula.files.store import FileStore
@@ -35,6 +37,8 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         opened: Database = await open_sqlite(tmp_path / "insula.db", "NORMAL")
     else:
         opened = await open_postgres(request.getfixturevalue("postgres_url"))
+    for app_id in ("app_1", "app_2"):
+        await opened.write(partial(insert_app, app_id=app_id, name=app_id))
     yield opened
     await opened.close()
 
@@ -43,9 +47,11 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def files(tmp_path: Path, database: Database) -> AsyncIterator[FileInputs]:
     http = HttpClient(EgressPolicy(["127.0.0.1"]))
     settings = load_settings(public_url="http://insula", file_max=LIMIT, extract_pages=50)
-    yield await FileInputs.open(
+    opened = await FileInputs.open(
         database, DiskBlobs(tmp_path / "files"), http, settings, lambda: "node_1"
     )
+    yield opened
+    await opened.documents.extractor.close()
     await http.close()
 
 

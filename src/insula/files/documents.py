@@ -7,6 +7,7 @@ that a cancel, a deletion or a takeover, from whichever process, ends the work w
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,9 @@ _log = structlog.get_logger(__name__)
 LOOKED_EVERY = 1.0
 """Seconds between looks for documents of processes that have died, and for cancels from others."""
 _POLL_SECONDS = 0.25
+_ASKED_EVERY = 0.02
+"""Seconds between looks whether another process has let go of a document."""
+_LET_GO_WITHIN = 5.0
 _CANCELLED = "The extraction was cancelled"
 
 
@@ -57,7 +61,8 @@ class Documents:
         return self._extractor
 
     async def run(self) -> None:
-        """Read what there is to read, for ever. Cancelled, it gives back what it had begun."""
+        """Read what there is to read, for ever. Cancelled, it gives back what it had begun, and
+        ends what reads."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -71,6 +76,7 @@ class Documents:
                     await self._wait()
         finally:
             await self._release()
+            await self._extractor.close()
 
     async def _release(self) -> None:
         release = partial(extractions.release, tokens=sorted(self._tokens))
@@ -118,12 +124,25 @@ class Documents:
             await self._read(row)
         except Gone:
             _log.info("extraction.ended_by_others", file_id=row.file_id)
+            await self._let_go(row, clean=True)
         except asyncio.CancelledError:
             _log.debug("extraction.stopped", file_id=row.file_id)
+            await self._let_go(row)
         except InsulaError as error:  # it stays this process's, and is begun again
             _log.warning("extraction.not_stored", file_id=row.file_id, reason=error.message)
+            await asyncio.sleep(LOOKED_EVERY)  # whatever was away may be back then
         except Exception:  # one document's defect must not end the others
             _log.exception("extraction.broke", file_id=row.file_id)
+
+    async def _let_go(self, row: ExtractionRow, *, clean: bool = False) -> None:
+        """Tell whoever waits for it that the reader is dead."""
+        let_go = partial(extractions.let_go, file_id=row.file_id, token=row.owner or "")
+        try:
+            if clean:
+                await self._clean(row.file_id)
+            await self._store.database.write(let_go)
+        except InsulaError as error:  # whoever waits for it waits some seconds
+            _log.warning("extraction.not_let_go", file_id=row.file_id, reason=error.message)
 
     async def _read(self, row: ExtractionRow) -> None:
         await self._remove_children(row.file_id)
@@ -184,7 +203,6 @@ class Documents:
             message=message,
         )
         if not await self._store.database.write(finish):
-            await self._remove_children(row.file_id)
             raise Gone
 
     async def _remove_children(self, file_id: str) -> None:
@@ -192,13 +210,33 @@ class Documents:
         await remove_bytes(self._store, await self._store.database.write(remove))
 
     async def cancel(self, app_id: str, file_id: str) -> None:
-        """End an extraction; when this returns, its process is dead. Nothing happens to others."""
-        unit: Callable[[Connection], bool] = partial(
+        """End an extraction; when this returns, its reader is dead. Nothing happens to others.
+
+        Where another process reads it, this waits until that has seen it: half a second, as a rule.
+        """
+        unit: Callable[[Connection], tuple[bool, str | None]] = partial(
             extractions.cancel, app_id=app_id, file_id=file_id, message=_CANCELLED
         )
-        if await self._store.database.write(unit):
-            await self.stop(file_id)
-            await self._remove_children(file_id)
+        ended, reader = await self._store.database.write(unit)
+        if not ended and reader is None:
+            return
+        await self.stop(file_id)
+        if reader is not None and reader not in self._tokens:
+            await self._until_let_go(file_id)
+        await self._clean(file_id)
+
+    async def _until_let_go(self, file_id: str) -> None:
+        """Wait until the reader is dead in another process, or that itself, for some seconds."""
+        held = partial(extractions.is_held, file_id=file_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LET_GO_WITHIN):
+                while await self._store.database.read(held):  # noqa: ASYNC110  it is elsewhere
+                    await asyncio.sleep(_ASKED_EVERY)
+
+    async def _clean(self, file_id: str) -> None:
+        """Remove what came of a document that was ended, unless it is read anew already."""
+        remove = partial(repository.delete_abandoned_children, file_id=file_id)
+        await remove_bytes(self._store, await self._store.database.write(remove))
 
     async def stop(self, file_id: str) -> None:
         """End this process's work on a document, whose row says already that it is over."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, insert, or_, select, update
 
 from insula.adapters.extraction.kinds import kind_of, refusal
 from insula.files.wish import Wish, decode_wish, encode_wish
@@ -185,15 +185,46 @@ def finish(
     return connection.execute(done.values(values)).rowcount > 0
 
 
-def cancel(connection: Connection, app_id: str, file_id: str, message: str) -> bool:
-    """End an extraction that has not ended; say whether there was one."""
+def cancel(
+    connection: Connection, app_id: str, file_id: str, message: str
+) -> tuple[bool, str | None]:
+    """End an extraction; say whether there was one to end, and who reads the document: its owner
+    stays in the row until it lets go."""
     mine = (extractions.c.file_id == file_id) & (extractions.c.app_id == app_id)
-    stopped = (
+    ended = connection.execute(
         update(extractions)
         .where(mine, extractions.c.status == "PROCESSING")
-        .values(status="FAILED", message=message, owner=None, updated_at=now_ms())
+        .values(status="FAILED", message=message, updated_at=now_ms())
     )
-    return connection.execute(stopped).rowcount > 0
+    over = extractions.c.status == "FAILED"
+    owner = connection.scalar(select(extractions.c.owner).where(mine, over))
+    return ended.rowcount > 0, None if owner is None else str(owner)
+
+
+def is_held(connection: Connection, file_id: str) -> bool:
+    """Whether a living process still reads a document whose extraction is over."""
+    now = dialect.now_ms(connection)
+    alive = select(nodes.c.token).where(nodes.c.expires_at + _GRACE_MS > now)
+    query = select(extractions.c.file_id).where(
+        extractions.c.file_id == file_id,
+        extractions.c.status == "FAILED",
+        extractions.c.owner.in_(alive),
+    )
+    return connection.scalar(query) is not None
+
+
+def let_go(connection: Connection, file_id: str, token: str) -> None:
+    """Say that this process reads the document no more, which others have ended."""
+    over = (extractions.c.owner == token) & (extractions.c.status != "PROCESSING")
+    connection.execute(
+        update(extractions).where(extractions.c.file_id == file_id, over).values(owner=None)
+    )
+
+
+def finishing(file_id: str) -> Select[Any]:
+    """Select the extraction of a file if it is under way or done: then what came of it stays."""
+    status = extractions.c.status.in_(("PROCESSING", "PROCESSED"))
+    return select(extractions.c.file_id).where(extractions.c.file_id == file_id, status)
 
 
 def release(connection: Connection, tokens: Sequence[str]) -> None:

@@ -79,6 +79,12 @@ def delete_children(connection: Connection, file_id: str) -> list[str]:
     return _delete(connection, files.c.parent_id == file_id)
 
 
+def delete_abandoned_children(connection: Connection, file_id: str) -> list[str]:
+    """Delete what came of a document that nobody will finish; return the keys to delete then."""
+    mine = files.c.parent_id == file_id
+    return _delete(connection, mine & ~extractions.finishing(file_id).exists())
+
+
 def delete_run_files(connection: Connection, run_ids: Sequence[str]) -> list[str]:
     """Delete the temporary files of runs; return the keys of the bytes to delete after the commit.
 

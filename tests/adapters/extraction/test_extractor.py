@@ -1,73 +1,16 @@
-"""Documents read by real processes behind real walls: what comes out, and what hostile ones get."""
+"""Documents read by real processes behind real walls: what comes out."""
 
-import asyncio
 import io
-import os
-import tempfile
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 from tests.adapters.extraction import documents
+from tests.adapters.extraction.readings import LIMITS, blocks, read, told
 
-from insula.adapters.extraction.extractor import ExtractionFailed, ExtractionLimits, Extractor
+from insula.adapters.extraction.extractor import ExtractionFailed
 from insula.adapters.extraction.kinds import kind_of, refusal
-from insula.adapters.extraction.messages import (
-    Block,
-    Done,
-    Message,
-    Order,
-    PageImage,
-    Piece,
-    Progress,
-)
-
-MIB = 2**20
-LIMITS = ExtractionLimits(seconds=30, memory=256 * MIB, output=MIB, pages=100)
-
-
-def order(kind: Any, size: int, limits: ExtractionLimits = LIMITS, **changes: Any) -> Order:
-    asked: dict[str, Any] = {
-        "contents": True,
-        "images": False,
-        "extract_pages": False,
-        "pages": None,
-        "max_pages": None,
-        **changes,
-    }
-    return Order(
-        kind=kind,
-        filename="f",
-        mimetype="m",
-        size=size,
-        pages_limit=limits.pages,
-        output=limits.output,
-        memory=limits.memory,
-        cpu=int(limits.seconds),
-        **asked,
-    )
-
-
-async def read(
-    kind: str, data: bytes, limits: ExtractionLimits = LIMITS, **asked: Any
-) -> list[Message]:
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.seek(0)
-        extractor = Extractor(limits)
-        async with extractor.read(order(kind, len(data), limits, **asked), file) as messages:
-            return [message async for message in messages]
-
-
-async def blocks(kind: str, data: bytes, **asked: Any) -> list[Block]:
-    messages = await read(kind, data, **asked)
-    return [block for message in messages if isinstance(message, list) for block in message]
-
-
-async def told(kind: str, data: bytes, **asked: Any) -> list[tuple[str, str]]:
-    return [(block.type, block.content) for block in await blocks(kind, data, **asked)]
+from insula.adapters.extraction.messages import Done, PageImage, Piece, Progress
 
 
 def test_kinds_are_told_by_the_media_type() -> None:
@@ -223,65 +166,7 @@ async def test_pictures() -> None:
     assert (image.page, image.width, image.height) == (1, 2000, 667)
 
 
-@pytest.mark.parametrize(
-    ("kind", "data", "words"),
-    [
-        ("pdf", b"%PDF-1.7\nnothing", "no PDF"),
-        ("pdf", documents.pdf(*[[(50.0, 800.0, 11.0, "x")]] * 500), "500 pages, more than 100"),
-        ("pdf", documents.pdf_bomb(1000 * MIB), "INSULA_EXTRACT"),
-        ("word", b"PK\x03\x04 nothing", "damaged"),
-        ("word", documents.zip_bomb(200 * MIB), "unpacks to"),
-        ("word", documents.entity_bomb(), "damaged"),
-        ("word", documents.sheet(), "no Word document"),
-        ("sheet", documents.word(), "no workbook"),
-        ("slides", documents.word(), "no presentation"),
-        ("picture", documents.picture_bomb(), "more than 100,000,000"),
-        ("picture", documents.picture()[:60], "damaged"),
-        ("mail", b"no headers here", "no headers"),
-        ("text", b"word " * 400_000, "INSULA_EXTRACT_OUTPUT"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_hostile_documents_fail_alone(kind: str, data: bytes, words: str) -> None:
-    with pytest.raises(ExtractionFailed, match=words):
-        await read(kind, data, images=kind in ("pdf", "picture"))
-
-
-async def test_what_nests_without_end_ends() -> None:
-    found = await told("html", b"<div>" * 100_000 + b"deep")
-    assert len(found) <= 1
-
-
 async def test_time_is_limited() -> None:
-    with pytest.raises(ExtractionFailed, match="INSULA_EXTRACT_SECONDS"):
-        await read("pdf", documents.pdf(LETTER), replace(LIMITS, seconds=0.02))
-
-
-def readers() -> list[int]:
-    """The processes under this one that read documents."""
-    told = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in told}
-    return [pid for pid, line in lines.items() if b"extraction" in line]
-
-
-async def test_a_cancel_kills_the_reader() -> None:
     data = documents.pdf(*[LETTER] * 100)
-    extractor = Extractor(LIMITS)
-    begun = asyncio.Event()
-
-    async def work() -> None:
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.seek(0)
-            asked = order("pdf", len(data), images=True)
-            async with extractor.read(asked, file) as messages:
-                async for _ in messages:
-                    begun.set()
-
-    task = asyncio.create_task(work())
-    await begun.wait()
-    (reader,) = readers()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert reader not in readers()
+    with pytest.raises(ExtractionFailed, match="INSULA_EXTRACT_SECONDS"):
+        await read("pdf", data, replace(LIMITS, seconds=0.1), images=True)

@@ -1,29 +1,30 @@
 """Reads documents, each in a process of its own that is killed when its time is over."""
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import structlog
 
+from insula.adapters.extraction.forker import Forker, Reader
 from insula.adapters.extraction.messages import (
-    FRAME_MAX,
-    HEADER,
+    DocumentKind,
     Done,
     Failed,
     Kind,
     Message,
     Order,
-    decode,
     frame,
 )
+from insula.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
+
+_KEPT_SECONDS = 60.0
+"""How long the zygote stays after the last document: it holds the libraries, which are large."""
 
 
 class ExtractionFailed(Exception):
@@ -41,42 +42,73 @@ class ExtractionLimits:
 
 
 class Extractor:
-    """Starts readers, ``together`` of them at once; further documents wait."""
+    """Has documents read, ``together`` of them at once; further ones wait. To be closed."""
 
     def __init__(self, limits: ExtractionLimits, together: int = 2) -> None:
         self.limits = limits
         self._places = asyncio.Semaphore(together)
+        self._at_work = 0
+        self._forker: Forker | None = None
+        self._rest: asyncio.TimerHandle | None = None
         self._warned = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the zygote, and with it whatever is still read."""
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._forker is not None:
+            await self._forker.close()
 
     @asynccontextmanager
     async def read(
         self, order: Order, document: BinaryIO
     ) -> AsyncIterator[AsyncGenerator[Message, None]]:
-        """Give what is found, as it is found. When the block is left the process is dead.
+        """Give what is found, as it is found. When the block is left the reader is dead.
 
         Raises:
             ExtractionFailed: while it is read: the document cannot be read, or took too much.
+            Unavailable: no reader can be had; that is not the document's fault.
         """
         async with self._places:
-            process = await _start(document)
-            messages = self._messages(process, order)
+            self._at_work += 1
             try:
-                yield messages
+                reader = await self._reader(order.kind, document)
+                messages = self._messages(reader, order)
+                try:
+                    yield messages
+                finally:
+                    await messages.aclose()
+                    await reader.end()
             finally:
-                await messages.aclose()
-                await _end(process)
+                self._at_work -= 1
+                self._rest_later()
 
-    async def _messages(
-        self, process: asyncio.subprocess.Process, order: Order
-    ) -> AsyncGenerator[Message, None]:
+    async def _reader(self, kind: DocumentKind, document: BinaryIO) -> Reader:
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._forker is None or self._forker.stopped:
+            self._forker = Forker()
+        return await self._forker.reader(kind, document)
+
+    def _rest_later(self) -> None:
+        if self._at_work == 0 and self._forker is not None:
+            loop = asyncio.get_running_loop()
+            self._rest = loop.call_later(_KEPT_SECONDS, self._forker.stop)
+
+    async def _messages(self, reader: Reader, order: Order) -> AsyncGenerator[Message, None]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.limits.seconds
-        assert process.stdin is not None
         try:
-            process.stdin.write(frame(Kind.ORDER, order))
+            reader.tell(frame(Kind.ORDER, order))
             while True:
                 async with asyncio.timeout_at(deadline):
-                    message = await _receive(process)
+                    message = await reader.receive()
                 if isinstance(message, Failed):
                     raise ExtractionFailed(message.message)
                 if isinstance(message, Done):
@@ -90,12 +122,13 @@ class Extractor:
                 f"The document took more than {seconds} (INSULA_EXTRACT_SECONDS)"
             ) from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise ExtractionFailed(await self._post_mortem(process)) from None
+            raise ExtractionFailed(self._post_mortem(await reader.exit_code())) from None
         except ValueError:
             raise ExtractionFailed("The document made its reader misbehave; it was ended") from None
 
-    async def _post_mortem(self, process: asyncio.subprocess.Process) -> str:
-        code = await process.wait()
+    def _post_mortem(self, code: int | None) -> str:
+        if code is None:
+            raise Unavailable("The process that reads documents was ended.", retry_after=1)
         if code == -signal.SIGXCPU or code == -signal.SIGKILL:
             return (
                 f"The document took more than {self.limits.seconds:g} s of processor time "
@@ -111,50 +144,6 @@ class Extractor:
         if missing and not self._warned:
             self._warned = True
             _log.warning("extraction.walls_missing", walls=missing)
-
-
-async def _start(document: BinaryIO) -> asyncio.subprocess.Process:
-    held = os.dup(document.fileno())
-    try:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-m", "insula.adapters.extraction.worker"),
-            *(str(os.getpid()), str(held)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=(held,),
-            env={},
-            cwd="/",
-            start_new_session=True,
-        )
-    finally:
-        os.close(held)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill it and see it dead, whoever cancels: nothing can refuse SIGKILL."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-    waiting = asyncio.ensure_future(process.wait())
-    cancelled = False
-    while not waiting.done():
-        try:
-            await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            cancelled = True
-    if process.stdin is not None:
-        process.stdin.close()
-    if cancelled:
-        raise asyncio.CancelledError
-
-
-async def _receive(process: asyncio.subprocess.Process) -> Message:
-    assert process.stdout is not None
-    length, kind = HEADER.unpack(await process.stdout.readexactly(HEADER.size))
-    if length > FRAME_MAX:
-        raise ValueError("a frame that is too long")
-    return decode(kind, await process.stdout.readexactly(length))
 
 
 def _words(code: int) -> str:

@@ -44,7 +44,10 @@ def add_html(text: str, found: Collector, page: int = 1) -> None:
     """Add what stands on a page."""
     if not text.strip():
         return
-    parser = lxml.html.HTMLParser(no_network=True, remove_comments=True, remove_pis=True)
+    # Without ``huge_tree`` a text of 10 MiB is left out and nobody is told; memory is bounded here.
+    parser = lxml.html.HTMLParser(
+        no_network=True, remove_comments=True, remove_pis=True, huge_tree=True
+    )
     try:
         tree = lxml.html.document_fromstring(text.encode("utf-8", "replace").decode(), parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError, RecursionError) as error:

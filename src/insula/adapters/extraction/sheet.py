@@ -38,8 +38,9 @@ def _read(sheet: Any, page: int, found: Collector) -> None:
     found.title(sheet.title, page)
     rows: list[list[str]] = []
     empty = 0
-    for row in sheet.iter_rows(values_only=True, max_col=_COLUMNS):
-        cells = [_text(value) for value in row]
+    sheet.reset_dimensions()  # what it says of its size may be a lie; each row tells its own
+    for row in sheet.iter_rows(values_only=True):
+        cells = [_text(value) for value in row[:_COLUMNS]]
         while cells and not cells[-1]:
             cells.pop()
         empty = 0 if cells else empty + 1

@@ -1,6 +1,8 @@
-"""The process that reads one document, behind walls: it can open no file, reach nobody, and start
-nothing; memory and time are limited. The server stands on descriptors 0 and 1; its process id and
-the descriptor of the document are the arguments.
+"""What a reader does: it reads one document, behind walls, and ends. It can open no file, reach
+nobody, and start nothing; memory and time are limited.
+
+The zygote has loaded what that takes (``prepare``) and has forked the reader for this document
+alone (``serve``). The server stands on descriptors 0 and 1, the document on 3.
 """
 
 import encodings.aliases
@@ -8,13 +10,13 @@ import importlib
 import io
 import os
 import resource
-import sys
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, NoReturn
 
 from insula.adapters.extraction.collector import Collector, Refused
 from insula.adapters.extraction.messages import (
     HEADER,
+    DocumentKind,
     Done,
     Failed,
     Kind,
@@ -22,10 +24,15 @@ from insula.adapters.extraction.messages import (
     decode_order,
     send,
 )
-from insula.adapters.sandbox.confinement import Walls, die_with, leave_network
+from insula.adapters.sandbox.confinement import Walls
 
-_NICE = 10
-_MODULES = {
+Read = Callable[[BinaryIO, Collector], str | None]
+"""Reads a document of one kind; returns what is to be said about it."""
+
+SERVER, DOCUMENT = 0, 3
+"""Descriptors; answers go to 1, which is the server, too."""
+
+MODULES: dict[DocumentKind, str] = {
     "pdf": "pdf",
     "word": "word",
     "sheet": "sheet",
@@ -37,8 +44,9 @@ _MODULES = {
     "mail": "mail",
     "picture": "pictures",
 }
+"""Which file reads each kind."""
 _CODECS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp437", "cp1252", "ascii")
-_REHEARSED = {
+_REHEARSED: dict[DocumentKind, bytes] = {
     "html": b"<p>a</p>",
     "markdown": b"a",
     "table": b"a,b\n",
@@ -50,75 +58,48 @@ _REHEARSED = {
     b"--x\nContent-Type: application/pdf\nContent-Disposition: attachment; filename=a.pdf\n"
     b"\n\n--x--\n",
 }
-"""Read once before the walls are raised: libraries load some of their parts at first use."""
+"""Read once before any document is: libraries load some of their parts at first use."""
 
 
-def main() -> None:
-    """Read the order, raise the walls, read the document, answer, end."""
-    die_with(int(sys.argv[1]))
-    os.nice(_NICE)
-    os.chdir("/")
-    order = _read_order()
-    read = _reader(order)
-    missing = _raise_walls(order)
-    found = Collector(order, 1)
-    try:
-        with os.fdopen(int(sys.argv[2]), "rb", closefd=False) as file:
-            note = read(file, found)
-        found.flush()
-        if order.contents and not found.blocks:
-            note = note or "Nothing was found in the document"
-        send(1, Kind.DONE, Done(note or "", missing))
-    except Refused as refused:
-        send(1, Kind.FAILED, Failed(str(refused)[:2000]))
-    except (MemoryError, OverflowError):
-        mebibytes = order.memory // 2**20
-        words = f"The document needs more than {mebibytes} MiB (INSULA_EXTRACT_MEMORY)"
-        send(1, Kind.FAILED, Failed(words))
-    except RecursionError:
-        send(1, Kind.FAILED, Failed("The document nests too deeply"))
-    except SyntaxError:
-        words = "The document is damaged: a part of it is no well-formed XML, or grows without end"
-        send(1, Kind.FAILED, Failed(words))
-    except Exception as error:  # whatever a library makes of a hostile document ends here
-        send(1, Kind.FAILED, Failed(f"The document cannot be read ({type(error).__name__})"))
-    os._exit(0)
-
-
-def _read_order() -> Order:
-    data = b""
-    while len(data) < HEADER.size or len(data) < HEADER.size + HEADER.unpack_from(data)[0]:
-        piece = os.read(0, 65536)
-        if not piece:
-            os._exit(2)
-        data += piece
-    return decode_order(data[HEADER.size :])
-
-
-def _reader(order: Order) -> Callable[[BinaryIO, Collector], str | None]:
+def prepare(kind: DocumentKind) -> Read:
     """Load what reading this kind takes: behind the walls nothing can be loaded."""
-    name = _MODULES[order.kind]
-    module = importlib.import_module(f"insula.adapters.extraction.{name}")
-    pictures = importlib.import_module("insula.adapters.extraction.pictures")
-    pictures.prepare()
-    if order.kind == "pdf":
+    module = importlib.import_module(f"insula.adapters.extraction.{MODULES[kind]}")
+    importlib.import_module("insula.adapters.extraction.pictures").prepare()
+    if kind == "pdf":
         module.prepare()
-    for codec in {*_CODECS, *_mail_codecs(order)}:
+    for codec in {*_CODECS, *(_all_codecs() if kind == "mail" else ())}:
         "".encode(codec)
-    read: Callable[[BinaryIO, Collector], str | None] = getattr(module, f"read_{order.kind}")
-    if order.kind in _REHEARSED:
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        rehearsal = Collector(order, nobody)
-        read(io.BytesIO(_REHEARSED[order.kind]), rehearsal)
-        rehearsal.flush()
-        os.close(nobody)
+    read: Read = getattr(module, f"read_{kind}")
+    if kind in _REHEARSED:
+        _rehearse(kind, read)
     return read
 
 
-def _mail_codecs(order: Order) -> set[str]:
+def _rehearse(kind: DocumentKind, read: Read) -> None:
+    order = Order(
+        kind=kind,
+        filename="",
+        mimetype="",
+        size=0,
+        contents=True,
+        images=False,
+        extract_pages=False,
+        pages=None,
+        max_pages=None,
+        pages_limit=1,
+        output=1 << 20,
+        memory=1 << 30,
+        cpu=1,
+    )
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    rehearsal = Collector(order, nobody)
+    read(io.BytesIO(_REHEARSED[kind]), rehearsal)
+    rehearsal.flush()
+    os.close(nobody)
+
+
+def _all_codecs() -> set[str]:
     """Any charset may stand in a message."""
-    if order.kind != "mail":
-        return set()
     names = {name for name in encodings.aliases.aliases.values() if not name.endswith("_codec")}
     known = set()
     for name in names:
@@ -130,18 +111,57 @@ def _mail_codecs(order: Order) -> set[str]:
     return known
 
 
-def _raise_walls(order: Order) -> list[str]:
-    missing = []
+def serve(
+    kind: DocumentKind, read: Read, parent: int, missing: Sequence[tuple[str, str]]
+) -> NoReturn:
+    """Take the order, raise the walls, read the document, answer, end.
+
+    ``missing`` names the walls that ``parent`` could not raise around itself.
+    """
+    order = _read_order()
+    if order.kind != kind:
+        os._exit(2)
+    walls = _raise_walls(order, parent, missing)
+    found = Collector(order, 1)
     try:
-        leave_network()
-    except OSError as error:
-        missing.append(("network", str(error)))
-    walls = Walls("documents", os.getppid())
+        with os.fdopen(DOCUMENT, "rb", closefd=False) as file:
+            note = read(file, found)
+        found.flush()
+        if order.contents and not found.blocks:
+            note = note or "Nothing was found in the document"
+        send(1, Kind.DONE, Done(note or "", walls))
+    except Exception as error:  # whatever a library makes of a hostile document ends here
+        send(1, Kind.FAILED, Failed(_words(error, order)[:2000]))
+    os._exit(0)
+
+
+def _words(error: Exception, order: Order) -> str:
+    """Say to people why a document could not be read."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, MemoryError | OverflowError):
+        mebibytes = order.memory // 2**20
+        return f"The document needs more than {mebibytes} MiB (INSULA_EXTRACT_MEMORY)"
+    if isinstance(error, RecursionError):
+        return "The document nests too deeply"
+    if isinstance(error, SyntaxError):
+        return "The document is damaged: a part of it is no well-formed XML, or grows without end"
+    return f"The document cannot be read ({type(error).__name__})"
+
+
+def _read_order() -> Order:
+    data = b""
+    while len(data) < HEADER.size or len(data) < HEADER.size + HEADER.unpack_from(data)[0]:
+        piece = os.read(SERVER, 65536)
+        if not piece:
+            os._exit(2)
+        data += piece
+    return decode_order(data[HEADER.size :])
+
+
+def _raise_walls(order: Order, parent: int, missing: Sequence[tuple[str, str]]) -> list[str]:
+    walls = Walls("documents", parent)
     walls.raise_all()
     walls.hold_memory(order.memory, order.size)
     resource.setrlimit(resource.RLIMIT_CPU, (order.cpu, order.cpu))
     return [f"{name}: {why}"[:200] for name, why in (*missing, *walls.missing)]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,62 @@
+"""Has documents read by real processes, for the tests of this folder."""
+
+import tempfile
+from typing import Any
+
+from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
+from insula.adapters.extraction.messages import Block, Message, Order
+
+MIB = 2**20
+LIMITS = ExtractionLimits(seconds=30, memory=256 * MIB, output=MIB, pages=100)
+
+
+def order(kind: Any, size: int, limits: ExtractionLimits = LIMITS, **changes: Any) -> Order:
+    """Make an order: the contents of all pages, unless asked otherwise."""
+    asked: dict[str, Any] = {
+        "contents": True,
+        "images": False,
+        "extract_pages": False,
+        "pages": None,
+        "max_pages": None,
+        **changes,
+    }
+    return Order(
+        kind=kind,
+        filename="f",
+        mimetype="m",
+        size=size,
+        pages_limit=limits.pages,
+        output=limits.output,
+        memory=limits.memory,
+        cpu=int(limits.seconds),
+        **asked,
+    )
+
+
+async def read_by(extractor: Extractor, kind: str, data: bytes, **asked: Any) -> list[Message]:
+    """Have a document read; return all that is told of it."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        wanted = order(kind, len(data), extractor.limits, **asked)
+        async with extractor.read(wanted, file) as messages:
+            return [message async for message in messages]
+
+
+async def read(
+    kind: str, data: bytes, limits: ExtractionLimits = LIMITS, **asked: Any
+) -> list[Message]:
+    """Have a document read by an extractor of its own."""
+    async with Extractor(limits) as extractor:
+        return await read_by(extractor, kind, data, **asked)
+
+
+async def blocks(kind: str, data: bytes, **asked: Any) -> list[Block]:
+    """Have a document read; return its blocks."""
+    messages = await read(kind, data, **asked)
+    return [block for message in messages if isinstance(message, list) for block in message]
+
+
+async def told(kind: str, data: bytes, **asked: Any) -> list[tuple[str, str]]:
+    """Have a document read; return types and texts of its blocks."""
+    return [(block.type, block.content) for block in await blocks(kind, data, **asked)]
