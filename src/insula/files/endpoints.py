@@ -20,6 +20,7 @@ from insula.files.upload_endpoints import add_uploads
 from insula.web.auth import Principal, Reader, Writer, unknown
 from insula.web.body import payload
 from insula.web.idempotency import Idempotency, InFlight, claim, read_key
+from insula.web.incoming import while_present
 from insula.web.openapi import READS, WRITES, error_responses, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
@@ -64,7 +65,8 @@ def _add_collection(routes: APIRouter, store: FileStore) -> None:
             path=(path,),
         )
         with in_flight.hold(principal, idempotency):
-            value = await resolve_file(store, given, how, _claiming(principal, idempotency))
+            storing = resolve_file(store, given, how, _claiming(principal, idempotency))
+            value = await while_present(request.receive, storing)
         return json_answer(value)
 
     @routes.get("/apps/{app_id}/files", response_model=list[AppFileSchema], responses=READS)

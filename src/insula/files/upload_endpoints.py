@@ -28,6 +28,7 @@ from insula.kit.ids import new_id
 from insula.web.auth import Reader, Writer, unknown
 from insula.web.body import payload
 from insula.web.idempotency import InFlight, claim, read_key
+from insula.web.incoming import while_present
 from insula.web.openapi import READS, WRITES, error_responses, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
@@ -158,16 +159,13 @@ def _add_arriving(routes: APIRouter, files: FileInputs) -> None:
         given, path = given_file(sent.file, sent.file_url)
         assert row is not None
         with arriving.through(row.id) if row.id not in arriving else _busy():
-            return json_answer(await _take_in(files, row, given, path))
+            taking = _take_in(files, row, given, path)
+            return json_answer(await while_present(request.receive, taking))
 
 
 async def _take_in(files: FileInputs, row: UploadRow, given: object, path: str) -> dict[str, Any]:
     """Store what is sent under the id that was promised, and close the link in the same unit."""
     store, token = files.store, files.token()
-    take = partial(uploads.claim, upload_id=row.id, token=token, ours_is_dead=True)
-    if not await store.database.write(take):
-        _check_open(await store.database.read(partial(uploads.find_upload, upload_id=row.id)))
-        _busy()
 
     def closing(connection: Connection, _: FileRow) -> None:
         if not uploads.use(connection, row.id, token):
@@ -183,7 +181,12 @@ async def _take_in(files: FileInputs, row: UploadRow, given: object, path: str) 
         wish=Wish(bool(options.contents), bool(options.images), pages=options.pages),
         path=(path,),
     )
+    take = partial(uploads.claim, upload_id=row.id, token=token, ours_is_dead=True)
     try:
+        if not await store.database.write(take):
+            find = partial(uploads.find_upload, upload_id=row.id)
+            _check_open(await store.database.read(find))
+            _busy()
         return await resolve_file(store, given, wanted, closing, stored=False)
     finally:  # nothing happens to a link that was used
         await store.database.write(partial(uploads.release, upload_id=row.id, token=token))

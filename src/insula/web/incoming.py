@@ -1,14 +1,20 @@
 """What arrives from a client: messages under a deadline, and its going away."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from insula.errors import BadInput
 
+T = TypeVar("T")
+
 STALLED = 60.0
 """Seconds that a client may let pass between two pieces of a body."""
+_PATIENCE = 1.0
+"""Seconds after which it is watched whether a client who waits is still there."""
 
 
 async def receive_message(receive: Receive) -> Message:
@@ -42,6 +48,28 @@ async def until_disconnected(receive: Receive) -> None:
     except asyncio.CancelledError:
         if _cancelled():
             raise
+
+
+async def while_present(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do it, and stop it if the client goes away meanwhile; the body must have been read.
+
+    Raises:
+        ClientDisconnect: the client went away, and the work has ended.
+    """
+    tasks: list[asyncio.Future[Any]] = [doing := asyncio.ensure_future(work)]
+    try:
+        # Most is done soon: only with the rest is it worth while to watch the client, too.
+        await asyncio.wait(tasks, timeout=_PATIENCE)
+        if not doing.done():
+            tasks.append(asyncio.ensure_future(until_disconnected(receive)))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _cancelled() -> bool:
