@@ -44,6 +44,8 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("INSULA_CLUSTER_URL", "http://ada:5ecret@broker:4222"),
         ("INSULA_CLUSTER_URL", "nats://ada:5ecret@broker:port"),
         ("INSULA_CLUSTER_URL", "nats://broker:4222,,nats://ada:5ecret@"),
+        ("INSULA_CLUSTER_URL", "nats://broker:4222,postgresql://ada:5ecret@base/insula"),
+        ("INSULA_CLUSTER_URL", "databases"),
     ],
 )
 def test_a_bad_setting_is_named_and_its_value_is_not(
@@ -53,6 +55,18 @@ def test_a_bad_setting_is_named_and_its_value_is_not(
     with pytest.raises(SettingsError, match=name) as raised:
         load_settings()
     assert "5ecret" not in str(raised.value)
+
+
+def test_what_carries_may_be_the_database() -> None:
+    database = "postgresql://base/insula"
+    alone = load_settings(database_url=database)
+    assert alone.carrier_url is None
+    same = load_settings(database_url=database, cluster_url="database")
+    assert same.carrier_url == same.database_url
+    for url in ("nats://a:4222, tls://b:4222", "postgresql://carrier@base/insula"):
+        other = load_settings(database_url=database, cluster_url=url)
+        assert other.carrier_url is not None
+        assert other.carrier_url.get_secret_value() == url
 
 
 def test_secrets_are_not_shown() -> None:

@@ -34,7 +34,7 @@ from insula.files.actions import FileActions
 from insula.files.reader import FileReader
 from insula.files.resolve import FileInputs, base_url
 from insula.jobs.queue import FairQueue
-from insula.jobs.transport import open_transport
+from insula.jobs.transport import Transport, open_transport
 from insula.journal.journal import Journal
 from insula.journal.lease import Lease
 from insula.kit.folders import make_folder
@@ -54,7 +54,7 @@ from insula.runs.erasing import erase_for_ever
 from insula.runs.live import LiveRuns
 from insula.runs.membership import Membership, callbacks, installation_id
 from insula.runs.metrics import RunMetrics
-from insula.runs.readiness import checks, show
+from insula.runs.readiness import checks, show, show_signals
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
 from insula.schedules.timekeeper import Timekeeper
@@ -172,8 +172,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         transport = None
         if url is not None:
             installation = await database.write(installation_id)
-            broker = _secret(settings.cluster_url)
-            transport = await stack.enter_async_context(open_transport(broker, installation))
+            transport = await _open_transport(settings, installation, stack)
         journal = Journal(database, token, None if transport is None else transport.signals)
         stack.push_async_callback(journal.close)
         sandbox = SandboxPool(maximum=settings.sandbox_max, warm=settings.sandbox_warm)
@@ -208,6 +207,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 services, lease, transport, authenticator, signals_expected=expected
             )
             await membership.join()
+            show_signals(registry, membership)
             stack.push_async_callback(membership.leave)
         stack.push_async_callback(shut_down, services)
         stack.push_async_callback(authenticator.write_last_used)
@@ -249,6 +249,16 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         health = checks(settings, services, sandbox, membership)
         asgi = _application(settings, parts, health, registry)
         yield Insula(settings, asgi, services, database, lock, sandbox, membership)
+
+
+async def _open_transport(
+    settings: Settings, installation: str, stack: AsyncExitStack
+) -> Transport:
+    opening = open_transport(_secret(settings.carrier_url), installation)
+    try:
+        return await stack.enter_async_context(opening)
+    except ValueError as error:
+        raise SettingsError(f"INSULA_CLUSTER_URL: {error}") from None
 
 
 def _secret(setting: SecretStr | None) -> str | None:

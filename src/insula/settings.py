@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 _MIB = 1024 * 1024
 _DAY = 24 * 60 * 60
 _BROKERS = ("nats", "tls")
+_POSTGRES = ("postgresql://", "postgres://")
+_DATABASE = "database"
 
 Network = IPv4Network | IPv6Network
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -141,8 +143,17 @@ class Settings(BaseSettings):
         5.0, ge=0, le=_DAY, description="How long live runs may go on when the server is stopped."
     )
     cluster_url: SecretStr | None = Field(
-        None, description="Brokers of the cluster, `nats://…`, by comma; unset: a node alone."
+        None,
+        description="What carries messages between nodes: brokers, `nats://…`, by comma, or "
+        "PostgreSQL: `postgresql://…`, or `database` for the one that is set; unset: nothing does.",
     )
+
+    @property
+    def carrier_url(self) -> SecretStr | None:
+        """What carries messages between nodes, with ``database`` spelt out."""
+        if self.cluster_url is not None and self.cluster_url.get_secret_value() == _DATABASE:
+            return self.database_url
+        return self.cluster_url
 
     @field_validator("cors_origins", "egress_allow", "trusted_proxies", mode="before")
     @classmethod
@@ -161,17 +172,20 @@ class Settings(BaseSettings):
     @field_validator("cluster_url")
     @classmethod
     def _brokers(cls, value: SecretStr | None) -> SecretStr | None:
-        parts = [part.strip() for part in value.get_secret_value().split(",")] if value else []
-        if not all(_is_broker(part) for part in parts):
-            raise ValueError("must be nats://host:port or tls://host:port, with commas between")
+        given = value.get_secret_value() if value else _DATABASE
+        if given == _DATABASE or given.startswith(_POSTGRES):
+            return value
+        if not all(_is_broker(part.strip()) for part in given.split(",")):
+            raise ValueError(
+                "must be nats://host:port or tls://host:port, with commas between, or "
+                "postgresql://…, or the word database"
+            )
         return value
 
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("postgresql://", "postgres://")
-        ):
+        if value is not None and not value.get_secret_value().startswith(_POSTGRES):
             raise ValueError("must begin with postgresql://")
         return value
 

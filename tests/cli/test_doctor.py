@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from insula.adapters.sandbox.walls import Wall
-from insula.cli import examination
+from insula.cli import examination, examined_cluster
 from insula.cli.failures import ExitCode
 from insula.cli.kept_keys import Server, write_server
 from insula.engine.ports import Lane
 from insula.storage.lock import FolderLock
 
 from .conftest import Invoke
+
+NOBODY = "nats://a:s3cret@127.0.0.1:1"
 
 
 @pytest.fixture
@@ -116,3 +118,35 @@ def test_a_database_on_a_server(
     assert findings(missing.out)["database"][0] == "failed"
     assert 'role "x" does not exist' in findings(missing.out)["database"][1]
     assert "s3cret" not in outcome.out + outcome.err + missing.out + missing.err
+
+
+def test_what_carries_messages_between_nodes(
+    walls: list[Wall],
+    invoke: Invoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_url: str,
+) -> None:
+    monkeypatch.setenv("INSULA_DATABASE_URL", postgres_url)
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    verdict, detail = findings(outcome.out)["cluster"]
+    assert verdict == "ok"
+    assert "INSULA_CLUSTER_URL=database" in detail
+    monkeypatch.setenv("INSULA_CLUSTER_URL", "database")
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    found = findings(outcome.out)
+    assert found["cluster"] == ("ok", "PostgreSQL carries messages between nodes")
+    assert found["INSULA_CLUSTER_URL"] == ("ok", "set")
+    monkeypatch.setattr(examined_cluster, "_ANSWERS_WITHIN", 0.3)
+    for name, url in (("PostgreSQL", "postgresql://a:s3cret@127.0.0.1:1/x"), ("NATS", NOBODY)):
+        monkeypatch.setenv("INSULA_CLUSTER_URL", url)
+        outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+        assert outcome.code == ExitCode.OK  # a node starts without it
+        verdict, detail = findings(outcome.out)["cluster"]
+        assert verdict == "warning"
+        assert detail.startswith(f"{name}: ")
+        assert "s3cret" not in outcome.out + outcome.err
+    monkeypatch.setenv("INSULA_CLUSTER_URL", "postgresql://a:s3cret@:x:y/")
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert findings(outcome.out)["cluster"][0] == "failed"
+    assert "s3cret" not in outcome.out + outcome.err

@@ -12,12 +12,23 @@ from tests.nats import NatsServer
 from insula.jobs import taskiq_jobs
 from insula.jobs.jobs import Jobs
 from insula.jobs.memory_jobs import MemoryJobs, SharedHints
+from insula.jobs.memory_signals import Exchange, MemorySignals
+from insula.jobs.pulled_jobs import PulledJobs
 from insula.jobs.transport import open_transport
 
 Pair = tuple[Jobs, Jobs]
 
 
-@pytest.fixture(params=["memory", "nats"])
+async def pulled(stack: AsyncExitStack, exchange: Exchange) -> Jobs:
+    signals = MemorySignals(exchange)
+    stack.push_async_callback(signals.close)
+    jobs = PulledJobs(signals)
+    await jobs.open()
+    stack.push_async_callback(jobs.close)
+    return jobs
+
+
+@pytest.fixture(params=["memory", "pulled", "nats", "postgres"])
 async def pair(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pair]:
@@ -29,11 +40,17 @@ async def pair(
             for node in nodes:
                 stack.push_async_callback(node.close)
             yield nodes
+        elif request.param == "pulled":
+            exchange = Exchange()
+            yield await pulled(stack, exchange), await pulled(stack, exchange)
         else:
-            server: NatsServer = request.getfixturevalue("nats_server")
-            name = server.installation()
-            one = await stack.enter_async_context(open_transport(server.url, name))
-            two = await stack.enter_async_context(open_transport(server.url, name))
+            if request.param == "nats":
+                server: NatsServer = request.getfixturevalue("nats_server")
+                url, name = server.url, server.installation()
+            else:
+                url, name = request.getfixturevalue("postgres_url"), "one"
+            one = await stack.enter_async_context(open_transport(url, name))
+            two = await stack.enter_async_context(open_transport(url, name))
             await until(lambda: one.signals.connected and two.signals.connected)
             yield one.jobs, two.jobs
 

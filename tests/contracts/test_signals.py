@@ -13,6 +13,7 @@ from insula.jobs.memory_signals import Exchange, MemorySignals
 from insula.jobs.nats_link import NatsLink
 from insula.jobs.nats_signals import NatsSignals
 from insula.jobs.signals import MESSAGE_MAX, NoAnswer, Signals
+from insula.jobs.transport import open_transport
 
 Pair = tuple[Signals, Signals]
 LONG = 10.0
@@ -28,7 +29,13 @@ async def over_nats(stack: AsyncExitStack, server: NatsServer, prefix: str) -> S
     return signals
 
 
-@pytest.fixture(params=["memory", "nats"])
+async def over_postgres(stack: AsyncExitStack, url: str) -> Signals:
+    transport = await stack.enter_async_context(open_transport(url, "one"))
+    await until(lambda: transport.signals.connected)
+    return transport.signals
+
+
+@pytest.fixture(params=["memory", "nats", "postgres"])
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         if request.param == "memory":
@@ -37,6 +44,9 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
             for node in nodes:
                 stack.push_async_callback(node.close)
             yield nodes
+        elif request.param == "postgres":
+            url: str = request.getfixturevalue("postgres_url")
+            yield await over_postgres(stack, url), await over_postgres(stack, url)
         else:
             server: NatsServer = request.getfixturevalue("nats_server")
             prefix = f"insula.{server.installation()}"

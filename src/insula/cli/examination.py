@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.sandbox.walls import Wall, inspect
+from insula.cli.examined_cluster import look_at_cluster
 from insula.cli.examined_keys import look_at_keys
 from insula.cli.failures import CommandFailed
 from insula.cli.hosting import data_folder, settings_for
@@ -116,17 +117,20 @@ def _port(host: str, port: int) -> Finding:
 
 
 async def _database(data: Path) -> list[Finding]:
-    """Look at the database's server, if the settings name one."""
+    """Look at the database's server, if the settings name one, and at what carries messages
+    between its nodes."""
     try:
-        url = settings_for(data, make_key=False).database_url
+        settings = settings_for(data, make_key=False)
     except (CommandFailed, SettingsError):
         return []  # said already
+    url = settings.database_url
     if url is None:
         return []
+    cluster = Finding("cluster", *await look_at_cluster(settings))
     try:
-        return [Finding("database", "ok", await look(url.get_secret_value()))]
+        return [Finding("database", "ok", await look(url.get_secret_value())), cluster]
     except (DatabaseUnusable, NewerSchema, ForeignFile) as error:
-        return [Finding("database", "failed", str(error))]
+        return [Finding("database", "failed", str(error)), cluster]
 
 
 async def _walls() -> list[Finding]:

@@ -41,6 +41,11 @@ class MemorySignals:
         return self._connected and not self._closed
 
     @property
+    def trouble(self) -> str | None:
+        """Whether it is cut off or closed, in words."""
+        return None if self.connected else "cut off"
+
+    @property
     def lost(self) -> int:
         """How many messages were dropped here since the start."""
         return self._lost

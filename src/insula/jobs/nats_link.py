@@ -43,6 +43,8 @@ class NatsLink:
         self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._told = False
+        self.trouble = "not connected yet"
+        """What was in the way when it last could not connect, or lost its connection."""
 
     @property
     def client(self) -> Client | None:
@@ -162,8 +164,9 @@ class NatsLink:
 
     def _tell_away(self, group: BaseExceptionGroup[BaseException]) -> None:
         """Once an outage: attempts repeat every second, and names are enough to know why."""
+        kinds = sorted({type(error).__name__ for error in group.exceptions})
+        self.trouble = ", ".join(kinds)
         if not self._told:
-            kinds = sorted({type(error).__name__ for error in group.exceptions})
             log.warning("broker.away", errors=kinds, brokers=[_shown(s) for s in self._servers])
         self._told = True
 

@@ -94,6 +94,11 @@ class NatsSignals:
         return self._ready is not None and self._ready is self._link.client and not self._closed
 
     @property
+    def trouble(self) -> str | None:
+        """Why the broker cannot be reached."""
+        return None if self.connected else self._link.trouble
+
+    @property
     def lost(self) -> int:
         """How many messages were dropped here since the start."""
         return self._lost

@@ -31,6 +31,11 @@ class Signals(Protocol):
         ...
 
     @property
+    def trouble(self) -> str | None:
+        """Why other nodes cannot be reached, in words, as far as is known."""
+        ...
+
+    @property
     def lost(self) -> int:
         """How many messages were dropped here since the start."""
         ...

@@ -3,12 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 from insula.jobs.jobs import Jobs, check_word
 from insula.jobs.memory_jobs import MemoryJobs
 from insula.jobs.memory_signals import MemorySignals
+from insula.jobs.postgres_wire import open_wire
 from insula.jobs.signals import Signals
+from insula.jobs.wire_transport import open_over_wire
+from insula.storage.postgres_address import describe
+
+POSTGRES = ("postgresql://", "postgres://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,8 @@ class Transport:
 
     signals: Signals
     jobs: Jobs
+    carrier: str = "this process"
+    """What carries them, by name."""
 
 
 @asynccontextmanager
@@ -37,12 +45,24 @@ async def open_transport(cluster_url: str | None, installation: str) -> AsyncIte
             await jobs.close()
             await signals.close()
         return
+    prefix = f"insula.{check_word('installation', installation)}"
+    if cluster_url.startswith(POSTGRES):
+        async with _over_postgres(cluster_url, prefix) as transport:
+            yield transport
+        return
     servers = [part.strip() for part in cluster_url.split(",") if part.strip()]
     if not servers or {urlsplit(server).scheme for server in servers} - {"nats", "tls"}:
-        raise ValueError("INSULA_CLUSTER_URL is one or several nats:// or tls:// addresses")
+        raise ValueError(
+            "INSULA_CLUSTER_URL is one or several nats:// or tls:// addresses, or postgresql://…"
+        )
     # Its libraries are 13 MiB and a moment's loading that a node alone has no use for.
     from insula.jobs.nats_transport import open_nats
 
-    prefix = f"insula.{check_word('installation', installation)}"
     async with open_nats(servers, prefix) as over_nats:
-        yield Transport(*over_nats)
+        yield Transport(*over_nats, carrier="NATS")
+
+
+@asynccontextmanager
+async def _over_postgres(url: str, prefix: str) -> AsyncIterator[Transport]:
+    async with open_over_wire(partial(open_wire, url), describe(url), prefix) as over_postgres:
+        yield Transport(*over_postgres, carrier="PostgreSQL")

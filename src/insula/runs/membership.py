@@ -57,6 +57,7 @@ class Membership:
     ) -> None:
         self.signals = transport.signals
         self.cluster = Cluster(transport.signals, transport.jobs)
+        self.carrier = transport.carrier
         self.signals_expected = signals_expected
         self._services = services
         self.lease = lease
@@ -94,9 +95,11 @@ class Membership:
         """Say what works less well than it should, if anything does."""
         if not self.signals_expected or (self.signals.connected and self.cluster.jobs.connected):
             return None
+        trouble = self.signals.trouble
         return (
-            "the broker does not answer: cancels at other nodes arrive with the renewal of the "
-            "lease, streams of other nodes' runs come later"
+            f"{self.carrier} carries nothing now{f' ({trouble})' if trouble else ''}: cancels at "
+            "other nodes arrive with the renewal of the lease, streams of other nodes' runs come "
+            "later"
         )
 
     def _tell_changed(self, workflow_id: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Info
 from sqlalchemy import Connection
 
 from insula.adapters.sandbox.pool import SandboxPool
@@ -79,6 +79,31 @@ def show(registry: CollectorRegistry, services: RunServices, sandbox: SandboxPoo
                 "insula_sandbox_waiting": (
                     "Scripts that wait for a worker.",
                     lambda: sandbox.stats().waiting,
+                ),
+            }
+        )
+    )
+
+
+def show_signals(registry: CollectorRegistry, membership: Membership) -> None:
+    """Show what carries messages between nodes, whether it does, and what was lost here."""
+    signals, jobs = membership.signals, membership.cluster.jobs
+    words = "What carries messages between the nodes."
+    Info("insula_signals", words, registry=registry).info({"carrier": membership.carrier})
+    registry.register(
+        Gauges(
+            {
+                "insula_signals_connected": (
+                    "1 where messages and hints reach other nodes, as far as is known.",
+                    lambda: signals.connected and jobs.connected,
+                ),
+                "insula_signals_lost": (
+                    "Messages to other nodes that were dropped here since the start.",
+                    lambda: signals.lost,
+                ),
+                "insula_hints_lost": (
+                    "Hints of waiting work that were dropped here since the start.",
+                    lambda: jobs.lost,
                 ),
             }
         )
