@@ -10,16 +10,21 @@ from tests.webhooks.test_endpoints import Receiver, hook, settled
 from insula.kit.clock import now_ms
 from insula.webhooks import deliveries
 
+DATABASES = ("sqlite", "postgres")
 
-async def test_what_was_not_told_is_told_after_a_restart(tmp_path: Path) -> None:
-    async with open_platform(tmp_path) as platform:
+
+async def test_what_was_not_told_is_told_after_a_restart(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with open_platform(tmp_path, database_url=database_url) as platform:
         platform.services.http = Receiver("nobody listens")
         acme = platform.acme
         made = await hook(acme)
         await acme.run(await acme.make(code("a", "return 1")))
         (pending,) = await settled(acme, made["id"])
         assert pending["status"] == "PENDING"
-    async with open_platform(tmp_path, (acme, platform.globex)) as platform:
+    callers = (acme, platform.globex)
+    async with open_platform(tmp_path, callers, database_url=database_url) as platform:
         receiver = platform.services.http = Receiver()
         await platform.change("UPDATE deliveries SET next_at = 1")
         (told,) = await receiver.heard(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     LargeBinary,
     Row,
@@ -123,12 +124,26 @@ def claim(connection: Connection, row: Row[Any], until: int) -> bool:
 def settle(connection: Connection, row: Row[Any], claimed: int, values: Mapping[str, Any]) -> None:
     """Store what became of a claim, unless it had lapsed. A body whose data is erased goes."""
     ours = and_(_one(row.webhook_id, row.id), deliveries.c.next_at == claimed)
+    over = values["next_at"] is None
+    if over:
+        _hold(connection, runs.c.id == row.thing_id)
     connection.execute(update(deliveries).where(ours).values(**values))
-    if values["next_at"] is None:
-        gone = select(runs.c.id).where(runs.c.id == row.thing_id, runs.c.erased_at.is_not(None))
-        connection.execute(
-            update(deliveries).where(_one(row.webhook_id, row.id), gone.exists()).values(body=None)
-        )
+    if over:
+        _erase(connection, _one(row.webhook_id, row.id))
+
+
+def _hold(connection: Connection, told: ColumnElement[bool]) -> None:
+    """Keep runs from being erased, or wait until they are: another process that erases them just
+    now does not see what is written here, nor is it seen."""
+    connection.execute(select(runs.c.id).where(told).order_by(runs.c.id).with_for_update(read=True))
+
+
+def _erase(connection: Connection, what: ColumnElement[bool]) -> None:
+    """Remove what deliveries tell of runs whose data is erased."""
+    gone = select(runs.c.id).where(
+        runs.c.id == deliveries.c.thing_id, runs.c.erased_at.is_not(None)
+    )
+    connection.execute(update(deliveries).where(what, gone.exists()).values(body=None))
 
 
 def again(connection: Connection, webhook_id: str, delivery_id: str, now: int) -> int:
@@ -140,7 +155,10 @@ def again(connection: Connection, webhook_id: str, delivery_id: str, now: int) -
 
 def give_up(connection: Connection, webhook_id: str, now: int) -> None:
     """Let nothing of a webhook be pending any more."""
-    wanted = and_(deliveries.c.webhook_id == webhook_id, deliveries.c.next_at.is_not(None))
+    mine = deliveries.c.webhook_id == webhook_id
+    wanted = and_(mine, deliveries.c.next_at.is_not(None))
+    _hold(connection, runs.c.id.in_(select(deliveries.c.thing_id).where(wanted)))
+    _erase(connection, wanted)
     values = {"status": FAILED, "next_at": None, "updated_at": now}
     connection.execute(update(deliveries).where(wanted).values(**values))
 
