@@ -210,6 +210,18 @@ async def test_bad_settings_name_themselves(given: dict[str, str], words: str) -
             pass
 
 
+async def test_a_bucket_that_is_not_there_is_503(endpoint: str) -> None:
+    url = f"s3://nowhere?endpoint={endpoint}"
+    settings = load_settings(blobs_url=url, blobs_access_key="a", blobs_secret_key="b")
+    async with open_blobs(settings) as blobs:
+        for size in (1, 9 * 2**20):
+            with pytest.raises(Unavailable, match="no such bucket"):
+                await blobs.write(KEY, chunks(b"x" * size), 1 << 30)
+        with pytest.raises(Unavailable, match="no such bucket"):
+            await keys(blobs)
+        await blobs.delete(KEY)
+
+
 async def test_a_storage_that_is_away_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_PAUSE", 0)
     url = "s3://b?endpoint=http://127.0.0.1:9"

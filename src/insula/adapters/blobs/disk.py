@@ -175,9 +175,10 @@ def _piece(path: Path, start: int, size: int) -> bytes:
 
 
 def _older(folder: Path, before: float) -> list[str]:
+    found = []
     with os.scandir(folder) as entries:
-        return [
-            entry.name
-            for entry in entries
-            if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before
-        ]
+        for entry in entries:
+            with suppress(FileNotFoundError):  # published, or deleted, at this moment
+                if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before:
+                    found.append(entry.name)
+    return found

@@ -176,7 +176,7 @@ class S3Blobs:
         """Send a request, again where the storage is busy.
 
         Raises:
-            MissingBlob: there is no such thing.
+            MissingBlob: there is no such thing to delete.
             Unavailable: the storage cannot be reached, or refuses.
         """
         for number in range(_TRIES):
@@ -188,7 +188,7 @@ class S3Blobs:
                 if last:
                     raise _unreachable(failure) from failure
             else:
-                if answer.status == 404:
+                if answer.status == 404 and method == "DELETE":
                     raise MissingBlob(path)
                 if answer.status < 300:
                     return answer
@@ -293,6 +293,7 @@ def _moment(text: str) -> float:
 
 def _refused(status: int) -> Unavailable:
     hint = " (INSULA_BLOBS_ACCESS_KEY, INSULA_BLOBS_SECRET_KEY)" if status in (401, 403) else ""
+    hint = ": there is no such bucket" if status == 404 else hint
     return Unavailable(
         f"The storage of files (INSULA_BLOBS_URL) answers {status}{hint}.", retry_after=_RETRY_AFTER
     )
