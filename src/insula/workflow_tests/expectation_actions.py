@@ -10,7 +10,7 @@ from insula.kit.ids import new_id
 from insula.runs.services import RunServices
 from insula.web.auth import Principal, unknown
 from insula.web.idempotency import Idempotency, claim
-from insula.workflow_tests import expectations
+from insula.workflow_tests import expectations, repository
 from insula.workflow_tests.rows import Expectation
 from insula.workflow_tests.schemas import CreateExpectation, UpdateExpectation
 
@@ -54,7 +54,7 @@ async def update_expectation(
     expectation_id: str,
     fields: UpdateExpectation,
 ) -> Expectation:
-    """Change a shared expectation.
+    """Change a shared expectation; with another script, no test that has it has been tried.
 
     Raises:
         NotFound: there is none.
@@ -75,6 +75,8 @@ async def update_expectation(
         found = find(connection)
         if found is not None and values:
             expectations.change(connection, found, values)
+        if found is not None and values.get("script", found.script) != found.script:
+            repository.untry(connection, workflow_id, expectation_id)
         return find(connection)
 
     changed = await services.database.write(unit)
@@ -96,6 +98,7 @@ async def delete_expectation(
         found = expectations.find(connection, principal.app_id, workflow_id, expectation_id)
         if found is not None:
             expectations.remove(connection, found.id)
+            repository.untry(connection, workflow_id, expectation_id)
         return found is not None
 
     if not await services.database.write(unit):

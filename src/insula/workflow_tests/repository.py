@@ -8,6 +8,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from insula.errors import Conflict
 from insula.kit.clock import now_ms
+from insula.storage.dialect import is_postgres
 from insula.storage.tables import runs
 from insula.storage.tables import workflow_tests as tests
 from insula.web.pagination import Page
@@ -111,6 +112,18 @@ def change(connection: Connection, test: WorkflowTest, values: Mapping[str, obje
     at = max(now_ms(), test.updated_at + 1)
     statement = update(tests).where(tests.c.id == test.id)
     connection.execute(statement.values(updated_at=at, **values))
+
+
+def untry(connection: Connection, workflow_id: str, expectation_id: str) -> None:
+    """Let the tests that share an expectation count as not tried on any draft."""
+    named = expectation_id.encode()
+    shares = (
+        func.convert_from(tests.c.expectations, "UTF8").contains(expectation_id)
+        if is_postgres(connection)
+        else func.instr(tests.c.expectations, named) > 0
+    )
+    mine = and_(tests.c.workflow_id == workflow_id, tests.c.ran.is_not(None))
+    connection.execute(update(tests).where(mine, shares).values(ran=None))
 
 
 def remove(connection: Connection, test_id: str) -> None:
