@@ -38,6 +38,21 @@ def family(pid: int) -> set[int]:
     return {member for member in grown - {pid} if alive(member)}
 
 
+def sandboxes(servers: set[int]) -> set[int]:
+    """Return the living sandboxes of any of these processes, whoever their parents are by now."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+            continue
+        if b"insula.adapters.sandbox.zygote" not in words or not words[-1].isdigit():
+            continue
+        if int(words[-1]) in servers and alive(int(entry)):
+            found.add(int(entry))
+    return found
+
+
 def processor_seconds(pid: int) -> float:
     """Return the processor time that a process has used; 0 if it is gone."""
     fields = _stat(pid)

@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.conftest import SOAK
 from tests.acceptance.harness import Served
 from tests.acceptance.loopback import Loopback
-from tests.chaos.auditor import audit
+from tests.chaos.auditor import audit, looked_at
 from tests.chaos.faults import Node, Partable, World
 from tests.chaos.schedule import AT_LEAST, Side, Topology, plan
 from tests.chaos.servers import Broker, Database, paths
@@ -53,6 +53,10 @@ async def judge(trial: Trial, topology: Topology, seed: int, name: str) -> None:
     happened = trial.world.happened
     print(f"{trial.completed} runs, {dict(happened)}, settled in {trial.settled:.1f} s")  # noqa: T201
     assert not violations, say(seed, violations, name)
+    judged = looked_at(evidence)
+    print(judged)  # noqa: T201
+    seldom = {"files", "replays"}
+    assert all(count for what, count in judged.items() if what not in seldom), judged
     assert trial.completed >= ENOUGH
     assert all(happened[kind] >= AT_LEAST for kind in topology.kinds), happened
 

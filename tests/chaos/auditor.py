@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from insula.engine.events import RunEnded, StepEnded, StepStarted, UnitEnded, UnitStarted
-from tests.chaos.evidence import Address, Evidence, StoredRun, counted
+from tests.chaos.evidence import Address, Evidence, StoredRun, Unit, counted
 from tests.chaos.history import FINAL, Listening
+from tests.chaos.listened import broken
 
 Rule = Callable[[Evidence], Iterator[str]]
 
@@ -53,6 +54,18 @@ def told_is_stored(evidence: Evidence) -> Iterator[str]:
                 yield f"{told.run_id} was told {told.status} and is {run.status}"
 
 
+def given_is_stored(evidence: Evidence) -> Iterator[str]:
+    """Each run still has its input, and each file that was stored its row and its bytes."""
+    for run in evidence.runs.values():
+        if not run.tag:
+            yield f"{run.id} has lost its input"
+    for history in evidence.histories:
+        for kept in history.kept:
+            found = evidence.files.get(kept.file_id)
+            if found != kept.digest:
+                yield f"file {kept.file_id} is {'gone' if found is None else 'not what was given'}"
+
+
 def told_stays(evidence: Evidence) -> Iterator[str]:
     """Who asks after a terminal status was told, whomever, is told it too."""
     ended: dict[str, float] = {}
@@ -81,6 +94,12 @@ def one_run_a_request(evidence: Evidence) -> Iterator[str]:
     for tag, count in roots.items():
         if count > 1:
             yield f"{tag} was asked for once and stands {count} times"
+    asked = Counter(key.partition("/replay ")[0] for _, key in claimed if "/replay " in key)
+    replays = Counter(run.replay_of for run in evidence.runs.values() if run.replay_of)
+    for source, count in replays.items():
+        wanted = sum(times for path, times in asked.items() if path.endswith(f"/{source}"))
+        if count > wanted:
+            yield f"{source} has {count} replays, and {wanted} were asked for"
 
 
 def effects_are_attempts(evidence: Evidence) -> Iterator[str]:
@@ -97,6 +116,41 @@ def effects_are_attempts(evidence: Evidence) -> Iterator[str]:
     for key, count in keys.items():
         if count > 1:
             yield f"{key} came with {count} different requests"
+
+
+def effects_happened(evidence: Evidence) -> Iterator[str]:
+    """What the journal calls done was done: each request that ended had arrived, and of a loop
+    none is left out."""
+    arrived = {arrival.key for arrival in evidence.arrivals}
+    for run in evidence.runs.values():
+        asks = {
+            event.key
+            for event in run.events
+            if isinstance(event, StepStarted) and event.type == "http_request"
+        }
+        for unit in _done(run):
+            if unit.key in asks and unit.effect(1) not in arrived:
+                yield f"{run.id} {unit.key} {unit.address} is done, and no request arrived"
+        indices: dict[str, set[int]] = {}
+        for unit in _done(run):
+            if unit.address[0] is not None:
+                indices.setdefault(unit.key, set()).add(unit.address[0])
+        for key, found in indices.items():
+            if found != set(range(len(found))):
+                yield f"{run.id} {key} has done the iterations {sorted(found)}"
+
+
+def _done(run: StoredRun) -> Iterator[Unit]:
+    """Yield what ended by itself: parts of steps, and steps that have none."""
+    whole: set[str] = set()  # what a replay keeps was done elsewhere, and has no attempt
+    for event in run.events:
+        match event:
+            case StepStarted() if event.attempt:
+                whole.add(event.key)
+            case UnitEnded(again=False, error=None):
+                yield Unit(run.id, event.key, (event.index, event.round, event.call))
+            case StepEnded(status="COMPLETED") if event.key in whole:
+                yield Unit(run.id, event.key)
 
 
 def finished_is_not_repeated(evidence: Evidence) -> Iterator[str]:
@@ -145,37 +199,45 @@ def cancelled_is_still(evidence: Evidence) -> Iterator[str]:
                 yield f"{run_id}: {arrival.path} arrived {after} its cancel was answered"
 
 
+def completed_is_still(evidence: Evidence) -> Iterator[str]:
+    """After COMPLETED was told nothing of the run arrives.
+
+    Where an owner may have lapsed: one request of each unit that was begun again by another.
+    """
+    effects, attempts = evidence.effects(), evidence.attempts()
+    told: dict[str, float] = {}
+    for history in evidence.histories:
+        for one in history.told:
+            if one.status == "COMPLETED":
+                told[one.run_id] = min(one.at, told.get(one.run_id, one.at))
+    late: Counter[tuple[str, Unit]] = Counter()
+    for arrival in evidence.arrivals:
+        unit = effects.get(arrival.key or "")
+        for run_id in evidence.line(unit.run_id) if unit is not None else ():
+            at = told.get(run_id)
+            if at is None or unit is None or arrival.at <= at:
+                continue
+            late[run_id, unit] += 1
+            if not evidence.lapses or attempts[unit] < 2 or late[run_id, unit] > 1:
+                yield f"{run_id}: {arrival.path} arrived {arrival.at - at:.3f} s after its end"
+
+
 def streams_are_whole(evidence: Evidence) -> Iterator[str]:
-    """Numbers from 1 on without a gap, each step begun before it speaks, the end as it is read."""
+    """Every stream is whole in itself, and tells the end that is stored."""
     for history in evidence.histories:
         for stream in history.streams:
-            for found in _broken(stream):
+            for found in (*broken(stream), *_untrue(evidence, stream)):
                 yield f"{stream.run_id}: {found}"
 
 
-def _broken(stream: Listening) -> Iterator[str]:
-    events = stream.events
-    numbers = [event.number for event in events]
-    if numbers != list(range(1, len(numbers) + 1)):
-        yield f"the numbers are {numbers}"
-    if not stream.ended:
-        yield "it never came to its end"
-        return
-    names = [event.name for event in events]
-    if names[0] != "run" or names[-1] != "run" or names.count("run") != 2:
-        yield f"the events are {names}"
-    if events[0].data.get("status") != "RUNNING":
-        yield f"it began with {events[0].data}"
-    if stream.read is not None and events[-1].data != stream.read:
-        yield "the final event is not the run as it is read"
-    told: dict[str, object] = {}
-    for event in events:
-        if event.name == "chunk" and event.data["key"] not in told:
-            yield f"{event.data['key']} speaks before it has begun"
-        elif event.name == "step":
-            told[event.data["key"]] = event.data
-    if names[-1] == "run" and told != events[-1].data.get("output"):
-        yield "the last events of the steps are not its output"
+def _untrue(evidence: Evidence, stream: Listening) -> Iterator[str]:
+    run = evidence.runs.get(stream.run_id)
+    if run is None:
+        yield "it was streamed and does not exist"
+    elif stream.ended and stream.events[-1].data.get("status") != run.status:
+        yield f"the stream ended {stream.events[-1].data.get('status')}, it is {run.status}"
+    elif stream.ended and stream.read is None:
+        yield "nobody has read the run after its stream"
 
 
 def counters_are_right(evidence: Evidence) -> Iterator[str]:
@@ -202,13 +264,32 @@ RULES: tuple[Rule, ...] = (
     ends_once,
     ends_as_it_should,
     told_is_stored,
+    given_is_stored,
     told_stays,
     one_run_a_request,
     effects_are_attempts,
+    effects_happened,
     finished_is_not_repeated,
     cancelled_is_still,
+    completed_is_still,
     streams_are_whole,
     counters_are_right,
     nobody_was_told_nonsense,
     nothing_is_left,
 )
+
+
+def looked_at(evidence: Evidence) -> dict[str, int]:
+    """Count what the rules had to judge: where one of these is 0, a rule has judged nothing."""
+    histories, runs = evidence.histories, list(evidence.runs.values())
+    attempts = evidence.attempts()
+    return {
+        "answers": sum(len(history.told) for history in histories),
+        "streams": sum(len(history.streams) for history in histories),
+        "cancels": sum(len(history.stopped) for history in histories),
+        "files": sum(len(history.kept) for history in histories),
+        "requests": len(evidence.arrivals),
+        "children": sum(run.parent_id is not None for run in runs),
+        "replays": sum(run.replay_of is not None for run in runs),
+        "attempts again": sum(count > 1 for count in attempts.values()),
+    }

@@ -4,8 +4,9 @@ what is left of the processes.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from insula.engine.events import Event, StepStarted, UnitStarted, decode_events
@@ -60,13 +61,15 @@ class Unit:
 class Evidence:
     """All of it. ``lapses``: an owner may be declared dead while it lives, as among several nodes.
 
-    ``failures`` are the beginnings of errors with which a run may fail in such a time.
+    ``failures`` are the beginnings of errors with which a run may fail in such a time. ``files``
+    are digests of what stands in blob storage, of those that have a row.
     """
 
     histories: Sequence[History] = ()
     arrivals: Sequence[Arrival] = ()
     runs: dict[str, StoredRun] = field(default_factory=dict)
     counters: dict[Cell, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     leftovers: Sequence[str] = ()
     lapses: bool = False
     failures: tuple[str, ...] = ()
@@ -138,6 +141,23 @@ def read_live(connection: Reading) -> list[str]:
     """Read which runs have not ended, children too."""
     query = "SELECT id FROM runs WHERE ended_at IS NULL ORDER BY id"
     return [run_id for (run_id,) in connection.execute(query)]
+
+
+def read_files(connection: Reading, folders: Iterable[Path]) -> dict[str, str]:
+    """Read the digests of the files that have a row, from whichever node's folder has the bytes."""
+    known = [file_id for (file_id,) in connection.execute("SELECT id FROM files")]
+    found = {}
+    for folder in folders:
+        for file_id in known:
+            place = blob(folder, file_id)
+            if place.exists():
+                found[file_id] = hashlib.sha256(place.read_bytes()).hexdigest()
+    return found
+
+
+def blob(folder: Path, file_id: str) -> Path:
+    """Return where a file's bytes stand in a data folder."""
+    return folder / "files" / file_id[-2:].lower() / file_id
 
 
 def read_counters(connection: Reading) -> dict[Cell, int]:

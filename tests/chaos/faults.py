@@ -13,7 +13,7 @@ from tests.chaos.schedule import Fault, Side, Way
 
 _PUT_BACK = 60.0
 """Seconds within which whatever was broken stands again."""
-_ORPHANS_GO = 2.0
+_ORPHANS_GO = 10.0
 _TICK = 0.01
 _AGAIN = 0.1
 _AWAY = ("INSULA_DATABASE_URL", "the database cannot be reached")
@@ -48,6 +48,8 @@ class Node:
         self.served = served
         self.orphans: list[str] = []
         """Processes that outlived the one that had started them."""
+        self.pids: set[int] = set()
+        """All that it has been."""
         self.up = False
         self._changing = asyncio.Lock()
 
@@ -88,6 +90,7 @@ class Node:
         while not self.up:
             try:
                 await asyncio.to_thread(self.served.start)
+                self.pids.add(self.served.pid)
             except AssertionError:
                 process = self.served.process
                 last = self.served.log.rstrip().rpartition("\n")[2]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+from tests.chaos.evidence import blob
 from tests.chaos.history import FINAL, History, Kept
 
 _RANK = {"PENDING": 0, "RUNNING": 1}
@@ -19,13 +20,13 @@ def losses(data: Path, histories: Iterable[History], until: float) -> list[str]:
         return ["the database is gone"] if told else []
     with closing(sqlite3.connect(file)) as connection:
         try:
-            return [*_of_database(connection, list(histories), until, data / "files")]
+            return [*_of_database(connection, list(histories), until, data)]
         except sqlite3.DatabaseError as error:
             return [f"the database cannot be read: {error}"]
 
 
 def _of_database(
-    connection: sqlite3.Connection, histories: list[History], until: float, blobs: Path
+    connection: sqlite3.Connection, histories: list[History], until: float, data: Path
 ) -> Iterator[str]:
     (sound,) = connection.execute("PRAGMA integrity_check").fetchone()
     if sound != "ok":
@@ -38,7 +39,7 @@ def _of_database(
         yield from _of_statuses(history, until, runs)
         yield from _of_streams(history, until, runs)
         for kept in history.kept:
-            if kept.at < until and (kept.file_id not in files or not _is_whole(blobs, kept)):
+            if kept.at < until and (kept.file_id not in files or not _is_whole(data, kept)):
                 yield f"file {kept.file_id} was stored and is lost"
 
 
@@ -63,6 +64,6 @@ def _of_streams(history: History, until: float, runs: dict[str, tuple[str, int]]
             yield f"{stream.run_id}: event {heard[-1].number} was streamed and is lost"
 
 
-def _is_whole(blobs: Path, kept: Kept) -> bool:
-    place = blobs / kept.file_id[-2:].lower() / kept.file_id
+def _is_whole(data: Path, kept: Kept) -> bool:
+    place = blob(data, kept.file_id)
     return place.exists() and hashlib.sha256(place.read_bytes()).hexdigest() == kept.digest

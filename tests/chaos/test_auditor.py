@@ -16,9 +16,9 @@ from insula.engine.events import (
     UnitStarted,
 )
 from tests.acceptance.loopback import Arrival
-from tests.chaos.auditor import RULES, audit
+from tests.chaos.auditor import RULES, audit, looked_at
 from tests.chaos.evidence import Evidence, StoredRun, Unit, counted
-from tests.chaos.history import Claimed, Heard, History, Listening, Stopped, Told
+from tests.chaos.history import Claimed, Heard, History, Kept, Listening, Stopped, Told
 
 Change = Callable[[Evidence], None]
 
@@ -60,6 +60,7 @@ def arrival(unit: Unit, at: float, number: int = 1) -> Arrival:
     return Arrival(at, "GET", path, "", unit.effect(number), {}, b"")
 
 
+SAID = {"message": "three"}
 EACH = Unit("loop", "each", (0, None, None))
 ASKS = Unit("stopped", "asks")
 BELOW = Unit("child", "asks")
@@ -70,14 +71,19 @@ def heard(number: int, name: str, data: dict[str, Any]) -> Heard:
 
 
 def stream() -> Listening:
-    done = {"key": "each", "status": "COMPLETED"}
+    done = {"key": "each", "status": "COMPLETED", "output": {"message": "one two"}}
     final = {"id": "loop", "status": "COMPLETED", "output": {"each": done}}
     events = [
         heard(1, "run", {"id": "loop", "status": "RUNNING"}),
         heard(2, "step", {"key": "each", "status": "RUNNING"}),
-        heard(3, "chunk", {"key": "each"}),
-        heard(4, "step", done),
-        heard(5, "run", final),
+        heard(3, "chunk", {"key": "each", "output": {"message": "o"}}),
+        heard(
+            4, "step", {"key": "each", "status": "RUNNING"}
+        ),  # begun again: what was said is void
+        heard(5, "chunk", {"key": "each", "output": {"message": "one "}}),
+        heard(6, "chunk", {"key": "each", "output": {"message": "two"}}),
+        heard(7, "step", done),
+        heard(8, "run", final),
     ]
     return Listening("loop", events, ended=True, read=final)
 
@@ -101,6 +107,7 @@ def sound() -> Evidence:
         streams=[stream()],
         claimed=[Claimed(1.0, "key", "loop"), Claimed(2.0, "key", "loop")],
         stopped=[Stopped(3.0, "stopped", frozenset({"asks"}))],
+        kept=[Kept(1.0, "file", "digest")],
     )
     arrivals = [arrival(EACH, 1.0), arrival(EACH, 2.0), arrival(ASKS, 2.0), arrival(BELOW, 2.5)]
     return Evidence(
@@ -108,6 +115,7 @@ def sound() -> Evidence:
         arrivals=arrivals,
         runs={run.id: run for run in runs},
         counters=counted(runs),
+        files={"file": "digest"},
     )
 
 
@@ -171,6 +179,38 @@ def _another_run_of_the_tag(evidence: Evidence) -> None:
     evidence.counters = counted(evidence.runs.values())
 
 
+def _replays(evidence: Evidence) -> None:
+    """One was asked for, whose answer was lost; it was asked for again, and there are two."""
+    path = "workflows/work/runs/loop/replay"
+    evidence.histories[0].claimed.append(Claimed(7.0, f"{path} again", "one"))
+    for run_id in ("one", "two"):
+        found = replace(evidence.runs["loop"], id=run_id, replay_of="loop", events=LOOP)
+        evidence.runs[run_id] = found
+    evidence.counters = counted(evidence.runs.values())
+
+
+def _begun_once(evidence: Evidence) -> None:
+    evidence.lapses = True
+    row("loop", events=(*LOOP[:3], *LOOP[4:]), seq=len(LOOP) - 1)(evidence)
+    arrives(arrival(EACH, 7.0))(evidence)
+
+
+def _late_twice(evidence: Evidence) -> None:
+    evidence.lapses = True
+    arrives(arrival(EACH, 7.0), arrival(EACH, 8.0))(evidence)
+
+
+def _never_asked(evidence: Evidence) -> None:
+    events = (*LOOP[:1], StepStarted(1, "once", "http_request", attempt=1))
+    ended = (StepEnded(4, "once", "COMPLETED"), LOOP[-1])
+    row("loop", events=(*events, *ended), seq=4)(evidence)
+
+
+def _speaks_on(heard: Listening) -> None:
+    late = replace(heard.events[5], number=8)
+    heard.events[7:] = [late, replace(heard.events[7], number=9)]
+
+
 PLANTED: list[tuple[str, Change]] = [
     ("ends_once", row("loop", status="RUNNING", ended_at=None)),
     ("ends_once", row("loop", ended_at=None)),
@@ -184,6 +224,9 @@ PLANTED: list[tuple[str, Change]] = [
     ("ends_as_it_should", row("loop", status="FAILED", error=None)),
     ("told_is_stored", told(Told(6, 7, "gone", "RUNNING"))),
     ("told_is_stored", told(Told(6, 7, "loop", "CANCELLED"))),
+    ("given_is_stored", row("loop", tag="")),
+    ("given_is_stored", lambda evidence: setattr(evidence, "files", {})),
+    ("given_is_stored", lambda evidence: setattr(evidence, "files", {"file": "other"})),
     ("told_stays", told(Told(7, 8, "loop", "RUNNING"))),
     ("told_stays", told(Told(7, 8, "loop", "PENDING"))),
     (
@@ -191,21 +234,33 @@ PLANTED: list[tuple[str, Change]] = [
         lambda evidence: evidence.histories[0].claimed.append(Claimed(3.0, "key", "stopped")),
     ),
     ("one_run_a_request", _another_run_of_the_tag),
+    ("one_run_a_request", _replays),
     ("effects_are_attempts", arrives(arrival(EACH, 3.0))),
     ("effects_are_attempts", arrives(arrival(Unit("loop", "never"), 3.0))),
     ("effects_are_attempts", arrives(replace(arrival(EACH, 3.0), key=None))),
     ("effects_are_attempts", arrives(replace(arrival(EACH, 3.0), path="/another"))),
+    ("effects_happened", lambda evidence: setattr(evidence, "arrivals", evidence.arrivals[2:])),
+    ("effects_happened", _never_asked),
+    ("effects_happened", journal("loop", UnitEnded(4, "each", index=2))),
     ("finished_is_not_repeated", journal("loop", UnitStarted(4, "each", 3, index=0))),
     ("finished_is_not_repeated", journal("loop", StepStarted(4, "each", "http_request"))),
     ("finished_is_not_repeated", journal("stopped", UnitStarted(4, "asks", 2))),
     ("cancelled_is_still", arrives(arrival(ASKS, 4.0))),
     ("cancelled_is_still", arrives(arrival(BELOW, 4.0))),
     ("cancelled_is_still", _twice_late),
+    ("completed_is_still", arrives(arrival(EACH, 7.0))),
+    ("completed_is_still", _begun_once),
+    ("completed_is_still", _late_twice),
     ("streams_are_whole", streamed(lambda heard: heard.events.__delitem__(2))),
     ("streams_are_whole", streamed(lambda heard: heard.events.reverse())),
     ("streams_are_whole", streamed(lambda heard: heard.events.insert(2, heard.events[1]))),
     ("streams_are_whole", streamed(_cut)),
     ("streams_are_whole", streamed(lambda heard: setattr(heard, "read", {"status": "FAILED"}))),
+    ("streams_are_whole", streamed(lambda heard: setattr(heard, "read", None))),
+    ("streams_are_whole", streamed(lambda heard: setattr(heard, "run_id", "gone"))),
+    ("streams_are_whole", streamed(lambda heard: heard.events[5].data.update(output=SAID))),
+    ("streams_are_whole", streamed(_speaks_on)),
+    ("streams_are_whole", row("loop", status="FAILED")),
     ("counters_are_right", lambda evidence: evidence.counters.clear()),
     (
         "counters_are_right",
@@ -233,6 +288,29 @@ def test_something_is_planted_for_every_rule() -> None:
 def test_the_request_of_a_lapsed_owner_is_excused_once(sound: Evidence) -> None:
     _lapses(sound)
     assert not [found for found in audit(sound) if found.startswith("cancelled_is_still")]
+
+
+def test_the_request_of_a_lapsed_owner_may_come_after_the_end_once(sound: Evidence) -> None:
+    sound.lapses = True
+    arrives(arrival(EACH, 7.0))(sound)
+    assert not [found for found in audit(sound) if found.startswith("completed_is_still")]
+
+
+def test_a_replay_that_was_asked_for_is_one(sound: Evidence) -> None:
+    _replays(sound)
+    del sound.runs["two"]
+    assert not [found for found in audit(sound) if found.startswith("one_run_a_request")]
+
+
+def test_what_a_replay_keeps_was_asked_for_elsewhere(sound: Evidence) -> None:
+    kept = (StepStarted(1, "kept", "http_request"), StepEnded(1, "kept", "COMPLETED"))
+    row("loop", events=(*kept, *LOOP), seq=len(LOOP) + 2, replay_of="other")(sound)
+    assert not [found for found in audit(sound) if found.startswith("effects_happened")]
+
+
+def test_a_rule_that_had_nothing_to_judge_is_seen(sound: Evidence) -> None:
+    assert looked_at(sound)["streams"] == 1
+    assert set(looked_at(Evidence()).values()) == {0}
 
 
 def test_what_may_fail_may_fail(sound: Evidence) -> None:

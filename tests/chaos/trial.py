@@ -9,10 +9,17 @@ from pathlib import Path
 
 from tests.acceptance.harness import Caller, Clients, Served, clients
 from tests.acceptance.loopback import Loopback
-from tests.acceptance.processes import descriptors
+from tests.acceptance.processes import descriptors, sandboxes
 from tests.chaos import work
 from tests.chaos.client import Client
-from tests.chaos.evidence import Evidence, Reading, read_counters, read_live, read_runs
+from tests.chaos.evidence import (
+    Evidence,
+    Reading,
+    read_counters,
+    read_files,
+    read_live,
+    read_runs,
+)
 from tests.chaos.faults import World
 from tests.chaos.history import FINAL
 from tests.chaos.schedule import Fault
@@ -58,12 +65,16 @@ class Trial:
                 self._left += await _grown(node.served, held)
                 await node.stop()
                 self._left += [*node.orphans, *_odd_files(node.served.data)]
+                strays = sandboxes(node.pids)
+                self._left += [f"sandboxes {strays} have no node any more"] if strays else []
         finally:
             for node in nodes:
                 node.end()
         with self._connect() as connection:
             self.evidence.runs = read_runs(connection)
             self.evidence.counters = read_counters(connection)
+            folders = [node.served.data for node in nodes]
+            self.evidence.files = read_files(connection, folders)
         self.evidence.arrivals = self.loopback.arrivals
         self.evidence.leftovers = self._left
         return self.evidence
