@@ -75,6 +75,9 @@ class PostgresServer:
         self._numbers = itertools.count(1)
         if self._user is not None:
             shutil.chown(self.folder, self._user)
+            if not _all_may_enter(programs):
+                shutil.copytree(programs.parent, self.folder / "installed", symlinks=True)
+                programs = self._programs = self.folder / "installed" / programs.name
         made = subprocess.run(
             [
                 programs / "initdb",
@@ -180,6 +183,11 @@ def _unprivileged() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in known else "nobody"
+
+
+def _all_may_enter(folder: Path) -> bool:
+    """Say whether any user comes to a folder: this one's own may be closed to others."""
+    return all(each.stat().st_mode & 0o001 for each in (folder, *folder.resolve().parents))
 
 
 def _end_with_parent() -> None:
