@@ -33,9 +33,9 @@ async def collection(
     return path
 
 
-async def rested(caller: Caller, path: str, **query: Any) -> dict[str, Any]:
+async def rested(caller: Caller, path: str, *, seconds: float = 10, **query: Any) -> dict[str, Any]:
     """Wait until a record's analysis has ended; return the record."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(seconds):
         while True:
             found: dict[str, Any] = await caller.ok("GET", path, params=query)
             if found["status"] in RESTING:

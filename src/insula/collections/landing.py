@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from insula.collections import record_repository
 from insula.collections.rows import RecordRow
 from insula.collections.verdict import STATUSES, succeeds
+from insula.engine.display import display_of
 from insula.engine.events import RunEnded
 from insula.engine.state import RunState
 from insula.kit import json
@@ -95,6 +96,8 @@ def _verdict(
             outcome["result"] = Raw(encoded)
         elif encoded is not None:
             outcome["result_omitted"] = True
+        if display := display_of(state):
+            outcome["display"] = display
         if ended.status == "FAILED":
             outcome["error"] = shown_error(ended.error or "The run failed", state, sight)
     changed: dict[str, Any] = {

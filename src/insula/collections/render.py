@@ -120,7 +120,7 @@ def _rule(
     row: RecordRow, rule: RuleRow, parts: Mapping[str, Raw], around: Around
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {"status": rule.status, "key": rule.key}
-    for name in ("result", "result_omitted", "error"):
+    for name in ("result", "result_omitted", "display", "error"):
         if name in parts:
             shown[name] = parts[name]
     shown["input"] = NULL if rule.input is None else Raw(rule.input)

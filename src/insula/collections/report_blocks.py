@@ -1,8 +1,8 @@
-"""Display blocks of a result, as a report shows them: Markdown, tables, variants.
+"""Display blocks of a rule's run, as a report shows them: Markdown, tables, variants.
 
-A result may say what is to be shown: as ``rule_display`` or ``display`` under its rule, as
-``record_display`` above all rules; each also as ``…_blocks``. A value is Markdown, a block, or a
-list of those; what is neither is shown as names and values.
+A run says beside its result, or in it, what is to be shown: as ``rule_display``, ``display`` or
+``…_blocks`` under its rule, as ``record_display`` or ``record_…_blocks`` above all rules. A value
+is Markdown, a block, or a list of those; what is neither is shown as names and values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,18 @@ from typing import Any
 from reportlab.lib import colors
 from reportlab.platypus import Flowable, Spacer, Table
 
-from insula.collections.report_text import BLOCKS_MAX, markdown, paragraph, styles, table
+from insula.collections.report_text import (
+    BLOCKS_MAX,
+    ROWS_MAX,
+    markdown,
+    paragraph,
+    styles,
+    table,
+)
+from insula.engine.display import BLOCKS, NAMES
 from insula.kit import json
 
-_RULE = ("rule_display", "rule_display_blocks", "display", "display_blocks")
-_RECORD = ("record_display", "record_display_blocks")
+_RECORD = "record_"
 _TEXTS = ("markdown", "content", "text", "value", "message")
 _VARIANTS = {
     "success": "#2f9e44",
@@ -25,24 +32,43 @@ _VARIANTS = {
     "error": "#c92a2a",
     "danger": "#c92a2a",
 }
-_DEPTH = 4
+_DEPTH = 8
+_NARROWEST = 120.0
 
 
-def of_rule(result: Any, width: float) -> list[Flowable]:
-    """Return what a rule's result shows under it; without blocks, what stands in the result."""
-    found = _named(result, _RULE, width)
+def of_rule(held: Mapping[str, Any], width: float) -> list[Flowable]:
+    """Return what a record's rule shows under it; without blocks, what stands in its result."""
+    found = _named(held, width, of_record=False)
+    result = held.get("result")
     if found or result is None:
         return found
     if isinstance(result, dict):
-        hidden = {*_RULE, *_RECORD}
-        rows = [(str(name), words(value)) for name, value in result.items() if name not in hidden]
+        rows = [(str(n), words(value)) for n, value in result.items() if not _displays(n)]
         return [table(("Field", "Value"), rows, width, (0.3, 0.7))] if rows else []
     return markdown(result, width) if isinstance(result, str) else [paragraph(words(result))]
 
 
-def of_record(result: Any, width: float) -> list[Flowable]:
-    """Return what a rule's result shows of the whole record."""
-    return _named(result, _RECORD, width)
+def of_record(held: Mapping[str, Any], width: float) -> list[Flowable]:
+    """Return what a record's rule shows of the whole record."""
+    return _named(held, width, of_record=True)
+
+
+def _displays(name: str) -> bool:
+    return name in NAMES or name.endswith(BLOCKS)
+
+
+def _named(held: Mapping[str, Any], width: float, *, of_record: bool) -> list[Flowable]:
+    result, beside = held.get("result"), held.get("display")
+    inside = result if isinstance(result, Mapping) else {}
+    shown = {**inside, **(beside if isinstance(beside, Mapping) else {})}
+    names = [name for name in shown if _displays(name) and name.startswith(_RECORD) == of_record]
+    # The names that are spelled out come first, in their order.
+    names.sort(key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES))
+    made: list[Flowable] = []
+    for name in names:
+        made += _blocks(shown[name], width, 0)
+    left_out = [paragraph("More is left out here.", "small")] if len(made) > BLOCKS_MAX else []
+    return made[:BLOCKS_MAX] + left_out
 
 
 def words(value: Any) -> str:
@@ -53,21 +79,16 @@ def words(value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "—"
-    if isinstance(value, Mapping) and isinstance(value.get("filename"), str):
-        return str(value["filename"])  # a file
+    if isinstance(value, Mapping) and isinstance(value.get("file_filename"), str):
+        return str(value["file_filename"])
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        names = [each.get("file_filename") for each in value]
+        if all(isinstance(name, str) for name in names):
+            return ", ".join(names)
     try:
         return json.encode(value).decode()
     except json.InvalidJson:
         return str(value)
-
-
-def _named(result: Any, names: Sequence[str], width: float) -> list[Flowable]:
-    if not isinstance(result, Mapping):
-        return []
-    made: list[Flowable] = []
-    for name in names:
-        made += _blocks(result.get(name), width, 0)
-    return made[:BLOCKS_MAX]
 
 
 def _blocks(value: Any, width: float, depth: int) -> list[Flowable]:
@@ -84,6 +105,7 @@ def _blocks(value: Any, width: float, depth: int) -> list[Flowable]:
 
 def _block(block: Mapping[str, Any], width: float, depth: int) -> list[Flowable]:
     made: list[Flowable] = []
+    within = max(width - 12, _NARROWEST)
     if isinstance(block.get("title"), str):
         made.append(paragraph(block["title"], "h3", 500))
     rows = block.get("rows")
@@ -92,10 +114,10 @@ def _block(block: Mapping[str, Any], width: float, depth: int) -> list[Flowable]
     if isinstance(rows, list):
         made += _table(block, rows, width)
     elif texts:
-        made += _blocks(texts[0], width - 12, depth + 1)
+        made += _blocks(texts[0], within, depth + 1)
     elif not inner:
         made += _members(block, width)
-    made += _blocks(inner, width - 12, depth + 1)
+    made += _blocks(inner, within, depth + 1)
     color = _VARIANTS.get(str(block.get("variant") or block.get("status")).lower())
     return made if color is None or not made else _barred(made, color, width)
 
@@ -118,7 +140,10 @@ def _table(block: Mapping[str, Any], rows: list[Any], width: float) -> list[Flow
         label = named.get("label") or named.get("name") or named.get("header") or keys[-1]
         head.append(words(label))
     body = [[words(value) for value in _cells(row, keys)] for row in rows]
-    return [table(head, body, width - 12), Spacer(0, 4)]
+    made = [table(head, body, width - 12), Spacer(0, 4)]
+    if len(rows) > ROWS_MAX:
+        made.append(paragraph(f"{len(rows) - ROWS_MAX:,} more rows are left out here.", "small"))
+    return made
 
 
 def _cells(row: Any, keys: Sequence[Any]) -> list[Any]:

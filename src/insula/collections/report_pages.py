@@ -10,14 +10,18 @@ from typing import Any
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import Flowable, HRFlowable, SimpleDocTemplate, Spacer
+from reportlab.platypus import CondPageBreak, Flowable, HRFlowable, SimpleDocTemplate, Spacer
 
 from insula.collections import report_blocks
-from insula.collections.report_text import LINE, paragraph, styles, table
+from insula.collections.report_room import Room
+from insula.collections.report_text import LINE, ROWS_MAX, paragraph, styles, table
 
 _MARGIN = 48
 _WIDTH = A4[0] - 2 * _MARGIN
 _SECTIONS_MAX = 200
+_SHARES = (0.06, 0.34, 0.14, 0.46)
+_HEADED = 90
+"""Points below a rule's heading without which it goes to the next page."""
 _COLORS = {"PASSED": "#2f9e44", "FAILED": "#c92a2a", "WARN": "#e67700"}
 _WORDS = {"PASSED": "Passed", "FAILED": "Failed", "WARN": "Warning", "DRAFT": "—"}
 _MESSAGES = ("message", "reason", "summary", "explanation", "why")
@@ -29,11 +33,7 @@ def draw(record: dict[str, Any], *, blocks: bool = True) -> bytes:
     parts = _head(record)
     parts += _summary(record, rules)
     if blocks:
-        for key in rules:
-            parts += report_blocks.of_record(_result(record, key), _WIDTH)
-        for key, rule in list(rules.items())[:_SECTIONS_MAX]:
-            if key in record["rules"]:
-                parts += _section(rule, record["rules"][key])
+        parts += _sections(record, rules)
     target = io.BytesIO()
     document = SimpleDocTemplate(
         target,
@@ -85,19 +85,21 @@ def _summary(record: dict[str, Any], rules: dict[str, Any]) -> list[Flowable]:
     for number, (key, rule) in enumerate(rules.items(), start=1):
         held = record["rules"].get(key, {"status": "DRAFT"})
         rows.append((str(number), rule["name"], _verdict(rule, held), _why(held)))
-        color = _COLORS.get(held["status"])
-        if color is not None:
-            marks.append(("LINEBEFORE", (0, number), (0, number), 3, colors.HexColor(color)))
+        marks.append(_COLORS.get(held["status"]))
     if not rows:
         return [paragraph("The record has no rules.")]
     # More rows than one table shows go on in the next.
     made: list[Flowable] = []
-    for at in range(0, len(rows), 300):
-        part: Any = table(
-            ("#", "Rule", "Verdict", "Why"), rows[at : at + 300], _WIDTH, (0.06, 0.34, 0.14, 0.46)
+    for at in range(0, len(rows), ROWS_MAX):
+        some = slice(at, at + ROWS_MAX)
+        part: Any = table(("#", "Rule", "Verdict", "Why"), rows[some], _WIDTH, _SHARES)
+        part.setStyle(
+            [
+                ("LINEBEFORE", (0, row), (0, row), 3, colors.HexColor(color))
+                for row, color in enumerate(marks[some], start=1)
+                if color is not None
+            ]
         )
-        if at == 0:
-            part.setStyle([mark for mark in marks if mark[1][1] <= 300])
         made.append(part)
     return [*made, Spacer(0, 10)]
 
@@ -116,8 +118,25 @@ def _why(held: dict[str, Any]) -> str:
     return result if isinstance(result, str) else ""
 
 
-def _result(record: dict[str, Any], key: str) -> Any:
-    return record["rules"].get(key, {}).get("result")
+def _sections(record: dict[str, Any], rules: dict[str, Any]) -> list[Flowable]:
+    """Say what the rules say: first of the whole record, then each for itself."""
+    room = Room()
+    held = {key: _fitting(record["rules"][key], room) for key in rules if key in record["rules"]}
+    shown = list(held)[:_SECTIONS_MAX]
+    parts: list[Flowable] = []
+    for key in held:
+        parts += report_blocks.of_record(held[key], _WIDTH)
+    for key in shown:
+        parts += _section(rules[key], held[key])
+    if room.full or len(shown) < len(held):
+        words = "Not all that the rules say has room here; the record itself has it."
+        parts += [Spacer(0, 10), paragraph(words, "small")]
+    return parts
+
+
+def _fitting(held: dict[str, Any], room: Room) -> dict[str, Any]:
+    shown = {name: held.get(name) for name in ("display", "result", "input")}
+    return {**held, **dict.fromkeys(shown), **(room.fitting(shown) or {})}
 
 
 def _section(rule: dict[str, Any], held: dict[str, Any]) -> list[Flowable]:
@@ -126,13 +145,14 @@ def _section(rule: dict[str, Any], held: dict[str, Any]) -> list[Flowable]:
     if run is not None:
         told.append(f"run {run['id']}")
     parts: list[Flowable] = [
+        CondPageBreak(_HEADED),
         paragraph(rule["name"], "h2", 300),
         paragraph(" · ".join(told), "small"),
         HRFlowable(width="100%", color=LINE, spaceBefore=3, spaceAfter=5),
     ]
     if held.get("error"):
         parts += [paragraph(str(held["error"])), Spacer(0, 4)]
-    parts += report_blocks.of_rule(held.get("result"), _WIDTH)
+    parts += report_blocks.of_rule(held, _WIDTH)
     given = held.get("input")
     if given:
         rows = [(str(name), report_blocks.words(value)) for name, value in given.items()]

@@ -23,6 +23,7 @@ SHADE = colors.HexColor("#f6f8fa")
 TEXT_MAX = 20_000
 """Characters of one text that a report shows."""
 CELL_MAX = 400
+_HEAD_MAX = 80
 ROWS_MAX = 300
 COLUMNS_MAX = 10
 BLOCKS_MAX = 500
@@ -121,7 +122,7 @@ def table(
 ) -> Flowable:
     """Make a table of plain text whose head is repeated on every page."""
     columns = min(len(head), COLUMNS_MAX)
-    body = [[paragraph(text, "head", CELL_MAX) for text in head[:columns]]]
+    body = [[paragraph(text, "head", _HEAD_MAX) for text in head[:columns]]]
     for row in rows[:ROWS_MAX]:
         cells = [*row[:columns], *[""] * (columns - len(row))]
         body.append([paragraph(text, "cell", CELL_MAX) for text in cells])

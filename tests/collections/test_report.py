@@ -1,0 +1,177 @@
+"""Reports: what stands on their pages, and how much at most."""
+
+from typing import Any
+
+import pytest
+from tests.runs.platform import Platform
+
+from insula.collections import landing
+from insula.collections.report_pages import draw
+from insula.collections.report_room import ROOM, Room
+
+from .pages import texts
+from .stage import collection, rested, rule, verdicts
+
+_AT = "2026-01-02T03:04:05.000Z"
+
+
+def record(rules: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Make as much of a record as a report is drawn of."""
+    held = {
+        key: {"status": "PASSED", "key": key, "input": None, "run": None, **one}
+        for key, one in rules.items()
+    }
+    shown = [{"key": key, "name": f"Rule {key}", "disabled": False} for key in rules]
+    return {
+        "id": "rec_1",
+        "name": "Case",
+        "status": "COMPLETED",
+        "collection_name": "Loans",
+        "rules_count": len(rules),
+        "rules_pass_count": len(rules),
+        "rules_fail_count": 0,
+        "rules_warn_count": 0,
+        "rules": held,
+        "config": {"rules": shown},
+        "updated_at": _AT,
+        **more,
+    }
+
+
+async def test_blocks_beside_the_result_reach_the_record_and_its_report(
+    platform: Platform,
+) -> None:
+    acme = platform.acme
+    blocks = (
+        '{"result": {"passed": false, "message": "Too little", "display": "inside the result"},'
+        ' "rule_display": [{"variant": "error", "title": "Income", "markdown": "It is **low**"},'
+        ' {"columns": ["Month", "Income"], "rows": [["May", 1200], ["June", 900]]}],'
+        ' "record_display": "# The whole case", "extra_blocks": [{"text": "an extra"}],'
+        ' "record_facts_blocks": ["a fact"], "other": "is not shown"}'
+    )
+    path = await collection(acme, await rule(acme, "a", blocks), await rule(acme, "b", "true"))
+    body = {"name": "Case", "rules": {"a": {"text": "x"}, "b": {"text": "y"}}, "run": "all"}
+    made = await acme.ok("POST", f"{path}/records", body)
+    one = f"{path}/records/{made['id']}"
+    found = await rested(acme, one, verbose="all")
+    assert verdicts(found) == {"a": "FAILED", "b": "PASSED"}
+    shown = found["rules"]["a"]["display"]
+    assert shown == found["rules"]["a"]["run"]["display"]
+    assert set(shown) == {
+        "display",
+        "rule_display",
+        "record_display",
+        "extra_blocks",
+        "record_facts_blocks",
+    }
+    assert shown["rule_display"][1]["rows"] == [["May", 1200], ["June", 900]]
+    assert "display" not in found["rules"]["b"]
+    answer = await acme.ask("GET", f"{one}/download")
+    assert answer.headers["content-type"] == "application/pdf"
+    (text,) = texts(answer.content)
+    whole, _, apart = text.partition("Rule a Failed · key a")
+    for words in ("1 Rule a Failed Too little", "2 Rule b Passed", "The whole case", "a fact"):
+        assert words in whole, text
+    for words in ("Income It is low", "May 1200 June 900", "inside the result", "an extra"):
+        assert words in apart, text
+    assert "is not shown" not in text
+    await acme.ok("POST", f"{one}/reset")
+    assert "display" not in (await acme.ok("GET", one))["rules"]["a"]
+
+
+async def test_a_result_that_is_too_large_leaves_its_blocks(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing, "RESULT_MAX", 20)
+    acme = platform.acme
+    script = '{"result": {"why": "more than twenty"}, "rule_display": "shown"}'
+    path = await collection(acme, await rule(acme, "a", script))
+    body = {"rules": {"a": {"text": "x"}}, "run": "all"}
+    made = await acme.ok("POST", f"{path}/records", body)
+    found = (await rested(acme, f"{path}/records/{made['id']}"))["rules"]["a"]
+    assert found["result_omitted"] is True
+    assert "result" not in found
+    assert found["display"] == {"rule_display": "shown"}
+
+
+def test_what_is_not_said_in_blocks_is_shown_as_names_and_values() -> None:
+    rules: dict[str, dict[str, Any]] = {
+        "object": {"result": {"passed": True, "ratio": 0.25, "note": None}},
+        "text": {"result": "It **holds**"},
+        "no": {"result": False, "status": "FAILED"},
+        "error": {"error": "It broke", "status": "FAILED"},
+        "files": {
+            "input": {
+                "doc": {"id": "file_1", "file_filename": "contract.pdf"},
+                "more": [{"file_filename": "a.txt"}, {"file_filename": "b.txt"}],
+            }
+        },
+    }
+    text = " ".join(texts(draw(record(rules))))
+    assert "passed yes ratio 0.25 note —" in text
+    assert "It holds" in text
+    assert "Rule no Failed · key no no" in text
+    assert "Rule error Failed It broke" in text
+    assert "doc contract.pdf more a.txt, b.txt" in text
+    assert "file_1" not in text
+
+
+def test_every_rule_has_its_row_however_many_there_are() -> None:
+    rules: dict[str, dict[str, Any]] = {
+        f"r{number}": {"result": {"message": f"because of {number}"}} for number in range(700)
+    }
+    text = " ".join(texts(draw(record(rules))))
+    for number in (0, 299, 300, 699):
+        assert f"{number + 1} Rule r{number} Passed because of {number}" in text
+    assert "Not all that the rules say" in text
+
+
+def test_a_report_has_so_much_room() -> None:
+    rows = [["x" * 30] * 10] * 1_000
+    rules: dict[str, dict[str, Any]] = {
+        f"r{number}": {"display": {"rule_display": [{"rows": rows}] * 20}} for number in range(5)
+    }
+    pages = texts(draw(record(rules)))
+    assert len(pages) < 400
+    assert "700 more rows are left out here" in " ".join(pages)
+    assert "Not all that the rules say" in pages[-1]
+
+
+def test_room_is_for_so_many_texts() -> None:
+    room = Room()
+    assert room.fitting({"a": [1, None, "x"]}) == {"a": [1, None, "x"]}
+    assert not room.full
+    assert len(room.fitting([0] * (2 * ROOM))) == ROOM - 3
+    assert room.full
+    assert room.fitting("x") is None
+    deep: Any = "x"
+    for _ in range(50):
+        deep = [deep]
+    room = Room()
+    room.fitting(deep)
+    assert room.full
+
+
+def test_hostile_blocks_are_drawn() -> None:
+    nested: Any = {"text": "innermost", "variant": "warning"}
+    for _ in range(30):
+        nested = {"blocks": [nested], "variant": "error", "title": "t"}
+    shown = [
+        nested,
+        {"rows": []},
+        {"rows": [[]], "columns": []},
+        {"rows": [1, None, {"cells": ["c"]}], "columns": [{"label": "L"}, 5, None]},
+        "<b>not HTML</b> <script>x</script> & \x00\x07",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n" + "- x\n" * 90,
+        "```\n" + "long " * 500 + "\n```",
+        "漢字 한국어 العربية 🎉 é",
+        {"markdown": {"markdown": {"markdown": "inside"}}},
+        {"rows": [["a" * 5_000] * 50], "columns": ["w" * 1_000] * 50},
+        {"title": "x" * 10_000, "text": "w" * 30_000},
+        "- one of very many\n" * 1_000,
+    ]
+    text = " ".join(texts(draw(record({"a": {"display": {"rule_display": shown}}}))))
+    assert "<b>not HTML</b>" in text
+    assert "inside" in text
+    assert "漢字" in text
+    assert "More is left out here" in text
