@@ -51,17 +51,22 @@ def given_by(collection: CollectionRow, entity: Mapping[str, Any]) -> dict[str, 
     """Return the inputs that a trigger's mappings make of an entity.
 
     ``input_path`` is a list of ``RULE:field``, or the parts of one path, the rule's key first.
+
+    Raises:
+        BadInput: they copy too much.
     """
     trigger = _trigger(collection, entity["trigger_id"])
-    given: Any = {}
+    given: dict[str, Any] = {}
+    copies = mappings.Copies()
     for mapping in (trigger or {}).get("config", {}).get("mappings", ()):
         value = mappings.at(entity["data"], mapping["entity_path"].split("."))
         if value is None:
             continue
+        copy = copies.of(value)
         places = [mappings.parse(text) for text in mapping["input_path"]]
         whole = [(place.rule, *place.path) for place in places if place is not None]
         for path in whole or [tuple(mapping["input_path"])]:
-            given = mappings.put(given, path, value)
+            mappings.put(given, path, copy())
     return {rule: fields for rule, fields in given.items() if isinstance(fields, dict)}
 
 

@@ -1,9 +1,17 @@
 """Mappings copy what stands at one ``RULE:field`` to others; fields go on with dots. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from insula.errors import BadInput
+from insula.kit import json
+
 DEPTH_MAX = 20
+
+COPIED_MAX = 8 * 1024 * 1024
+"""Bytes that the mappings of a record copy at most; each copy and each member count for some."""
+_EACH = 64
+_MEMBER = 24
 
 Inputs = dict[str, dict[str, Any] | None]
 """Inputs by the keys of rules."""
@@ -25,34 +33,79 @@ def parse(text: str) -> Place | None:
     return Place(rule, path)
 
 
+class Copies:
+    """What may still be copied: mappings that feed each other would grow without end."""
+
+    def __init__(self) -> None:
+        self._left = COPIED_MAX
+
+    def of(self, value: Any) -> Callable[[], Any]:
+        """Return what makes copies of a value as it is now.
+
+        Raises:
+            BadInput: it cannot be stored; or, when a copy is made, it is too much.
+        """
+        try:
+            text = json.encode(value)
+        except json.InvalidJson as error:
+            raise BadInput(f"What mappings copy cannot be stored: {str(error)[:200]}") from error
+
+        cost = len(text) + _EACH + _MEMBER * (text.count(b":") + text.count(b","))
+
+        def copy() -> Any:
+            self._left -= cost
+            if self._left < 0:
+                raise BadInput(
+                    f"The mappings copy more than {COPIED_MAX:,} bytes into one record: let them "
+                    "copy less, or name files by their id"
+                )
+            return json.decode(text)
+
+        return copy
+
+
 def apply(inputs: Inputs, mappings: Sequence[Mapping[str, Any]]) -> Inputs:
     """Return the inputs with every value copied to where it is mapped to, in order.
 
     What is not there is not copied; a destination that is no rule of the record, or whose path
     leads through something that is no object, is left alone. What is given is not changed.
+
+    Raises:
+        BadInput: they copy more than ``COPIED_MAX``, or what cannot be stored.
     """
-    made = dict(inputs)
+    made, copies = dict(inputs), Copies()
+    own: dict[str, dict[str, Any]] = {}
     for mapping in mappings:
         source = parse(mapping["source_path"])
         value = None if source is None else at(made.get(source.rule), source.path)
         if value is None:
             continue
+        copy = copies.of(value)
         for text in mapping["destination_paths"]:
             place = parse(text)
-            if place is not None and place.rule in made:
-                made[place.rule] = put(made[place.rule], place.path, value)
+            if place is None or place.rule not in made:
+                continue
+            if place.rule not in own:
+                made[place.rule] = own[place.rule] = _own(made[place.rule])
+            put(own[place.rule], place.path, copy())
     return made
 
 
-def put(value: Any, path: Sequence[str], given: Any) -> Any:
-    """Return a copy in which ``given`` stands at a path."""
-    if not path:
-        return given
-    if value is not None and not isinstance(value, dict):
-        return value
-    inner = dict(value or {})
-    inner[path[0]] = put(inner.get(path[0]), path[1:], given)
-    return inner
+def _own(value: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {} if value is None else json.decode(json.encode(value))
+    return own
+
+
+def put(holder: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Let a value stand at a path below an object, unless the path leads through what is none."""
+    for name in path[:-1]:
+        inner = holder.get(name)
+        if inner is None:
+            inner = holder[name] = {}
+        if not isinstance(inner, dict):
+            return
+        holder = inner
+    holder[path[-1]] = value
 
 
 def at(value: Any, path: Sequence[str]) -> Any:

@@ -1,5 +1,6 @@
 """Making and changing records: their inputs, their rules, their tags."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -279,8 +280,9 @@ async def reset(
         if found is None:
             raise unknown()
         _check_rests(found.row)
+        keys = [rule.key for rule in found.rules]
+        record_repository.clear(connection, record_id, keys, analysis.CLEARED)
         for rule in found.rules:
-            record_repository.change_rule(connection, record_id, rule.key, analysis.CLEARED)
             rule.status = "DRAFT"
         tally = record_repository.tally(found.rules)
         record_repository.change(connection, found.row, {"status": "DRAFT", **tally})
@@ -371,7 +373,9 @@ async def _inputs(
         else:
             stands = by_key[key].input
             inputs[key] = None if stands is None else json.decode(stands)
-    mapped = mappings.apply(inputs, config.mappings)
+    mapped = inputs
+    if config.mappings:  # they may copy megabytes
+        mapped = await asyncio.to_thread(mappings.apply, inputs, config.mappings)
     now = now_ms()
     made = []
     for place, each in enumerate(config.rules):
