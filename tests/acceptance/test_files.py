@@ -1,7 +1,8 @@
 """Files through a real server: from a link into a run, and through readers back out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.acceptance.conftest import SOAK, Serve
 from tests.acceptance.harness import Caller, Clients, Served, clients, shaped
-from tests.adapters.extraction import documents
+from tests.adapters.extraction import documents, hostile
 
 PAGES = [[(50.0, 800.0, 20.0, f"Part {n}"), (50.0, 770.0, 11.0, f"words {n}")] for n in (1, 2, 3)]
 FIELD = {"type": "file", "extract_contents": True, "allowed_types": ["application/pdf"]}
@@ -130,6 +131,57 @@ async def test_reading_goes_on_after_a_kill(serve: Serve) -> None:
                 await asyncio.sleep(0.05)  # what a client does
     assert shown["file_status"] == "PROCESSED"
     assert [image["page"] for image in shown["document"]["images"]] == list(range(1, 61))
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "bomb.docx": lambda: documents.zip_bomb(80 * 2**20),
+    "lies.docx": lambda: hostile.lying(documents.word(), "word/document.xml", 160 * 2**20),
+    "laughs.xlsx": lambda: hostile.sheet_with(hostile.laughs()),
+    "laughs.pptx": lambda: hostile.slides_with(hostile.laughs()),
+    "grows.pdf": lambda: documents.pdf_bomb(200 * 2**20),
+    "pages.pdf": lambda: documents.pdf(*PAGES[:1] * 1_500),
+    "wide.png": lambda: hostile.png(100_000, 100_000),
+    "broken.pdf": lambda: b"%PDF-1.7 and nothing",
+    "commas.csv": lambda: b"a,b\n" + b"," * (40 * 2**20),
+    "../../x\u202efdp.exe": lambda: b"MZ" + bytes(100),
+}
+
+
+async def test_live_runs_do_not_feel_hostile_documents(serve: Serve) -> None:
+    server = serve(INSULA_EXTRACT_MEMORY=str(128 * 2**20))
+    async with clients(server) as callers:
+        caller = await callers.app("Acme")
+        await _read_beside_runs(caller, {name: make() for name, make in HOSTILE.items()})
+    assert "Traceback" not in server.log
+
+
+async def _read_beside_runs(caller: Caller, made: dict[str, bytes]) -> None:
+    workflow_id = await caller.push([{"type": "code", "key": "C", "code": "return 1"}])
+    headers = {"authorization": f"Bearer {caller.key}"}
+    url = f"{caller.served.url}/apps/c/files"
+
+    async def read(name: str, data: bytes) -> tuple[str, dict[str, Any]]:
+        form = aiohttp.FormData()
+        form.add_field("file", io.BytesIO(data), filename=name)
+        form.add_field("document_extract_contents", "true")
+        form.add_field("document_extract_images", "true")
+        async with caller.session.post(url, data=form, headers=headers) as answer:
+            file = await answer.json()
+        while (shown := await caller.ok("GET", f"files/{file['id']}"))["file_status"] == (  # noqa: ASYNC110  # what a client does
+            "PROCESSING"
+        ):
+            await asyncio.sleep(0.05)
+        return name, shown
+
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+        reading = [group.create_task(read(name, data)) for name, data in made.items()]
+        while not all(task.done() for task in reading):
+            run = await caller.ok("POST", f"workflows/{workflow_id}/runs", {})
+            assert (run["status"], run["result"]) == ("COMPLETED", 1)
+    for name, shown in map(asyncio.Task.result, reading):
+        assert shown["file_status"] == "FAILED", name
+        assert shown["file_status_message"], name
+        assert "/" not in shown["file_filename"], name
 
 
 async def test_a_large_form_takes_no_memory(serve: Serve) -> None:

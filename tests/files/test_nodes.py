@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 from tests.adapters.extraction import documents
-from tests.adapters.extraction.test_forker import readers
+from tests.adapters.extraction.readings import readers
 from tests.files.test_documents import LETTER, ended, post
 
 from insula.adapters.blobs.disk import DiskBlobs

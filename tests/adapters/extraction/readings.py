@@ -1,7 +1,11 @@
-"""Has documents read by real processes, for the tests of this folder."""
+"""Has documents read by real processes, and finds these, for tests."""
 
+import os
 import tempfile
+from pathlib import Path
 from typing import Any
+
+from tests.acceptance.processes import alive
 
 from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
 from insula.adapters.extraction.messages import Block, Message, Order
@@ -60,3 +64,23 @@ async def blocks(kind: str, data: bytes, **asked: Any) -> list[Block]:
 async def told(kind: str, data: bytes, **asked: Any) -> list[tuple[str, str]]:
     """Have a document read; return types and texts of its blocks."""
     return [(block.type, block.content) for block in await blocks(kind, data, **asked)]
+
+
+def children(pid: int) -> list[int]:
+    """The processes under a process that run; dead ones wait a moment for whoever reaps them."""
+    try:
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(child) for child in told if alive(int(child))]
+
+
+def zygotes() -> list[int]:
+    """The zygotes of readers under this process."""
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(os.getpid())}
+    return [pid for pid, line in lines.items() if b"extraction.zygote" in line]
+
+
+def readers() -> list[int]:
+    """The processes that read documents."""
+    return [reader for zygote in zygotes() for reader in children(zygote)]

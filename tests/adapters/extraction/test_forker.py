@@ -7,12 +7,18 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from tests.acceptance.processes import alive
 from tests.adapters.extraction import documents
-from tests.adapters.extraction.readings import LIMITS, order, read_by
+from tests.adapters.extraction.readings import (
+    LIMITS,
+    children,
+    order,
+    read_by,
+    readers,
+    zygotes,
+)
 
 from insula.adapters.extraction import extractor as module
 from insula.adapters.extraction.extractor import Extractor
@@ -26,26 +32,6 @@ LONG = documents.pdf(*[[(50.0, 800.0, 20.0, "Report")]] * 100)
 async def extractor() -> AsyncIterator[Extractor]:
     async with Extractor(LIMITS) as opened:
         yield opened
-
-
-def children(pid: int) -> list[int]:
-    """The processes under a process that run; dead ones wait a moment for whoever reaps them."""
-    try:
-        told = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [int(child) for child in told if alive(int(child))]
-
-
-def zygotes() -> list[int]:
-    """The zygotes of readers under this process."""
-    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(os.getpid())}
-    return [pid for pid, line in lines.items() if b"extraction.zygote" in line]
-
-
-def readers() -> list[int]:
-    """The processes that read documents."""
-    return [reader for zygote in zygotes() for reader in children(zygote)]
 
 
 @asynccontextmanager
