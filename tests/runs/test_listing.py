@@ -191,3 +191,23 @@ async def test_no_list_scans(platform: Platform) -> None:
     assert not scans
     sorts = [p for p in plans if "TEMP B-TREE" in p and "runs_live" not in p]
     assert not [p for p in sorts if "ended_at IS NULL" not in p]
+
+
+async def test_what_is_no_longer_found_lists_ones_own_runs_alone(platform: Platform) -> None:
+    acme, globex = platform.acme, platform.globex
+    flow = await acme.publish(code("a", "return 1"))
+    path = f"/workflows/discover/{flow}/runs"
+    assert await ids(globex, path) == []
+    await acme.ok("PATCH", f"/workflows/{flow}", {"discoverable": False})
+    missing = await globex.ask("GET", "/workflows/discover/work_nothing/runs")
+    hidden = await globex.ask("GET", path)
+    assert (hidden.status_code, hidden.content) == (404, missing.content)
+    await acme.ok("PATCH", f"/workflows/{flow}", {"discoverable": True})
+    run = (await globex.discover(flow))["id"]
+    await acme.ok("PATCH", f"/workflows/{flow}", {"discoverable": False})
+    assert await ids(globex, path) == [run]
+    assert await ids(globex, path, status="FAILED") == []
+    await acme.ok("DELETE", f"/workflows/{flow}")
+    assert await ids(globex, path) == [run]
+    gone = await acme.ask("GET", path)
+    assert (gone.status_code, gone.content) == (404, missing.content)

@@ -12,6 +12,7 @@ from insula.web.openapi import READS
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer
 from insula.workflows import access, version_repository
+from insula.workflows.answers import WorkflowSchema, WorkflowVersionSchema
 from insula.workflows.endpoints import Search, Tags
 from insula.workflows.paths import DISCOVER
 from insula.workflows.render import discovered_bytes, list_bytes, version_members
@@ -24,7 +25,12 @@ def router(database: Database) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/workflows/discover`` but those of runs."""
     routes = APIRouter(tags=["catalogue"])
 
-    @routes.get(DISCOVER, summary="List what can be run", responses=READS)
+    @routes.get(
+        DISCOVER,
+        summary="List what can be run",
+        response_model=list[WorkflowSchema],
+        responses=READS,
+    )
     async def list_discoverable(
         principal: Reader, page: Paging, tags: Tags, search: Search = None
     ) -> Response:
@@ -35,7 +41,9 @@ def router(database: Database) -> APIRouter:
         body = list_bytes([discovered_bytes(shown) for shown in found.rows])
         return list_answer(body, page, found.count, found.capped, found.next_cursor)
 
-    @routes.get(_ONE, summary="Read a published workflow", responses=READS)
+    @routes.get(
+        _ONE, summary="Read a published workflow", response_model=WorkflowSchema, responses=READS
+    )
     async def get_discoverable(principal: Reader, workflow_id: str) -> Response:
         """As its latest public version is; never the draft."""
         shown = await database.read(lambda c: repository.find(c, principal.app_id, workflow_id))
@@ -46,6 +54,7 @@ def router(database: Database) -> APIRouter:
     @routes.get(
         _ONE + "/versions/{version_id_or_version_number}",
         summary="Read a version of a published workflow",
+        response_model=WorkflowVersionSchema,
         responses=READS,
     )
     async def get_discoverable_version(

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from insula.collections import actions, config, reading, record_endpoints, repository
+from insula.collections.answers import CollectionSchema, ExtendedCollectionSchema, TriggerSchema
 from insula.collections.remove import remove_collection
 from insula.collections.schemas import (
     CreateCollection,
@@ -60,7 +61,12 @@ def router(services: RecordServices) -> APIRouter:
 def _add_collections(routes: APIRouter, services: RecordServices) -> None:
     database, in_flight = services.runs.database, InFlight()
 
-    @routes.get(COLLECTIONS, summary="List collections", responses=READS)
+    @routes.get(
+        COLLECTIONS,
+        summary="List collections",
+        response_model=list[CollectionSchema],
+        responses=READS,
+    )
     async def list_collections(
         principal: Reader, page: Paging, tags_asked: TagsAsked, search: Search = None
     ) -> Response:
@@ -79,6 +85,7 @@ def _add_collections(routes: APIRouter, services: RecordServices) -> None:
     @routes.post(
         COLLECTIONS,
         summary="Create a collection",
+        response_model=ExtendedCollectionSchema,
         responses=WRITES,
         openapi_extra=request_body(CreateCollection),
     )
@@ -92,7 +99,12 @@ def _add_collections(routes: APIRouter, services: RecordServices) -> None:
 
 
 def _add_collection(routes: APIRouter, services: RecordServices) -> None:
-    @routes.get(COLLECTION, summary="Read a collection", responses=READS)
+    @routes.get(
+        COLLECTION,
+        summary="Read a collection",
+        response_model=ExtendedCollectionSchema,
+        responses=READS,
+    )
     async def get_collection(principal: Reader, collection_id: str) -> Response:
         """With the workflows and versions behind its rules."""
         found = await reading.collection_bytes(services, principal.app_id, collection_id)
@@ -101,6 +113,7 @@ def _add_collection(routes: APIRouter, services: RecordServices) -> None:
     @routes.patch(
         COLLECTION,
         summary="Change a collection",
+        response_model=ExtendedCollectionSchema,
         responses=WRITES,
         openapi_extra=request_body(UpdateCollection),
     )
@@ -124,6 +137,7 @@ def _add_config(routes: APIRouter, services: RecordServices) -> None:
     @routes.patch(
         COLLECTION + "/config",
         summary="Change rules and mappings",
+        response_model=ExtendedCollectionSchema,
         responses=WRITES,
         openapi_extra=request_body(UpdateConfig),
     )
@@ -139,6 +153,7 @@ def _add_triggers(routes: APIRouter, services: RecordServices) -> None:
     @routes.post(
         _TRIGGERS,
         summary="Add a trigger",
+        response_model=TriggerSchema,
         responses=WRITES,
         openapi_extra=request_body(CreateTrigger),
     )
@@ -151,6 +166,7 @@ def _add_triggers(routes: APIRouter, services: RecordServices) -> None:
     @routes.patch(
         _TRIGGER,
         summary="Change a trigger",
+        response_model=TriggerSchema,
         responses=WRITES,
         openapi_extra=request_body(UpdateTrigger),
     )

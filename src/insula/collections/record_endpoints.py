@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from insula.collections import reading, record_repository, records, repository
+from insula.collections.answers import ExtendedRecordSchema, RecordSchema, RecordStatusSchema
 from insula.collections.cancel import cancel
 from insula.collections.record_repository import RecordFilter
 from insula.collections.remove import remove_record
@@ -60,7 +61,7 @@ def add(routes: APIRouter, services: RecordServices, collection: str) -> None:
 
 
 def _add_list(routes: APIRouter, services: RecordServices, base: str) -> None:
-    @routes.get(base, summary="List records", responses=READS)
+    @routes.get(base, summary="List records", response_model=list[RecordSchema], responses=READS)
     async def list_records(
         principal: Reader,
         page: Paging,
@@ -98,8 +99,12 @@ def _add_making(routes: APIRouter, services: RecordServices, base: str) -> None:
     @routes.post(
         base,
         summary="Create a record",
+        response_model=ExtendedRecordSchema,
         responses=WRITES,
-        openapi_extra=request_body(CreateRecord),
+        openapi_extra=request_body(
+            CreateRecord,
+            example={"name": "Loan 17", "rules": {"age": {"born": "1990-02-01"}}, "run": "all"},
+        ),
     )
     async def create_record(
         principal: Writer, request: Request, collection_id: str, verbose: Verbose
@@ -118,7 +123,7 @@ def _add_making(routes: APIRouter, services: RecordServices, base: str) -> None:
 
 
 def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
-    @routes.get(one, summary="Read a record", responses=READS)
+    @routes.get(one, summary="Read a record", response_model=ExtendedRecordSchema, responses=READS)
     async def get_record(
         principal: Reader, collection_id: str, record_id: str, verbose: Verbose
     ) -> Response:
@@ -136,6 +141,7 @@ def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
     @routes.patch(
         one,
         summary="Change a record",
+        response_model=ExtendedRecordSchema,
         responses=WRITES,
         openapi_extra=request_body(UpdateRecord),
     )
@@ -165,7 +171,12 @@ def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
 
 
 def _add_looking(routes: APIRouter, services: RecordServices, one: str) -> None:
-    @routes.get(one + "/status", summary="Say whether a record can be analysed", responses=READS)
+    @routes.get(
+        one + "/status",
+        summary="Say whether a record can be analysed",
+        response_model=RecordStatusSchema,
+        responses=READS,
+    )
     async def record_status(principal: Reader, collection_id: str, record_id: str) -> Response:
         """What is wrong with its inputs, rule by rule."""
         return json_answer(await status(services, principal.app_id, collection_id, record_id))
@@ -173,6 +184,7 @@ def _add_looking(routes: APIRouter, services: RecordServices, one: str) -> None:
     @routes.get(
         one + "/download",
         summary="Report on a record",
+        response_class=Response,
         responses={
             **READS,
             200: {"description": "A PDF document.", "content": {"application/pdf": {}}},
@@ -196,8 +208,9 @@ def _add_running(routes: APIRouter, services: RecordServices, one: str) -> None:
     @routes.post(
         one + "/run",
         summary="Analyse a record",
+        response_model=RecordSchema,
         responses=WRITES,
-        openapi_extra=request_body(RunRecord),
+        openapi_extra=request_body(RunRecord, example={"mode": "changed"}),
     )
     async def run_record(
         principal: Writer, request: Request, collection_id: str, record_id: str
@@ -207,7 +220,12 @@ def _add_running(routes: APIRouter, services: RecordServices, one: str) -> None:
         await records.run(services, principal, collection_id, record_id, fields.mode)
         return await _answer(services, principal, collection_id, record_id)
 
-    @routes.post(one + "/cancel", summary="Cancel an analysis", responses=WRITES)
+    @routes.post(
+        one + "/cancel",
+        summary="Cancel an analysis",
+        response_model=RecordSchema,
+        responses=WRITES,
+    )
     async def cancel_record(principal: Writer, collection_id: str, record_id: str) -> Response:
         """Answers when everything that ran for it has stopped."""
         await cancel(services, principal, collection_id, record_id)
@@ -215,13 +233,23 @@ def _add_running(routes: APIRouter, services: RecordServices, one: str) -> None:
 
 
 def _add_results(routes: APIRouter, services: RecordServices, one: str) -> None:
-    @routes.post(one + "/update-rules", summary="Take the collection's rules", responses=WRITES)
+    @routes.post(
+        one + "/update-rules",
+        summary="Take the collection's rules",
+        response_model=RecordSchema,
+        responses=WRITES,
+    )
     async def update_rules(principal: Writer, collection_id: str, record_id: str) -> Response:
         """Inputs and verdicts of rules that stay are kept."""
         await records.update_rules(services, principal, collection_id, record_id)
         return await _answer(services, principal, collection_id, record_id)
 
-    @routes.post(one + "/reset", summary="Clear a record's results", responses=WRITES)
+    @routes.post(
+        one + "/reset",
+        summary="Clear a record's results",
+        response_model=RecordSchema,
+        responses=WRITES,
+    )
     async def reset_record(principal: Writer, collection_id: str, record_id: str) -> Response:
         """Its inputs stay."""
         await records.reset(services, principal, collection_id, record_id)

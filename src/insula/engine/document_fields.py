@@ -40,6 +40,12 @@ class FieldDisplay(Part):
     hidden: bool | None = None
 
 
+class InputOptions(Part):
+    """How the studio shows the whole input."""
+
+    display: FieldDisplay | None = None
+
+
 class FileDisplay(FieldDisplay):
     """How the studio shows a file field."""
 
@@ -166,14 +172,7 @@ class ConnectionField(_Field):
     """The id of a connection."""
 
     type: Literal["connection"] = "connection"
-    allowed_types: (
-        Annotated[
-            Annotated[ConnectionType, Tag("\0text")]
-            | Annotated[list[ConnectionType], Tag("\0list")],
-            by_kind("give the name of a connection type"),
-        ]
-        | None
-    ) = None
+    allowed_types: ConnectionType | None = None
 
 
 class ObjectField(_Field):

@@ -22,6 +22,8 @@ def fill(body: dict[str, Any]) -> dict[str, Any]:
         filled["key"] = ""
     if isinstance(filled["input"], dict):
         filled["input"] = _each(filled["input"], _field)
+    if isinstance(filled["input_options"], dict):
+        filled["input_options"] = _tidy(_without_nulls(filled["input_options"]), "display")
     steps = filled.get("steps")
     filled["steps"] = [] if steps is None else _listed(steps, fill_step)
     return filled
@@ -30,6 +32,7 @@ def fill(body: dict[str, Any]) -> dict[str, Any]:
 def fill_step(step: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of one step, filled in in the same way."""
     kept = {key: value for key, value in step.items() if value is not None or key in _NULLABLE}
+    kept = _tidy(kept, "auto", "retry", "limits")
     kind = kept.get("type")
     filler = _STEPS.get(kind) if isinstance(kind, str) else None
     return kept if filler is None else filler(kept)
@@ -37,6 +40,12 @@ def fill_step(step: dict[str, Any]) -> dict[str, Any]:
 
 def _without_nulls(part: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if value is not None}
+
+
+def _tidy(part: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out the nulls in some of its objects."""
+    found = {name: part[name] for name in names if isinstance(part.get(name), dict)}
+    return {**part, **_each(found, _without_nulls)}
 
 
 def _with(name: str, make: Make, inner: Filler | None = None) -> Filler:
@@ -66,7 +75,7 @@ def _fields(fields: dict[str, Any], depth: int = 0) -> dict[str, Any]:
 
 
 def _field(field: dict[str, Any], depth: int = 0) -> dict[str, Any]:
-    kept = _without_nulls(field)
+    kept = _tidy(_without_nulls(field), "display", "list", "additional_fields")
     if kept.get("type") == "select":
         options = kept.get("options") or [{"label": "", "value": ""}]
         kept["options"] = _listed(options, _option)
@@ -93,6 +102,7 @@ def _conditions(conditions: dict[str, Any]) -> dict[str, Any]:
 
 def _provider(provider: dict[str, Any]) -> dict[str, Any]:
     kept = {"provider": "", "model": "", "messages": [], **_without_nulls(provider)}
+    kept = _tidy(kept, "features")
     kept["messages"] = _listed(kept["messages"], _message)
     if "tools" in kept:
         kept["tools"] = _listed(kept["tools"], _tool)

@@ -114,7 +114,7 @@ class ModelTool(Part):
 
     name: str
     description: str | None = None
-    input: dict[str, Field] | None = None
+    input: dict[str, Field] | None = Setting(default=None, json_schema_extra={"nullable": True})
 
 
 class ModelFeatures(Part):

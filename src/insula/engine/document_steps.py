@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field as Setting
 from pydantic import Tag
 
-from insula.engine.document_fields import Field
+from insula.engine.document_fields import Field, InputOptions
 from insula.engine.document_messages import ModelProvider
 from insula.engine.document_shape import (
     Pair,
@@ -156,7 +156,7 @@ class WorkflowStep(Step):
 
     type: Literal["workflow"] = "workflow"
     input: Any
-    step_key: str | None = None
+    step_key: str | None = Setting(default=None, json_schema_extra={"nullable": True})
     workflow_id: str | None = None
     workflow_version_id: (
         Annotated[
@@ -206,5 +206,5 @@ class Document(Part):
     key: str = ""
     input: dict[str, Field] | None = None
     input_default: dict[str, Any] | None = None
-    input_options: dict[str, Any] | None = None
+    input_options: InputOptions | None = None
     steps: list[AnyStep] = Setting(default_factory=list)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from insula.adapters.extraction.messages import BlockType
 from insula.files.extractions import ExtractionRow
 from insula.files.repository import FileRow
 from insula.files.urls import FileUrls
@@ -60,7 +61,7 @@ class DocumentContentSchema(BaseModel):
     """A piece of a document."""
 
     id: int
-    type: str = Field(description="TITLE, NARRATIVETEXT, LISTITEM, TABLE, …")
+    type: BlockType
     content: str
     content_as_html: str | None = Field(None, description="Of a table.")
     page: int

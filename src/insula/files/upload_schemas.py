@@ -82,8 +82,8 @@ class AppFileUploadSchema(BaseModel):
     file: AppFileSchema | None
     upload_url: str = Field(description="Where to POST the file, without a key.")
     expires_at: str | None
-    metadata: dict[str, Any] | None = None
-    allowed_types: list[str] | None = None
+    metadata: dict[str, Any] | None
+    allowed_types: list[str] | None
     document_extract_contents: bool | None = None
     document_extract_images: bool | None = None
     document_pages: list[int] | None

@@ -7,9 +7,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from insula.runs.answers import (
+    CancelledRunsSchema,
+    CancelledSchema,
+    RunSchema,
+    RunStepSchema,
+)
 from insula.runs.cancel import cancel, cancel_many, cancel_workflow
 from insula.runs.change import change_retention, delete_run
-from insula.runs.listing import RunFilter, list_runs, unfinished_ids
+from insula.runs.listing import RunFilter, has_run, list_runs, unfinished_ids
 from insula.runs.reading import (
     Look,
     find,
@@ -31,12 +37,20 @@ from insula.runs.schemas import CancelRuns, CreateRun, CreateRunStep, ReplayRun,
 from insula.runs.services import RunServices
 from insula.runs.single_step import run_step, stream_step
 from insula.runs.start import start
-from insula.web.auth import Principal, Reader, Writer, authenticate_request, require_write
+from insula.web.auth import (
+    Principal,
+    Reader,
+    Writer,
+    authenticate_request,
+    require_write,
+    unknown,
+)
 from insula.web.body import is_form, payload
-from insula.web.openapi import EVENTS, READS, WRITES, request_body
+from insula.web.openapi import EVENTS, READS, STREAM, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.sse import EventStream
+from insula.workflows.access import finds
 from insula.workflows.paths import WORKFLOW
 from insula.workflows.retention import stored as stored_retention
 
@@ -124,8 +138,11 @@ def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: b
     @routes.post(
         base,
         summary="Run a workflow",
+        response_model=RunSchema,
         responses={**WRITES, **EVENTS},
-        openapi_extra=request_body(CreateRun, required=False),
+        openapi_extra=request_body(
+            CreateRun, required=False, example={"input": {"text": "The shop is down!"}}
+        ),
     )
     async def create_run(
         principal: Writer, request: Request, workflow_id: str, verbose: Verbose
@@ -136,8 +153,9 @@ def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: b
     @routes.post(
         base + "/{run_id}/replay",
         summary="Replay a run from a step",
+        response_model=RunSchema,
         responses={**WRITES, **EVENTS},
-        openapi_extra=request_body(ReplayRun),
+        openapi_extra=request_body(ReplayRun, example={"stepKey": "summary"}),
     )
     async def replay_run(
         principal: Writer, request: Request, workflow_id: str, run_id: str, verbose: Verbose
@@ -152,7 +170,9 @@ def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: b
 
 
 def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
-    @routes.get(base, summary="List a workflow's runs", responses=READS)
+    @routes.get(
+        base, summary="List a workflow's runs", response_model=list[RunSchema], responses=READS
+    )
     async def list_workflow_runs(
         principal: Reader,
         request: Request,
@@ -168,7 +188,7 @@ def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bo
         wanted = _filter(request, principal, workflow_id, status, origin, identifier, own=own)
         return await _list(services, principal, wanted, page, verbose=is_verbose(request))
 
-    @routes.get(base + "/{run_id}", summary="Read a run", responses=READS)
+    @routes.get(base + "/{run_id}", summary="Read a run", response_model=RunSchema, responses=READS)
     async def get_run(
         principal: Reader, request: Request, workflow_id: str, run_id: str, verbose: Verbose
     ) -> Response:
@@ -180,9 +200,10 @@ def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bo
     @routes.get(
         base + "/{run_id}/stream",
         summary="Stream a run",
+        response_class=Response,
         responses={
             **READS,
-            200: {"description": "Server-sent events.", "content": EVENTS[200]["content"]},
+            200: {"description": "Server-sent events.", "content": STREAM},
             204: {"description": "The run is over and all of it was streamed."},
         },
     )
@@ -196,7 +217,12 @@ def _add_reading(routes: APIRouter, services: RunServices, base: str, *, own: bo
 
 
 def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: bool) -> None:
-    @routes.post(base + "/{run_id}/cancel", summary="Cancel a run", responses=WRITES)
+    @routes.post(
+        base + "/{run_id}/cancel",
+        summary="Cancel a run",
+        response_model=RunSchema,
+        responses=WRITES,
+    )
     async def cancel_run(
         principal: Writer, request: Request, workflow_id: str, run_id: str, verbose: Verbose
     ) -> Response:
@@ -206,8 +232,11 @@ def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: b
     @routes.patch(
         base + "/{run_id}/retention",
         summary="Change how long a run's data is kept",
+        response_model=RunSchema,
         responses=WRITES,
-        openapi_extra=request_body(UpdateRetention),
+        openapi_extra=request_body(
+            UpdateRetention, example={"retention": {"max_age_in_seconds": 86400}}
+        ),
     )
     async def patch_retention(
         principal: Writer, request: Request, workflow_id: str, run_id: str, verbose: Verbose
@@ -223,7 +252,12 @@ def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: b
 
     if own:
 
-        @routes.post(base + "/cancel", summary="Cancel a workflow's runs", responses=WRITES)
+        @routes.post(
+            base + "/cancel",
+            summary="Cancel a workflow's runs",
+            response_model=CancelledSchema,
+            responses=WRITES,
+        )
         async def cancel_workflow_runs(
             principal: Writer, workflow_id: str, scope: Literal["callers", "all"] = "all"
         ) -> Response:
@@ -243,7 +277,12 @@ def _add_changing(routes: APIRouter, services: RunServices, base: str, *, own: b
 
 
 def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
-    @routes.get("/apps/{app_id}/runs", summary="List all runs of an app", responses=READS)
+    @routes.get(
+        "/apps/{app_id}/runs",
+        summary="List all runs of an app",
+        response_model=list[RunSchema],
+        responses=READS,
+    )
     async def list_app_runs(
         principal: Reader,
         request: Request,
@@ -263,6 +302,7 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
     @routes.post(
         "/apps/{app_id}/runs/cancel",
         summary="Cancel many runs",
+        response_model=CancelledRunsSchema,
         responses=WRITES,
         openapi_extra=request_body(CancelRuns, required=False),
     )
@@ -287,8 +327,12 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
     @routes.post(
         "/apps/{app_id}/runs/step",
         summary="Run one step by itself",
+        response_model=RunStepSchema,
         responses={**WRITES, **EVENTS},
-        openapi_extra=request_body(CreateRunStep),
+        openapi_extra=request_body(
+            CreateRunStep,
+            example={"step": {"type": "code", "key": "sum", "code": "return 1 + 1"}},
+        ),
     )
     async def create_run_step(principal: Writer, request: Request) -> Response:
         """Nothing is stored; the caller's going away cancels it."""
@@ -301,9 +345,17 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
 async def _check_workflow(
     services: RunServices, principal: Principal, workflow_id: str, *, own: bool
 ) -> None:
-    """Under ``workflows/`` a list is of an app's own workflow, or a 404."""
+    """Under ``workflows/`` a list is of an app's own workflow; under ``discover`` of one that the
+    app finds there, or has run before it was withdrawn. All else is a 404."""
+    app_id = principal.app_id
     if own:
-        await services.resolver.check_own(principal.app_id, workflow_id)
+        await services.resolver.check_own(app_id, workflow_id)
+        return
+    facts = await services.resolver.facts(workflow_id)
+    if facts is not None and finds(facts, app_id):
+        return
+    if not await services.database.read(partial(has_run, app_id=app_id, workflow_id=workflow_id)):
+        raise unknown()
 
 
 def _filter(

@@ -66,6 +66,12 @@ def unfinished_ids(connection: Connection, wanted: RunFilter, limit: int) -> lis
     return list(connection.scalars(live_only(live).order_by(runs.c.id).limit(limit)))
 
 
+def has_run(connection: Connection, app_id: str, workflow_id: str) -> bool:
+    """Say whether an app has a run of a workflow that it may see, whatever became of that."""
+    statement = _filtered(select(runs.c.id), RunFilter(app_id, workflow_id))
+    return connection.execute(statement.limit(1)).first() is not None
+
+
 def _filtered(statement: Select[Any], wanted: RunFilter) -> Select[Any]:
     statement = statement.where(runs.c.app_id == wanted.app_id, runs.c.hidden.is_(False))
     if wanted.own_workflow:

@@ -70,7 +70,10 @@ def _add_list(routes: APIRouter, variables: Variables) -> None:
         _PATH,
         response_model=AppVariableSchema,
         responses=WRITES,
-        openapi_extra=request_body(CreateAppVariableSchema),
+        openapi_extra=request_body(
+            CreateAppVariableSchema,
+            example={"key": "API_KEY", "value": "…", "secret": True, "hosts": ["api.example.com"]},
+        ),
     )
     async def create_variable(request: Request, principal: Writer) -> Response:
         """Make a variable."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -82,26 +83,34 @@ _EVENT = {
     "required": ["event", "data"],
 }
 
+STREAM: dict[str, Any] = {"text/event-stream": {"schema": _EVENT}}
+"""The content of a stream of a run's events."""
+
 EVENTS: Responses = {
     200: {
         "description": "The answer, or where it is streamed, server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {"schema": _EVENT}},
+        "content": {"application/json": {}, **STREAM},
     }
 }
 """Added to the responses of what may be streamed."""
 
 
-def request_body(model: type[BaseModel], required: bool | None = None) -> dict[str, Any]:
+def request_body(
+    model: type[BaseModel], required: bool | None = None, example: object = None
+) -> dict[str, Any]:
     """Document a body that ``web.body.payload`` reads: ``openapi_extra=request_body(Model)``.
 
-    It may be left out if the model asks for nothing; ``required`` says otherwise.
+    It may be left out if the model asks for nothing; ``required`` says otherwise. The ``example``
+    is of a body in JSON.
     """
     if required is None:
         required = any(field.is_required() for field in model.model_fields.values())
     schema = model.model_json_schema(ref_template=_REFERENCE, by_alias=True)
-    content = {
+    content: dict[str, dict[str, Any]] = {
         media_type: {"schema": schema} for media_type in ("application/json", forms.MULTIPART)
     }
+    if example is not None:
+        content["application/json"]["example"] = example
     return {"requestBody": {"required": required, "content": content}}
 
 
@@ -124,6 +133,7 @@ def create_application(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        generate_unique_id_function=_operation_id,
     )
     app.state.authenticate = authenticate
     app.state.settings = settings
@@ -154,6 +164,11 @@ def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistr
     )
 
 
+def _operation_id(route: APIRoute) -> str:
+    """Name an operation as its handler is; the runs of others' workflows have the same handlers."""
+    return f"discover_{route.name}" if "/discover/{workflow_id}/runs" in route.path else route.name
+
+
 def _serve_document(app: FastAPI) -> Callable[[Request], Any]:
     document: list[bytes] = []
 
@@ -175,6 +190,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     components = document.setdefault("components", {})
     schemas: dict[str, Any] = components.setdefault("schemas", {})
+    for schema in schemas.values():
+        _drop_nulls(schema)
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in document.get("paths", {}).items():
         for operation in operations.values():
@@ -186,6 +203,21 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return document
+
+
+def _drop_nulls(schema: dict[str, Any]) -> None:
+    """Say of an answer's member that need not be there that it is never null: what there is not is
+    left out. One that is marked ``nullable`` may be both, and a constant is always there."""
+    required = schema.get("required", [])
+    for name, member in schema.get("properties", {}).items():
+        if "const" in member and "default" in member:
+            schema["required"] = required = [*required, name]
+        options = [one for one in member.get("anyOf", ()) if one != {"type": "null"}]
+        if member.pop("nullable", False) or name in required or not options:
+            continue
+        member.pop("default", None)
+        del member["anyOf"]
+        member.update(options[0] if len(options) == 1 else {"anyOf": options})
 
 
 def _finish_operation(operation: dict[str, Any], schemas: dict[str, Any]) -> None:

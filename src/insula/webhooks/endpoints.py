@@ -67,7 +67,14 @@ def _add_list(routes: APIRouter, webhooks: Webhooks) -> None:
         _PATH,
         response_model=WebhookSchema,
         responses=WRITES,
-        openapi_extra=request_body(CreateWebhookSchema),
+        openapi_extra=request_body(
+            CreateWebhookSchema,
+            example={
+                "url": "https://example.com/insula",
+                "events": ["record.completed"],
+                "run_events": ["run.failed"],
+            },
+        ),
     )
     async def create_webhook(request: Request, principal: Writer) -> Response:
         """Make a webhook; the answer has the secret that its signatures are checked with."""

@@ -60,8 +60,8 @@ class WebhookSchema(BaseModel):
 
     id: str
     url: str
-    events: list[str]
-    run_events: list[str]
+    events: list[RecordEvent]
+    run_events: list[RunEvent]
     enabled: bool
     disabled_reason: str | None = None
     secret: str | None = None

@@ -103,7 +103,7 @@ def _add_all(routes: APIRouter, services: RunServices, runner: TestRunner) -> No
             **READS,
             200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}},
         },
-        response_model=None,
+        response_class=Response,
     )
     async def stream_tests(principal: Reader, workflow_id: str) -> Response:
         """`test` for each test and for each change, `stats` after them; ends when none runs."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from insula.kit.clock import iso
+from insula.runs.answers import RunSchema
 from insula.web.fields import Name, storable
 from insula.workflow_tests.rows import Expectation
 
@@ -114,6 +115,11 @@ class ItemSchema(BaseModel):
     status: Literal["PASSED", "FAILED"] | None = None
 
 
+_ASKED: Any = Field(
+    None, description="Of one test, or with `verbose=all`.", json_schema_extra={"nullable": True}
+)
+
+
 class TestSchema(BaseModel):
     """A test, with the run that it was last judged on."""
 
@@ -122,15 +128,15 @@ class TestSchema(BaseModel):
     id: str
     name: str
     status: Literal["DRAFT", "CANCELLED", "RUNNING", "FAILED", "PASSED"]
-    input: dict[str, Any] | None = None
-    input_default: dict[str, Any] | None = None
-    input_context: dict[str, Any] | None = None
+    input: dict[str, Any] | None = _ASKED
+    input_default: dict[str, Any] | None = _ASKED
+    input_context: dict[str, Any] | None = _ASKED
     step_key: str | None
-    expectations: list[ItemSchema] = []
+    expectations: list[ItemSchema] | None = None
     expectations_passing_count: int
     expectations_failing_count: int
     workflow_id: str
-    run: dict[str, Any] | None
+    run: RunSchema | None
     recorded: bool = Field(description="Whether answers from outside are played to it.")
     error: str | None = Field(None, description="Why there is no run that could be judged.")
     created_at: str | None

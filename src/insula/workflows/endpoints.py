@@ -16,6 +16,7 @@ from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.workflows import callers, export, repository, version_endpoints
+from insula.workflows.answers import BlockedSchema, CallerSchema, WorkflowSchema
 from insula.workflows.create import create
 from insula.workflows.deploy import Settle, settle_nothing
 from insula.workflows.duplicate import duplicate
@@ -34,6 +35,19 @@ Tags = Annotated[
     list[str],
     Query(default_factory=list, max_length=100, description="Ids of tags, all of them."),
 ]
+
+_EXAMPLE = {
+    "name": "Greeting",
+    "steps": [
+        {
+            "type": "input",
+            "key": "form",
+            "input": {"name": {"type": "string"}},
+            "destinations": ["greet"],
+        },
+        {"type": "code", "key": "greet", "code": "return `Hello, ${input.name}`"},
+    ],
+}
 
 
 def router(
@@ -60,7 +74,12 @@ async def _answer(database: Database, app_id: str, workflow_id: str) -> Response
 
 
 def _add_reading(routes: APIRouter, database: Database) -> None:
-    @routes.get(WORKFLOWS, summary="List workflows", responses=READS)
+    @routes.get(
+        WORKFLOWS,
+        summary="List workflows",
+        response_model=list[WorkflowSchema],
+        responses=READS,
+    )
     async def list_workflows(
         principal: Reader, page: Paging, tags: Tags, search: Search = None
     ) -> Response:
@@ -71,7 +90,7 @@ def _add_reading(routes: APIRouter, database: Database) -> None:
         body = list_bytes([workflow_bytes(shown) for shown in found.rows])
         return list_answer(body, page, found.count, found.capped, found.next_cursor)
 
-    @routes.get(WORKFLOW, summary="Read a workflow", responses=READS)
+    @routes.get(WORKFLOW, summary="Read a workflow", response_model=WorkflowSchema, responses=READS)
     async def get_workflow(principal: Reader, workflow_id: str) -> Response:
         """Its own members are the draft; `version` is the latest deployed one."""
         return await _answer(database, principal.app_id, workflow_id)
@@ -79,6 +98,7 @@ def _add_reading(routes: APIRouter, database: Database) -> None:
     @routes.get(
         WORKFLOW + "/export",
         summary="Export a workflow as a file",
+        response_model=dict[str, Any],
         responses={
             **READS,
             200: {"description": "The file.", "content": {export.YAML_TYPE: {}}},
@@ -106,8 +126,9 @@ def _add_making(routes: APIRouter, database: Database) -> None:
     @routes.post(
         WORKFLOWS,
         summary="Create a workflow",
+        response_model=WorkflowSchema,
         responses=WRITES,
-        openapi_extra=request_body(CreateWorkflow),
+        openapi_extra=request_body(CreateWorkflow, example=_EXAMPLE),
     )
     async def create_workflow(principal: Writer, request: Request) -> Response:
         """Only `name` is required; what a draft lacks is filled in with empty values."""
@@ -120,6 +141,7 @@ def _add_making(routes: APIRouter, database: Database) -> None:
     @routes.post(
         WORKFLOWS + "/import",
         summary="Import a workflow from a file",
+        response_model=WorkflowSchema,
         responses=WRITES,
         openapi_extra=_import_body(),
     )
@@ -134,6 +156,7 @@ def _add_making(routes: APIRouter, database: Database) -> None:
     @routes.post(
         WORKFLOW + "/duplicate",
         summary="Copy a workflow",
+        response_model=WorkflowSchema,
         responses=WRITES,
         openapi_extra=request_body(DuplicateWorkflow, required=False),
     )
@@ -162,6 +185,7 @@ def _add_changing(
     @routes.patch(
         WORKFLOW,
         summary="Change a workflow",
+        response_model=WorkflowSchema,
         responses=WRITES,
         openapi_extra=request_body(UpdateWorkflow),
     )
@@ -181,7 +205,12 @@ def _add_changing(
 
 
 def _add_callers(routes: APIRouter, database: Database, resolver: Resolver) -> None:
-    @routes.get(WORKFLOW + "/callers", summary="List callers", responses=READS)
+    @routes.get(
+        WORKFLOW + "/callers",
+        summary="List callers",
+        response_model=list[CallerSchema],
+        responses=READS,
+    )
     async def list_callers(principal: Reader, workflow_id: str, page: Paging) -> Response:
         """The other apps that ran this workflow, with counts, and those that are blocked."""
         found = await database.read(
@@ -197,7 +226,7 @@ def _add_callers(routes: APIRouter, database: Database, resolver: Resolver) -> N
 
     one = WORKFLOW + "/callers/{caller_app_id}"
 
-    @routes.put(one, summary="Block a caller", responses=WRITES)
+    @routes.put(one, summary="Block a caller", response_model=BlockedSchema, responses=WRITES)
     async def block_caller(principal: Writer, workflow_id: str, caller_app_id: str) -> Response:
         """To that app the workflow does not exist any more; its runs can be read and cancelled."""
         blocking = callers.block(database, principal, workflow_id, caller_app_id)

@@ -18,6 +18,7 @@ from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer
 from insula.workflows import publish, repository, version_repository
 from insula.workflows.access import DRAFT, LATEST, Selector, parse_selector
+from insula.workflows.answers import WorkflowVersionSchema
 from insula.workflows.deploy import Settle, deploy
 from insula.workflows.paths import WORKFLOW
 from insula.workflows.render import list_bytes, version_members
@@ -40,7 +41,12 @@ def add(routes: APIRouter, database: Database, resolver: Resolver, settle: Settl
 
 
 def _add_reading(routes: APIRouter, database: Database) -> None:
-    @routes.get(_VERSIONS, summary="List versions", responses=READS)
+    @routes.get(
+        _VERSIONS,
+        summary="List versions",
+        response_model=list[WorkflowVersionSchema],
+        responses=READS,
+    )
     async def list_versions(principal: Reader, workflow_id: str, page: Paging) -> Response:
         """Newest first."""
 
@@ -56,7 +62,9 @@ def _add_reading(routes: APIRouter, database: Database) -> None:
         body = list_bytes([encode(version_members(row)) for row in rows])
         return list_answer(body, page, count, next_cursor=cursor)
 
-    @routes.get(_VERSION, summary="Read a version", responses=READS)
+    @routes.get(
+        _VERSION, summary="Read a version", response_model=WorkflowVersionSchema, responses=READS
+    )
     async def get_version(
         principal: Reader, workflow_id: str, version_id_or_version_number: str
     ) -> Response:
@@ -99,6 +107,7 @@ def _add_deploying(
     @routes.post(
         _VERSIONS,
         summary="Deploy the draft",
+        response_model=WorkflowVersionSchema,
         responses=WRITES,
         openapi_extra=request_body(DeployVersion, required=False),
     )
@@ -115,6 +124,7 @@ def _add_deploying(
     @routes.post(
         WORKFLOW + "/rollback",
         summary="Return to an earlier version",
+        response_model=WorkflowVersionSchema,
         responses=WRITES,
         openapi_extra=request_body(RollBack),
     )
@@ -133,6 +143,7 @@ def _add_withdrawing(routes: APIRouter, database: Database, resolver: Resolver) 
     @routes.patch(
         _VERSION,
         summary="Withdraw a version",
+        response_model=WorkflowVersionSchema,
         responses=WRITES,
         openapi_extra=request_body(UpdateVersion),
     )
