@@ -17,6 +17,7 @@ _SCALE = 2.0
 _SMALLEST_SIDE = 1.0
 _CHARACTERS = 200_000
 """Of one page."""
+_NOWHERE = (0.0, 0.0, 0.0, 0.0)
 
 
 def prepare() -> None:
@@ -83,19 +84,18 @@ def _add_text(document: Any, number: int, found: Collector) -> None:
 
 
 def _characters(text: Any) -> list[Character]:
-    left, right, bottom, top = (ctypes.c_double() for _ in range(4))
-    refs = [ctypes.byref(value) for value in (left, right, bottom, top)]
-    raw = text.raw
+    box = (ctypes.c_double * 4)()  # left, right, bottom, top
+    sides = [ctypes.byref(ctypes.c_double.from_buffer(box, 8 * number)) for number in range(4)]
+    raw, make = text.raw, Character._make
+    box_of, size_of = pdfium.FPDFText_GetCharBox, pdfium.FPDFText_GetFontSize
+    code_of = pdfium.FPDFText_GetUnicode
     characters = []
     for at in range(min(pdfium.FPDFText_CountChars(raw), _CHARACTERS)):
-        code = pdfium.FPDFText_GetUnicode(raw, at)
-        if not pdfium.FPDFText_GetCharBox(raw, at, *refs):
-            left.value = right.value = bottom.value = top.value = 0.0
-        size = pdfium.FPDFText_GetFontSize(raw, at)
+        code = code_of(raw, at)
+        if not box_of(raw, at, *sides):
+            box[:] = _NOWHERE
         character = chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
-        characters.append(
-            Character(character, left.value, right.value, bottom.value, top.value, size)
-        )
+        characters.append(make((character, *box, size_of(raw, at))))
     return characters
 
 
@@ -104,7 +104,13 @@ def _add_image(document: Any, number: int, found: Collector) -> None:
     try:
         width, height = page.get_size()
         longest = max(width, height, _SMALLEST_SIDE)
-        bitmap = page.render(scale=min(_SCALE, LONGEST / longest), may_draw_forms=False)
+        # In the order and width of pixels that a JPEG is made from: nothing is copied in between.
+        bitmap = page.render(
+            scale=min(_SCALE, LONGEST / longest),
+            may_draw_forms=False,
+            rev_byteorder=True,
+            prefer_bgrx=True,
+        )
         try:
             found.image(encoded(bitmap.to_pil(), number))
         finally:

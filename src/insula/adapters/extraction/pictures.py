@@ -87,7 +87,7 @@ def encoded(image: Image.Image, page: int) -> PageImage:
         with_alpha = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
         image.paste(with_alpha, mask=with_alpha.getchannel("A"))
-    elif image.mode not in ("RGB", "L"):
+    elif image.mode not in ("RGB", "RGBX", "L"):
         image = image.convert("RGB")
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
