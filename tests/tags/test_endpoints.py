@@ -1,17 +1,7 @@
 """Tags over HTTP: on workflows, collections and records, and who finds them."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 from tests.contract import validate
-from tests.runs.platform import Platform, code, open_platform
-
-
-@pytest.fixture
-async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with open_platform(tmp_path) as opened:
-        yield opened
+from tests.runs.platform import Platform, code
 
 
 async def test_one_is_made_listed_changed_and_deleted(platform: Platform) -> None:

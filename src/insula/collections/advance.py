@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from insula.collections import landing, record_repository, repository
-from insula.collections.rows import Config, RecordRow, RuleRow
+from insula.collections.rows import RecordRow, RuleRow, Standing
 from insula.collections.services import Event, RecordServices
 from insula.collections.verdict import STATUSES
 from insula.collections.workflows import behind, digest
@@ -43,7 +43,7 @@ async def advance(services: RecordServices, record_id: str) -> None:
         found = await services.runs.database.read(partial(_read, record_id=record_id))
         if found is None or not found[0].is_live:
             return
-        row, rules, config = found
+        row, rules = found
         waited_for = [rule for rule in rules if rule.is_open]
         if not waited_for:
             await services.runs.database.write(partial(conclude, services, record_id=record_id))
@@ -52,34 +52,35 @@ async def advance(services: RecordServices, record_id: str) -> None:
         if row.cancel_requested_at is not None:
             return  # who cancels goes on with it
         phase = min(rule.phase for rule in waited_for)
-        due = [rule for rule in waited_for if rule.due and rule.phase == phase]
-        if not due or not await _start_all(services, row, config, due):
+        due = [rule.key for rule in waited_for if rule.due and rule.phase == phase]
+        if not due or not await _start_all(services, row, due):
             return
 
 
-def _read(connection: Connection, record_id: str) -> tuple[RecordRow, list[RuleRow], Config] | None:
+def _read(connection: Connection, record_id: str) -> tuple[RecordRow, list[Standing]] | None:
     row = record_repository.by_id(connection, record_id)
-    config = None if row is None else repository.config(connection, row.config_id)
-    if row is None or config is None:
-        return None
-    return row, record_repository.rules_of(connection, [record_id]).get(record_id, []), config
+    return None if row is None else (row, record_repository.standing(connection, record_id))
 
 
-async def _start_all(
-    services: RecordServices, row: RecordRow, config: Config, due: Sequence[RuleRow]
-) -> bool:
+async def _start_all(services: RecordServices, row: RecordRow, due: Sequence[str]) -> bool:
     """Start rules; say whether there may be more to do, because none of them runs."""
+    database = services.runs.database
+    config = await database.read(lambda c: repository.config(c, row.config_id))
+    if config is None:
+        return True  # deleted meanwhile
     gate = asyncio.Semaphore(_STARTED_AT_ONCE)
+    known = {rule["key"]: rule for rule in config.rules}
 
-    async def one(rule: RuleRow) -> BaseException | bool:
+    async def one(key: str) -> BaseException | bool:
         async with gate:
             try:
-                return await _start(services, row, config.rule(rule.key), rule)
+                held = await database.read(lambda c: record_repository.rule(c, row.id, key))
+                return held is not None and await _start(services, row, known[key], held)
             except InsulaError as error:  # told when all have had their turn
                 return error
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(rule)) for rule in due]
+        tasks = [group.create_task(one(key)) for key in due]
     results = [task.result() for task in tasks]
     for result in results:
         if isinstance(result, BaseException):
@@ -164,7 +165,7 @@ def conclude(services: RecordServices, connection: Connection, *, record_id: str
     row = record_repository.by_id(connection, record_id)
     if row is None or not row.is_live:
         return True
-    rules = record_repository.rules_of(connection, [record_id]).get(record_id, [])
+    rules = record_repository.standing(connection, record_id)
     if any(rule.is_open for rule in rules):
         return False
     ends = {rule.ended for rule in rules if not rule.disabled}
@@ -184,15 +185,20 @@ def conclude(services: RecordServices, connection: Connection, *, record_id: str
 
 
 def request_cancel(connection: Connection, *, row: RecordRow, by: str) -> list[str]:
-    """In a unit: let no rule of a record begin any more; return the ids of the runs to stop."""
+    """In a unit: let no rule of a record begin any more, and ask for the cancel of what runs, so
+    that whoever finds it after a crash stops it; return the ids of the runs to stop."""
     if row.cancel_requested_at is None:
         asked = {"cancel_requested_at": now_ms(), "cancel_requested_by": by}
         record_repository.change(connection, row, asked)
-    rules = record_repository.rules_of(connection, [row.id]).get(row.id, [])
-    words = {"error": landing.NOT_BEGUN}
-    changed = {"due": False, "status": "DRAFT", "ended": "CANCELLED", "ran": None}
-    for rule in rules:
-        if rule.due:
-            outcome = {"outcome": json.encode(words)}
-            record_repository.settle(connection, row.id, rule.key, {**changed, **outcome})
-    return [rule.run_id for rule in rules if rule.status == "RUNNING" and rule.run_id is not None]
+    rules = record_repository.standing(connection, row.id)
+    changed = {
+        "due": False,
+        "status": "DRAFT",
+        "ended": "CANCELLED",
+        "ran": None,
+        "outcome": json.encode({"error": landing.NOT_BEGUN}),
+    }
+    record_repository.settle_due(connection, row.id, changed)
+    running = [r.run_id for r in rules if r.status == "RUNNING" and r.run_id is not None]
+    record_repository.request_cancels(connection, running, by)
+    return running

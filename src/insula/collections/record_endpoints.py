@@ -7,10 +7,10 @@ from pydantic import AfterValidator
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from insula.collections import reading, record_repository, records, repository
+from insula.collections import listing, reading, records, repository
 from insula.collections.answers import ExtendedRecordSchema, RecordSchema, RecordStatusSchema
 from insula.collections.cancel import cancel
-from insula.collections.record_repository import RecordFilter
+from insula.collections.listing import RecordFilter
 from insula.collections.remove import remove_record
 from insula.collections.report import report
 from insula.collections.repository import Found
@@ -84,7 +84,7 @@ def _add_list(routes: APIRouter, services: RecordServices, base: str) -> None:
                 status=None if status == "ALL" else status,
                 tag_ids=[*tags.named(connection, principal.app_id, tags_asked), *tag_ids],
             )
-            return record_repository.list_records(connection, wanted, page)
+            return listing.list_records(connection, wanted, page)
 
         found = await services.runs.database.read(query)
         if found is None:

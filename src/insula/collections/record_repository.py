@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
     and_,
     delete,
     exists,
@@ -19,27 +17,15 @@ from sqlalchemy import (
 )
 
 from insula.collections import counts
-from insula.collections.repository import Found, count_matches
-from insula.collections.rows import LIVE, RecordRow, RuleRow, values
+from insula.collections.rows import LIVE, RecordRow, RuleRow, Standing, names, values
 from insula.kit.clock import now_ms
-from insula.storage.tables import collections, files, record_rules, records, runs, tagged
+from insula.storage.tables import collections, files, record_rules, records, runs
 from insula.tags import repository as tags
-from insula.web.pagination import Page
 
 _STALE_MS = 5_000
 SOME = 500
 """How many records are found at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordFilter:
-    """Which records of an app; ``None`` does not restrict."""
-
-    app_id: str
-    collection_id: str | None = None
-    search: str | None = None
-    status: str | None = None
-    tag_ids: Sequence[str] = ()
+_STANDING = [record_rules.c[name] for name in names(Standing)]
 
 
 def find(
@@ -49,7 +35,7 @@ def find(
     query = select(records).where(records.c.id == record_id, records.c.app_id == app_id)
     if collection_id is not None:
         query = query.where(records.c.collection_id == collection_id)
-    row = connection.execute(query.where(_reachable())).first()
+    row = connection.execute(query.where(reachable())).first()
     return None if row is None else RecordRow(*row)
 
 
@@ -59,7 +45,8 @@ def by_id(connection: Connection, record_id: str) -> RecordRow | None:
     return None if row is None else RecordRow(*row)
 
 
-def _reachable() -> ColumnElement[bool]:
+def reachable() -> ColumnElement[bool]:
+    """Match records whose collection is not being deleted."""
     return exists().where(
         collections.c.id == records.c.collection_id, collections.c.deleting.is_(False)
     )
@@ -76,38 +63,18 @@ def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, lis
     return found
 
 
-def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Found:
-    """Read a page of records, newest first."""
-    query = _filtered(wanted)
-    if page.cursor is not None:
-        query = query.where(records.c.id < str(page.cursor.get("before", "")))
-    query = query.order_by((tagged.c.thing_id if wanted.tag_ids else records.c.id).desc())
-    rows = connection.execute(query.offset(page.offset).limit(page.take + 1)).all()
-    shown = [RecordRow(*row) for row in rows[: page.take]]
-    following = {"before": shown[-1].id} if len(rows) > page.take else None
-    if wanted.search or wanted.tag_ids or wanted.collection_id is None:
-        count, capped = count_matches(connection, _filtered(wanted))
-    else:
-        count, capped = counts.records(connection, wanted.collection_id, wanted.status), False
-    return Found(shown, count, capped, following)
+def standing(connection: Connection, record_id: str) -> list[Standing]:
+    """Return how far each rule of a record is, in order."""
+    mine = record_rules.c.record_id == record_id
+    query = select(*_STANDING).where(mine).order_by(record_rules.c.place)
+    return [Standing(*row) for row in connection.execute(query)]
 
 
-def _filtered(wanted: RecordFilter) -> Select[Any]:
-    query = select(records).where(records.c.app_id == wanted.app_id)
-    if wanted.tag_ids:  # what has the first tag is looked at, in the order of its index
-        query = query.select_from(tagged.join(records, records.c.id == tagged.c.thing_id))
-        query = query.where(tagged.c.tag_id == wanted.tag_ids[0])
-        for tag_id in wanted.tag_ids[1:]:
-            query = query.where(tags.has(records.c.id, tag_id))
-    if wanted.collection_id is not None:
-        query = query.where(records.c.collection_id == wanted.collection_id)
-    else:
-        query = query.where(_reachable())
-    if wanted.status is not None:
-        query = query.where(records.c.status == wanted.status)
-    for word in (wanted.search or "").split():
-        query = query.where(records.c.name.icontains(word, autoescape=True))
-    return query
+def rule(connection: Connection, record_id: str, key: str) -> RuleRow | None:
+    """Return one rule of a record."""
+    mine = and_(record_rules.c.record_id == record_id, record_rules.c.key == key)
+    row = connection.execute(select(record_rules).where(mine)).first()
+    return None if row is None else RuleRow(*row)
 
 
 def store(connection: Connection, row: RecordRow, rules: Sequence[RuleRow]) -> None:
@@ -151,7 +118,7 @@ def remove_rules(connection: Connection, record_id: str, keys: Sequence[str]) ->
     connection.execute(delete(record_rules).where(mine))
 
 
-def tally(rules: Sequence[RuleRow]) -> dict[str, int]:
+def tally(rules: Sequence[RuleRow | Standing]) -> dict[str, int]:
     """Return the counts that a record shows of its rules."""
     asked = [rule.status for rule in rules if not rule.disabled]
     return {
@@ -248,6 +215,23 @@ def settle(connection: Connection, record_id: str, key: str, changed: Mapping[st
     )
     statement = update(record_rules).where(mine).values(updated_at=now_ms(), **changed)
     return connection.execute(statement).rowcount == 1
+
+
+def settle_due(connection: Connection, record_id: str, changed: Mapping[str, Any]) -> None:
+    """Change every rule of a record that is due."""
+    mine = and_(record_rules.c.record_id == record_id, record_rules.c.due.is_(True))
+    connection.execute(update(record_rules).where(mine).values(updated_at=now_ms(), **changed))
+
+
+def request_cancels(connection: Connection, run_ids: Sequence[str], by: str) -> None:
+    """Mark runs of rules that have not ended as to be cancelled; who asked first is remembered."""
+    if run_ids:
+        now = now_ms()
+        open_ = and_(runs.c.ended_at.is_(None), runs.c.cancel_requested_at.is_(None))
+        asked = update(runs).where(runs.c.id.in_(run_ids), open_)
+        connection.execute(
+            asked.values(cancel_requested_at=now, cancel_requested_by=by, updated_at=now)
+        )
 
 
 def land(

@@ -92,15 +92,28 @@ class RuleRow:
     created_at: int
     updated_at: int
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the analysis still waits for it."""
-        return self.due or self.status == "RUNNING"
-
     def given(self) -> dict[str, Any]:
         """Return its input."""
         value = None if self.input is None else json.decode(self.input)
         return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a rule of a record is, without what it was given and what came of it."""
+
+    key: str
+    phase: int
+    disabled: bool
+    due: bool
+    status: str
+    ended: str | None
+    run_id: str | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the analysis still waits for it."""
+        return self.due or self.status == "RUNNING"
 
 
 def names(shape: Any) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 
-from insula.collections import record_repository, records, repository
+from insula.collections import records, repository
 from insula.collections.cancel import cancel, stop
+from insula.collections.listing import RecordFilter, list_records
 from insula.collections.reading import record_bytes, records_members
-from insula.collections.record_repository import RecordFilter
 from insula.collections.remove import remove_record
 from insula.collections.rows import RecordRow
 from insula.collections.schemas import CreateRecord, Mode, UpdateRecord
@@ -95,7 +95,7 @@ class RecordActions:
             if not known:
                 raise NotFound(f"{plain(collection_id or '', 60)} is no collection of this app")
             page = Page(take=FOUND_MAX)
-            rows = record_repository.list_records(connection, wanted, page).rows
+            rows = list_records(connection, wanted, page).rows
             return cast(list[RecordRow], rows)
 
         rows = await self._services.runs.database.read(query)

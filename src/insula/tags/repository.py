@@ -138,7 +138,8 @@ def of_things(connection: Connection, thing_ids: Sequence[str]) -> dict[str, lis
 
 def has(thing_id: ColumnElement[str], tag_id: str) -> ColumnElement[bool]:
     """Match what has a tag."""
-    return exists().where(tagged.c.tag_id == tag_id, tagged.c.thing_id == thing_id)
+    one = tagged.alias()  # the query around it may look at other tags
+    return exists().where(one.c.tag_id == tag_id, one.c.thing_id == thing_id)
 
 
 def named(connection: Connection, app_id: str, words: Sequence[str]) -> list[str]:

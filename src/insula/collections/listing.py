@@ -1,0 +1,149 @@
+"""Lists of records. What a list costs does not grow with what it does not show: what no index has
+in order is looked for in steps of so many rows, and a cursor goes on where the last step ended.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from insula.collections import counts
+from insula.collections.record_repository import reachable
+from insula.collections.repository import Found
+from insula.collections.rows import RecordRow
+from insula.storage.tables import records, tagged
+from insula.tags import repository as tags
+from insula.web.pagination import Page
+
+LOOKED = 5_000
+"""Rows that one step looks at; matches among the newest so many are counted exactly."""
+STEPS = 20
+"""Of one answer, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Which records of an app; ``None`` does not restrict."""
+
+    app_id: str
+    collection_id: str | None = None
+    search: str | None = None
+    status: str | None = None
+    tag_ids: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class _Looked:
+    """The ids that were found, in order; ``at`` is where the looking stopped before the end."""
+
+    ids: list[str] = field(default_factory=list)
+    at: str | None = None
+
+
+def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Found:
+    """Read a page of records, newest first.
+
+    Where words or tags are looked for, it may be short, or empty, and still go on.
+    """
+    before = None if page.cursor is None else str(page.cursor.get("before", ""))
+    most = page.offset + page.take + 1
+    found = _look(connection, wanted, before, most)
+    shown = found.ids[page.offset : most - 1]
+    following: dict[str, object] | None = None
+    if len(found.ids) == most:
+        following = {"before": shown[-1]}
+    elif found.at is not None:
+        following = {"before": found.at}
+    count, capped = _count(connection, wanted)
+    return Found(_rows(connection, wanted.app_id, shown), count, capped, following)
+
+
+def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[RecordRow]:
+    query = select(records).where(records.c.id.in_(ids), records.c.app_id == app_id)
+    found = {row.id: RecordRow(*row) for row in connection.execute(query)} if ids else {}
+    return [found[record_id] for record_id in ids if record_id in found]
+
+
+def _look(connection: Connection, wanted: RecordFilter, before: str | None, most: int) -> _Looked:
+    """Find the first ``most`` ids that match, after a cursor."""
+    if _by_index(wanted):
+        query = _matching(wanted, before, None).limit(most)
+        return _Looked(list(connection.scalars(query)))
+    looked = _Looked()
+    for _ in range(STEPS):
+        looked.at = _floor(connection, wanted, before)
+        query = _matching(wanted, before, looked.at).limit(most - len(looked.ids))
+        looked.ids += connection.scalars(query)
+        if looked.at is None or len(looked.ids) == most:
+            break
+        before = looked.at
+    return looked
+
+
+def _by_index(wanted: RecordFilter) -> bool:
+    """Say whether one index has what is wanted, in order, and the counters its number."""
+    return wanted.collection_id is not None and not wanted.search and not wanted.tag_ids
+
+
+def _count(connection: Connection, wanted: RecordFilter) -> tuple[int, bool]:
+    """Count what matches; of what was looked for, the flag says that there may be more."""
+    if _by_index(wanted) and wanted.collection_id is not None:
+        return counts.records(connection, wanted.collection_id, wanted.status), False
+    floor = _floor(connection, wanted, None)
+    matching = _matching(wanted, None, floor).order_by(None).subquery()
+    count = connection.execute(select(func.count()).select_from(matching)).scalar_one()
+    return int(count), floor is not None
+
+
+def _floor(connection: Connection, wanted: RecordFilter, before: str | None) -> str | None:
+    """Return the last id that a step looks at, ``None`` if it comes to the end."""
+    ids, conditions = _base(wanted)
+    query = select(ids).where(*conditions, *([] if before is None else [ids < before]))
+    found: str | None = connection.scalar(query.order_by(ids.desc()).offset(LOOKED - 1).limit(1))
+    return found
+
+
+def _base(wanted: RecordFilter) -> tuple[ColumnElement[str], list[ColumnElement[bool]]]:
+    """Return the ids that are looked at, and what an index says of them: the first tag's, the
+    collection's with their status, or the app's."""
+    if wanted.tag_ids:
+        ids = tagged.c.thing_id
+        return ids, [tagged.c.tag_id == wanted.tag_ids[0], ids >= "rec_", ids < "rec`"]
+    if wanted.collection_id is None:
+        return records.c.id, [records.c.app_id == wanted.app_id]
+    conditions = [records.c.collection_id == wanted.collection_id]
+    if wanted.status is not None:
+        conditions.append(records.c.status == wanted.status)
+    return records.c.id, conditions
+
+
+def _matching(wanted: RecordFilter, before: str | None, floor: str | None) -> Select[Any]:
+    """Select ids between a cursor and a floor, newest first."""
+    ids, conditions = _base(wanted)
+    query = select(ids).where(*conditions)
+    if before is not None:
+        query = query.where(ids < before)
+    if floor is not None:
+        query = query.where(ids >= floor)
+    if wanted.tag_ids:
+        query = _of_tagged(query, wanted)
+    if wanted.collection_id is None:
+        query = query.where(reachable())
+        if wanted.status is not None:
+            query = query.where(records.c.status == wanted.status)
+    for word in (wanted.search or "").split():
+        query = query.where(records.c.name.icontains(word, autoescape=True))
+    return query.order_by(ids.desc())
+
+
+def _of_tagged(query: Select[Any], wanted: RecordFilter) -> Select[Any]:
+    query = query.select_from(tagged.join(records, records.c.id == tagged.c.thing_id))
+    query = query.where(records.c.app_id == wanted.app_id)
+    if wanted.collection_id is not None:
+        query = query.where(records.c.collection_id == wanted.collection_id)
+        if wanted.status is not None:
+            query = query.where(records.c.status == wanted.status)
+    for tag_id in wanted.tag_ids[1:]:
+        query = query.where(tags.has(records.c.id, tag_id))
+    return query
