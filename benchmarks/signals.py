@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import uvloop
+from tests import redis_server
 from tests.nats import NatsServer, binary
 
 from benchmarks.client import percentile
@@ -29,7 +30,8 @@ async def measure(count: int) -> dict[str, dict[str, float]]:
     """Return the figures of each carrier."""
     found = {}
     async with AsyncExitStack() as stack:
-        for url in [(await stack.enter_async_context(postgres())).create(), _nats(stack)]:
+        database = (await stack.enter_async_context(postgres())).create()
+        for url in (database, _nats(stack), _redis(stack)):
             async with _node(url) as one, _node(url) as two:
                 found[one.carrier] = await _figures(one, two, count)
     return found
@@ -40,6 +42,16 @@ def _nats(stack: AsyncExitStack) -> str:
     if program is None:
         raise RuntimeError("no nats-server here: install the system's package")
     broker = NatsServer(program)
+    stack.callback(broker.close)
+    broker.start()
+    return broker.url
+
+
+def _redis(stack: AsyncExitStack) -> str:
+    program = redis_server.binary()
+    if program is None:
+        raise RuntimeError("no redis-server here: install the system's package")
+    broker = redis_server.RedisServer(program)
     stack.callback(broker.close)
     broker.start()
     return broker.url

@@ -46,6 +46,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("INSULA_CLUSTER_URL", "nats://broker:4222,,nats://ada:5ecret@"),
         ("INSULA_CLUSTER_URL", "nats://broker:4222,postgresql://ada:5ecret@base/insula"),
         ("INSULA_CLUSTER_URL", "databases"),
+        ("INSULA_CLUSTER_URL", "redis://ada:5ecret@a:6379,redis://b:6379"),
     ],
 )
 def test_a_bad_setting_is_named_and_its_value_is_not(
@@ -63,7 +64,7 @@ def test_what_carries_may_be_the_database() -> None:
     assert alone.carrier_url is None
     same = load_settings(database_url=database, cluster_url="database")
     assert same.carrier_url == same.database_url
-    for url in ("nats://a:4222, tls://b:4222", "postgresql://carrier@base/insula"):
+    for url in ("nats://a:4222, tls://b:4222", "postgresql://carrier@base/insula", "redis://b"):
         other = load_settings(database_url=database, cluster_url=url)
         assert other.carrier_url is not None
         assert other.carrier_url.get_secret_value() == url

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 _MIB = 1024 * 1024
 _DAY = 24 * 60 * 60
 _BROKERS = ("nats", "tls")
+_REDIS = ("redis", "rediss")
 _POSTGRES = ("postgresql://", "postgres://")
 _DATABASE = "database"
 
@@ -145,7 +146,8 @@ class Settings(BaseSettings):
     cluster_url: SecretStr | None = Field(
         None,
         description="What carries messages between nodes: brokers, `nats://…`, by comma, or "
-        "PostgreSQL: `postgresql://…`, or `database` for the one that is set; unset: nothing does.",
+        "PostgreSQL: `postgresql://…`, or `database` for the one that is set, or Redis: "
+        "`redis://…`; unset: nothing does.",
     )
 
     @property
@@ -173,12 +175,12 @@ class Settings(BaseSettings):
     @classmethod
     def _brokers(cls, value: SecretStr | None) -> SecretStr | None:
         given = value.get_secret_value() if value else _DATABASE
-        if given == _DATABASE or given.startswith(_POSTGRES):
+        if given == _DATABASE or given.startswith(_POSTGRES) or _is_broker(given, _REDIS):
             return value
-        if not all(_is_broker(part.strip()) for part in given.split(",")):
+        if not all(_is_broker(part.strip(), _BROKERS) for part in given.split(",")):
             raise ValueError(
                 "must be nats://host:port or tls://host:port, with commas between, or "
-                "postgresql://…, or the word database"
+                "postgresql://…, redis://…, or the word database"
             )
         return value
 
@@ -199,11 +201,11 @@ class Settings(BaseSettings):
         return value.rstrip("/")
 
 
-def _is_broker(address: str) -> bool:
-    """Say whether it is an address of a broker."""
+def _is_broker(address: str, schemes: tuple[str, ...]) -> bool:
+    """Say whether it is an address of a broker of one of these schemes."""
     try:
         parts = urlsplit(address)
-        return parts.scheme in _BROKERS and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

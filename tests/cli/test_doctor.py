@@ -16,8 +16,6 @@ from insula.storage.lock import FolderLock
 
 from .conftest import Invoke
 
-NOBODY = "nats://a:s3cret@127.0.0.1:1"
-
 
 @pytest.fixture
 def walls(monkeypatch: pytest.MonkeyPatch) -> list[Wall]:
@@ -138,8 +136,8 @@ def test_what_carries_messages_between_nodes(
     assert found["cluster"] == ("ok", "PostgreSQL carries messages between nodes")
     assert found["INSULA_CLUSTER_URL"] == ("ok", "set")
     monkeypatch.setattr(examined_cluster, "_ANSWERS_WITHIN", 0.3)
-    for name, url in (("PostgreSQL", "postgresql://a:s3cret@127.0.0.1:1/x"), ("NATS", NOBODY)):
-        monkeypatch.setenv("INSULA_CLUSTER_URL", url)
+    for name, scheme in (("PostgreSQL", "postgresql"), ("NATS", "nats"), ("Redis", "redis")):
+        monkeypatch.setenv("INSULA_CLUSTER_URL", f"{scheme}://a:s3cret@127.0.0.1:1/x")
         outcome = invoke("doctor", "--data", str(tmp_path), "--json")
         assert outcome.code == ExitCode.OK  # a node starts without it
         verdict, detail = findings(outcome.out)["cluster"]

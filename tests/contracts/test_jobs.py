@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.jobs.events import Taken, until
 from tests.nats import NatsServer
+from tests.redis_server import RedisServer, redis_server, redis_session
 
 from insula.jobs import taskiq_jobs
 from insula.jobs.jobs import Jobs
@@ -15,6 +16,8 @@ from insula.jobs.memory_jobs import MemoryJobs, SharedHints
 from insula.jobs.memory_signals import Exchange, MemorySignals
 from insula.jobs.pulled_jobs import PulledJobs
 from insula.jobs.transport import open_transport
+
+__all__ = ["redis_server", "redis_session"]
 
 Pair = tuple[Jobs, Jobs]
 
@@ -28,7 +31,7 @@ async def pulled(stack: AsyncExitStack, exchange: Exchange) -> Jobs:
     return jobs
 
 
-@pytest.fixture(params=["memory", "pulled", "nats", "postgres"])
+@pytest.fixture(params=["memory", "pulled", "nats", "postgres", "redis"])
 async def pair(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Pair]:
@@ -44,8 +47,9 @@ async def pair(
             exchange = Exchange()
             yield await pulled(stack, exchange), await pulled(stack, exchange)
         else:
-            if request.param == "nats":
-                server: NatsServer = request.getfixturevalue("nats_server")
+            if request.param != "postgres":
+                server: NatsServer | RedisServer
+                server = request.getfixturevalue(f"{request.param}_server")
                 url, name = server.url, server.installation()
             else:
                 url, name = request.getfixturevalue("postgres_url"), "one"

@@ -8,12 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, until
 from tests.nats import NatsServer
+from tests.redis_server import RedisServer, redis_server, redis_session
 
 from insula.jobs.memory_signals import Exchange, MemorySignals
 from insula.jobs.nats_link import NatsLink
 from insula.jobs.nats_signals import NatsSignals
 from insula.jobs.signals import MESSAGE_MAX, NoAnswer, Signals
 from insula.jobs.transport import open_transport
+
+__all__ = ["redis_server", "redis_session"]
 
 Pair = tuple[Signals, Signals]
 LONG = 10.0
@@ -29,13 +32,13 @@ async def over_nats(stack: AsyncExitStack, server: NatsServer, prefix: str) -> S
     return signals
 
 
-async def over_postgres(stack: AsyncExitStack, url: str) -> Signals:
-    transport = await stack.enter_async_context(open_transport(url, "one"))
+async def over_wire(stack: AsyncExitStack, url: str, name: str = "one") -> Signals:
+    transport = await stack.enter_async_context(open_transport(url, name))
     await until(lambda: transport.signals.connected)
     return transport.signals
 
 
-@pytest.fixture(params=["memory", "nats", "postgres"])
+@pytest.fixture(params=["memory", "nats", "postgres", "redis"])
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         if request.param == "memory":
@@ -46,7 +49,11 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
             yield nodes
         elif request.param == "postgres":
             url: str = request.getfixturevalue("postgres_url")
-            yield await over_postgres(stack, url), await over_postgres(stack, url)
+            yield await over_wire(stack, url), await over_wire(stack, url)
+        elif request.param == "redis":
+            redis: RedisServer = request.getfixturevalue("redis_server")
+            url, name = redis.url, redis.installation()
+            yield await over_wire(stack, url, name), await over_wire(stack, url, name)
         else:
             server: NatsServer = request.getfixturevalue("nats_server")
             prefix = f"insula.{server.installation()}"

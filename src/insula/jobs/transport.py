@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
 
+from insula.jobs import postgres_wire, redis_wire
 from insula.jobs.jobs import Jobs, check_word
 from insula.jobs.memory_jobs import MemoryJobs
 from insula.jobs.memory_signals import MemorySignals
-from insula.jobs.postgres_wire import open_wire
 from insula.jobs.signals import Signals
+from insula.jobs.wire import OpenWire
 from insula.jobs.wire_transport import open_over_wire
 from insula.storage.postgres_address import describe
 
-POSTGRES = ("postgresql://", "postgres://")
+_POSTGRES = ("postgresql://", "postgres://")
+_REDIS = ("redis://", "rediss://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,16 @@ async def open_transport(cluster_url: str | None, installation: str) -> AsyncIte
             await signals.close()
         return
     prefix = f"insula.{check_word('installation', installation)}"
-    if cluster_url.startswith(POSTGRES):
-        async with _over_postgres(cluster_url, prefix) as transport:
-            yield transport
+    if (wired := _wire(cluster_url)) is not None:
+        carrier, where, open_wire = wired
+        async with open_over_wire(open_wire, where, prefix) as over_wire:
+            yield Transport(*over_wire, carrier=carrier)
         return
     servers = [part.strip() for part in cluster_url.split(",") if part.strip()]
     if not servers or {urlsplit(server).scheme for server in servers} - {"nats", "tls"}:
         raise ValueError(
-            "INSULA_CLUSTER_URL is one or several nats:// or tls:// addresses, or postgresql://…"
+            "INSULA_CLUSTER_URL is one or several nats:// or tls:// addresses, or postgresql://…, "
+            "or redis://…"
         )
     # Its libraries are 13 MiB and a moment's loading that a node alone has no use for.
     from insula.jobs.nats_transport import open_nats
@@ -62,7 +66,10 @@ async def open_transport(cluster_url: str | None, installation: str) -> AsyncIte
         yield Transport(*over_nats, carrier="NATS")
 
 
-@asynccontextmanager
-async def _over_postgres(url: str, prefix: str) -> AsyncIterator[Transport]:
-    async with open_over_wire(partial(open_wire, url), describe(url), prefix) as over_postgres:
-        yield Transport(*over_postgres, carrier="PostgreSQL")
+def _wire(url: str) -> tuple[str, str, OpenWire] | None:
+    """Return the name of the carrier, where it is, and how to connect; ``None``: it has no wire."""
+    if url.startswith(_POSTGRES):
+        return "PostgreSQL", describe(url), partial(postgres_wire.open_wire, url)
+    if url.startswith(_REDIS):
+        return "Redis", redis_wire.describe(url), partial(redis_wire.open_wire, url)
+    return None
