@@ -104,7 +104,7 @@ async def test_a_cancel_leaves_nothing(blobs, tmp_path) -> None:
 
 
 async def test_a_full_disk_is_told(blobs, monkeypatch, tmp_path) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(disk, "_append", full)

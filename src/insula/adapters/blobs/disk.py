@@ -1,7 +1,6 @@
 """Files below ``DIR/files``: written aside, synced, then renamed, so that what is there is whole.
 
-Every step opens the file anew and runs on a thread. A cancel may leave a thread in its step; it
-then works on a file that is removed already.
+Every step opens the file anew and runs on a thread, to its end, whoever cancels.
 """
 
 import asyncio
@@ -61,8 +60,6 @@ class DiskBlobs:
         waiting: list[bytes] = []
         held = 0
         try:
-            # A cancel must not remove what a thread is only about to create.
-            await uninterrupted(_on_disk(_create, aside))
             async for chunk in chunks:
                 size += len(chunk)
                 if size > limit:
@@ -70,11 +67,11 @@ class DiskBlobs:
                 waiting.append(chunk)
                 held += len(chunk)
                 if held >= _WRITE_BYTES:
-                    await _on_disk(_append, aside, b"".join(waiting))
+                    # A cancel must not remove what a thread is only about to create.
+                    await uninterrupted(_on_disk(_append, aside, b"".join(waiting)))
                     waiting, held = [], 0
-            await _on_disk(_append, aside, b"".join(waiting))
-            async with self._syncing:
-                await uninterrupted(_on_disk(self._publish, aside, place))
+            async with self._syncing:  # a small one takes this one turn of a thread
+                await uninterrupted(_on_disk(self._publish, aside, place, b"".join(waiting)))
         except BaseException:
             aside.unlink(missing_ok=True)
             place.unlink(missing_ok=True)
@@ -119,9 +116,9 @@ class DiskBlobs:
                     removed += 1
         return removed
 
-    def _publish(self, aside: Path, place: Path) -> None:
-        """Make it durable, then visible, then the visibility durable."""
-        sync(aside)
+    def _publish(self, aside: Path, place: Path, rest: bytes) -> None:
+        """Make it whole and durable, then visible, then the visibility durable."""
+        _append(aside, rest, durable=True)
         if place.parent not in self._durable:
             # Even if it is there: who made it a moment ago may not have synced it yet.
             place.parent.mkdir(mode=0o700, exist_ok=True)
@@ -155,15 +152,14 @@ async def _on_disk(action: Callable[..., T], *arguments: object) -> T:
         ) from error
 
 
-def _create(path: Path) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-
-
-def _append(path: Path, data: bytes) -> None:
-    """Append to a file that is there: one that a cancel removed does not come back."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+def _append(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Append to a file, which is made if it is not there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(descriptor)
 
 
 def _piece(path: Path, start: int, size: int) -> bytes:
