@@ -134,7 +134,7 @@ class Platform:
 
     async def reached(self, name: str) -> None:
         """Wait until a script waits at a gate."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.sandbox.gates[name].reached.wait()
 
     async def read(self, query: Callable[[Connection], T]) -> T:
@@ -148,7 +148,7 @@ class Platform:
 
     async def idle(self) -> None:
         """Wait until nothing is live."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while live := list(self.services.live):
                 await asyncio.wait([one.finished for one in live])
 

@@ -44,7 +44,7 @@ async def runs_of(platform: Platform) -> list[Any]:
 
 async def until(holds: Callable[[], Any]) -> None:
     """Wait until something asynchronous holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await holds():  # noqa: ASYNC110  # of what the database says
             await asyncio.sleep(0.002)
 

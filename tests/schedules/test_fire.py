@@ -13,6 +13,8 @@ from insula.errors import Unavailable
 from insula.runs import creation
 from insula.schedules.timekeeper import LOOK_SECONDS, Timekeeper
 
+DATABASES = ("sqlite", "postgres")
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -143,10 +145,10 @@ async def test_a_tick_that_could_not_be_stored_is_still_due(
 
 
 async def test_a_process_that_dies_with_the_commit_loses_nothing(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str | None, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run is stored and nobody has heard of it: the next start finds it, once."""
-    async with open_platform(tmp_path) as platform:
+    async with open_platform(tmp_path, database_url=database_url) as platform:
         await hourly(platform)
         clock.step(HOUR + 10)
         with monkeypatch.context() as patch:
@@ -157,7 +159,7 @@ async def test_a_process_that_dies_with_the_commit_loses_nothing(
         assert (row.status, row.owner) == ("PENDING", None)
         callers = (platform.acme, platform.globex)
     monkeypatch.undo()
-    async with open_platform(tmp_path, callers) as platform:
+    async with open_platform(tmp_path, callers, database_url=database_url) as platform:
         (run,) = await ended(platform, platform.acme, 1)
         assert run["id"] == row.id
 
@@ -166,8 +168,11 @@ async def _nothing(services: object) -> None:
     """Offer nothing."""
 
 
-async def test_full_queues_keep_it_due(tmp_path: Path, clock: Clock) -> None:
-    async with open_platform(tmp_path, runs_max=1, queue_max=1) as platform:
+async def test_full_queues_keep_it_due(
+    tmp_path: Path, database_url: str | None, clock: Clock
+) -> None:
+    given = {"runs_max": 1, "queue_max": 1, "database_url": database_url}
+    async with open_platform(tmp_path, **given) as platform:
         flow = await platform.acme.make(code("a", "wait(g)"))
         for _ in range(2):
             await platform.acme.run(flow, background=True)
