@@ -298,3 +298,27 @@ async def test_nothing_is_left_behind(url: str, proxy: Proxy) -> None:
         await transport.signals.listen("run.one", heard)
     await until(lambda: asyncio.all_tasks() <= tasks)
     await until(lambda: len(open_sockets()) <= len(sockets))
+
+
+async def test_a_node_that_stands_still_does_not_keep_the_server_from_forgetting(
+    postgres_url: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_wire, "_SESSION", postgres_wire._SESSION.replace("60000", "500"))
+    paused = await postgres_wire.open_wire(postgres_url, lambda *_: None, lambda: None)
+    number = await paused.pid()
+    await paused.stand(["insula_m_paused"], [])
+    paused._silence()  # it takes nothing more from its socket
+    name = postgres_url.rpartition("/")[2]
+    tell = (
+        "SELECT pg_notify('insula_m_paused', repeat('x', 7000) || n) FROM generate_series(1, 400) n"
+    )
+
+    async def ended() -> bool:
+        await asyncio.to_thread(postgres_server.execute, tell, name)
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {number}"
+        return await asyncio.to_thread(postgres_server.execute, query) == [(0,)]
+
+    async with asyncio.timeout(30):
+        while not await ended():  # noqa: ASYNC110  # the server's own time
+            await asyncio.sleep(0.1)
+    await paused.close()
