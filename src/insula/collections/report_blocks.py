@@ -34,6 +34,8 @@ _VARIANTS = {
 }
 _DEPTH = 8
 _NARROWEST = 120.0
+_BAR = 15.0
+"""What the bar of a variant takes of the width, with the room beside it."""
 
 
 def of_rule(held: Mapping[str, Any], width: float) -> list[Flowable]:
@@ -105,27 +107,27 @@ def _blocks(value: Any, width: float, depth: int) -> list[Flowable]:
 
 def _block(block: Mapping[str, Any], width: float, depth: int) -> list[Flowable]:
     made: list[Flowable] = []
-    within = max(width - 12, _NARROWEST)
+    color = _VARIANTS.get(str(block.get("variant") or block.get("status")).lower())
+    within = width if color is None else max(width - _BAR, _NARROWEST)
     if isinstance(block.get("title"), str):
         made.append(paragraph(block["title"], "h3", 500))
     rows = block.get("rows")
     inner = block.get("blocks") or block.get("children")
     texts = [block[name] for name in _TEXTS if block.get(name) is not None]
     if isinstance(rows, list):
-        made += _table(block, rows, width)
+        made += _table(block, rows, within)
     elif texts:
         made += _blocks(texts[0], within, depth + 1)
     elif not inner:
-        made += _members(block, width)
+        made += _members(block, within)
     made += _blocks(inner, within, depth + 1)
-    color = _VARIANTS.get(str(block.get("variant") or block.get("status")).lower())
     return made if color is None or not made else _barred(made, color, width)
 
 
 def _members(block: Mapping[str, Any], width: float) -> list[Flowable]:
     hidden = ("type", "title", "variant")
     rows = [(str(name), words(value)) for name, value in block.items() if name not in hidden]
-    return [table(("Field", "Value"), rows, width - 12, (0.3, 0.7))] if rows else []
+    return [table(("Field", "Value"), rows, width, (0.3, 0.7))] if rows else []
 
 
 def _table(block: Mapping[str, Any], rows: list[Any], width: float) -> list[Flowable]:
@@ -140,7 +142,7 @@ def _table(block: Mapping[str, Any], rows: list[Any], width: float) -> list[Flow
         label = named.get("label") or named.get("name") or named.get("header") or keys[-1]
         head.append(words(label))
     body = [[words(value) for value in _cells(row, keys)] for row in rows]
-    made = [table(head, body, width - 12), Spacer(0, 4)]
+    made = [table(head, body, width), Spacer(0, 4)]
     if len(rows) > ROWS_MAX:
         made.append(paragraph(f"{len(rows) - ROWS_MAX:,} more rows are left out here.", "small"))
     return made
@@ -158,7 +160,8 @@ def _barred(made: list[Flowable], color: str, width: float) -> list[Flowable]:
     styles()
     barred: list[Flowable] = []
     for part in made:
-        row = Table([[part]], [width], splitInRow=1)
+        row = Table([[part]], [width], splitInRow=1, hAlign="LEFT")
+        row.keepWithNext = part.getKeepWithNext()
         row.setStyle(
             [
                 ("LINEBEFORE", (0, 0), (0, -1), 3, colors.HexColor(color)),

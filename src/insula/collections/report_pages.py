@@ -17,7 +17,8 @@ from insula.collections.report_room import Room
 from insula.collections.report_text import LINE, ROWS_MAX, paragraph, styles, table
 
 _MARGIN = 48
-_WIDTH = A4[0] - 2 * _MARGIN
+_PADDING = 6  # of what stands within the margins
+_WIDTH = A4[0] - 2 * (_MARGIN + _PADDING)
 _SECTIONS_MAX = 200
 _SHARES = (0.06, 0.34, 0.14, 0.46)
 _HEADED = 90
@@ -56,8 +57,8 @@ def _footer(record: dict[str, Any]) -> Callable[[Canvas, Any], None]:
         canvas.saveState()
         canvas.setFont(styles()["small"].fontName, 7.5)
         canvas.setFillColor(colors.HexColor("#6a737d"))
-        canvas.drawString(_MARGIN, 28, record["id"])
-        canvas.drawRightString(A4[0] - _MARGIN, 28, f"Page {document.page}")
+        canvas.drawString(_MARGIN + _PADDING, 28, record["id"])
+        canvas.drawRightString(A4[0] - _MARGIN - _PADDING, 28, f"Page {document.page}")
         canvas.restoreState()
 
     return write

@@ -69,10 +69,23 @@ def styles() -> dict[str, ParagraphStyle]:
         "code": ParagraphStyle("code", body, fontSize=7.5, leading=10, backColor=SHADE),
         "title": ParagraphStyle("title", body, fontName="Report-Bold", fontSize=17, leading=22),
         "h2": ParagraphStyle(
-            "h2", body, fontName="Report-Bold", fontSize=12, leading=16, spaceBefore=12
+            "h2",
+            body,
+            fontName="Report-Bold",
+            fontSize=12,
+            leading=16,
+            spaceBefore=12,
+            keepWithNext=1,
         ),
         "h3": ParagraphStyle(
-            "h3", body, fontName="Report-Bold", fontSize=10, leading=13, spaceBefore=6
+            "h3",
+            body,
+            fontName="Report-Bold",
+            fontSize=10,
+            leading=13,
+            spaceBefore=6,
+            spaceAfter=3,
+            keepWithNext=1,
         ),
     }
 
@@ -127,7 +140,9 @@ def table(
         cells = [*row[:columns], *[""] * (columns - len(row))]
         body.append([paragraph(text, "cell", CELL_MAX) for text in cells])
     shares = list(widths) or [1 / columns] * columns
-    made = Table(body, [share * width for share in shares], repeatRows=1, splitInRow=1)
+    made = Table(
+        body, [share * width for share in shares], repeatRows=1, splitInRow=1, hAlign="LEFT"
+    )
     made.setStyle(
         [
             ("VALIGN", (0, 0), (-1, -1), "TOP"),
