@@ -17,7 +17,7 @@ _SCALE = 2.0
 _SMALLEST_SIDE = 1.0
 _CHARACTERS = 200_000
 """Of one page."""
-_NOWHERE = (0.0, 0.0, 0.0, 0.0)
+_NOWHERE: list[ctypes.c_double | float] = [0.0, 0.0, 0.0, 0.0]
 
 
 def prepare() -> None:
