@@ -68,9 +68,11 @@ class Loopback:
         """
         port = int(self.url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /barrier HTTP/1.1\r\nHost: loopback\r\n\r\n")
-        await reader.readuntil(b"\r\n\r\n")
-        writer.close()
+        try:
+            writer.write(b"GET /barrier HTTP/1.1\r\nHost: loopback\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+        finally:  # whoever waits here may be cancelled
+            writer.close()
         await writer.wait_closed()
         return len(self.arrivals)
 

@@ -29,7 +29,8 @@ from tests.acceptance.processes import alive, family, wait_until
 MIX = {"chain": 40, "code": 30, "loop": 35, "model": 25, "tool": 20, "child": 35, "hang": 15}
 """200 runs. Those that hang are the ones whose cancel had been requested."""
 LIVE = 150
-CONTINUES_WITHIN = 10.0
+CONTINUES_WITHIN = 10.0 if SOAK else 60.0
+"""Seconds; beside other work it takes as long as it takes, but not for ever."""
 
 
 class Ordeal:
@@ -51,7 +52,7 @@ class Ordeal:
         await self.loopback.until(lambda: len(self.loopback.arrivals) >= requests)
 
     async def die(self) -> Remains:
-        """``kill -9``; a second later nothing of it lives. Returns what stands on the disk."""
+        """``kill -9``; soon nothing of it lives. Returns what stands on the disk."""
         members = family(self.served.pid)
         assert members, "there should be workers"
         await asyncio.to_thread(self.served.kill)
@@ -70,7 +71,7 @@ class Ordeal:
     def _all_gone(self, members: set[int]) -> None:
         wait_until(
             lambda: not any(alive(pid) for pid in members) and not family(self.served.pid),
-            1.0,
+            10.0,
             "the end of every process",
         )
 

@@ -69,7 +69,7 @@ async def test_a_broker_that_does_not_answer_holds_nobody_up(
         begun = asyncio.get_running_loop().time()
         for number in range(100):
             await one.jobs.offer("runs", "app_1", f"run_{number}")
-        assert asyncio.get_running_loop().time() - begun < 1.0
+        assert asyncio.get_running_loop().time() - begun < 4.0  # if each waited: 5 s
         assert one.jobs.lost == 100
         own_server.resume()
 

@@ -1,7 +1,6 @@
 """Runs on several nodes: cancelled, followed and taken over at one that does not execute them."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -64,9 +63,7 @@ async def test_a_run_is_cancelled_at_the_node_that_does_not_execute_it(
     one, two = pair
     path, run_id = await running(one)
     live = one.services.live.get(run_id)
-    begun = time.monotonic()
     cancelled = await two.acme.ok("POST", f"{path}/cancel?verbose=all")
-    assert time.monotonic() - begun < 2
     assert cancelled["status"] == "CANCELLED"
     assert cancelled["cancellation"]["interrupted"]
     assert live is not None

@@ -116,7 +116,7 @@ async def test_what_is_due_is_found_by_index_and_erased_quickly(
     ).runs:
         erased += found
     assert erased == RUNS - 20
-    assert time.monotonic() - begun < 20  # 10,000 a second on a machine of its own
+    assert time.monotonic() - begun < 60  # 10,000 a second on a machine of its own
     left = await database.read(
         lambda c: driver(c).execute("SELECT count(*) FROM run_data").fetchone()
     )

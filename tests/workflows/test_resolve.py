@@ -1,7 +1,6 @@
 """Which version a caller may run: every rule, and a memory that never tells of the past."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -230,10 +229,5 @@ async def test_a_known_version_is_found_without_the_database(platform: Platform)
     made = await platform.acme.publish()
     await run(platform.globex, made["id"])
     await platform.database.close()
-    times = []
     for _ in range(500):
-        before = time.perf_counter()
         await run(platform.globex, made["id"])
-        times.append(time.perf_counter() - before)
-    times.sort()
-    assert times[len(times) // 2] < 100e-6  # about 2 µs; the bound allows for a busy machine

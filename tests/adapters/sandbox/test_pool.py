@@ -181,7 +181,7 @@ async def test_a_thousand_that_only_wait(pool: SandboxPool) -> None:
     began = time.perf_counter()
     assert await number(pool, "1", app_id="app_b") == 1
     assert await number(pool, "1", condition=True) == 1
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 50  # and not behind those that wait for a minute
     await end(*tasks)
     assert (pool.stats().busy, pool.stats().waiting) == (0, 0)
     assert await number(pool, "1") == 1
@@ -310,7 +310,7 @@ def test_everything_dies_with_the_server() -> None:
         assert len(pids) >= 4
         assert all(map(is_running, pids))
         server.kill()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while any(map(is_running, pids)) and time.monotonic() < until:
         time.sleep(0.005)
     assert not [pid for pid in pids if is_running(pid)]
