@@ -61,7 +61,9 @@ async def test_a_body_that_nobody_wants_is_read_all_the_same(pieces: int, closes
 
 
 async def test_nul_in_a_query_is_refused(http: httpx.AsyncClient) -> None:
-    assert (await http.get("/apps/c/things?search=a%00b")).status_code == 400
+    for ask in (http.get, http.head):
+        assert (await ask("/apps/c/things?search=a%00b")).status_code == 400
+        assert (await ask("/apps/c/things%00")).status_code == 404
 
 
 async def test_pages_of_any_origin_may_read_the_headers(http: httpx.AsyncClient) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from tests.contract import ContractFile, validate
-from tests.runs.platform import Caller, Platform, code
+from tests.runs.platform import ADMIN, Caller, Platform, code
 
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, HttpRequest, HttpResponse
-from insula.webhooks.signature import sign
+from insula.kit.clock import now_ms
+from insula.webhooks.signature import EARLIER_MS, sign
 
 URL = "https://hooks.test/in"
 RUNS = ["run.completed", "run.failed", "run.cancelled"]
@@ -22,7 +23,6 @@ class Receiver:
     def __init__(self, *answers: int | str) -> None:
         self.requests: list[HttpRequest] = []
         self.answers = list(answers)
-        self.redirects = False
         self.changed = asyncio.Event()
 
     async def send(self, request: HttpRequest, activity: Activity) -> HttpResponse:
@@ -31,8 +31,7 @@ class Receiver:
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, str):
             raise StepFailure(answer, "refused")
-        url = "https://elsewhere.test/" if self.redirects else request.url
-        return HttpResponse(answer, (), b"", url)
+        return HttpResponse(answer, (), b"", request.url)
 
     async def heard(self, count: int) -> list[dict[str, Any]]:
         """Wait for so many requests; return what they told."""
@@ -150,6 +149,39 @@ async def test_the_end_of_a_run_is_told_signed_and_logged(
     assert whole["body"] == told
 
 
+async def test_a_secret_that_was_replaced_signs_for_another_day(
+    platform: Platform, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = platform.acme
+    made = await hook(acme)
+    path = f"/webhooks/{made['id']}"
+    first = made["secret"]
+    second = (await acme.ok("POST", f"{path}/rotate"))["secret"]
+
+    async def signed() -> tuple[str, list[str]]:
+        """Return the signatures of another delivery, and those that each secret makes."""
+        await acme.ok("POST", f"{path}/test")
+        request = receiver.requests[-1]
+        sent = dict(request.headers)
+        at, body = int(sent["webhook-timestamp"]), request.body or b""
+        makes = [sign(secret, sent["webhook-id"], at, body) for secret in (second, first)]
+        return sent["webhook-signature"], makes
+
+    found, makes = await signed()
+    assert found == " ".join(makes)
+    # Encrypting all anew keeps both.
+    headers = {"authorization": f"Bearer {ADMIN}"}
+    assert (await acme.client.post("/secrets/rotate", headers=headers)).status_code == 200
+    found, makes = await signed()
+    assert found == " ".join(makes)
+    monkeypatch.setattr("insula.webhooks.deliver.now_ms", lambda: now_ms() + EARLIER_MS)
+    found, makes = await signed()
+    assert found == makes[0]
+    stored = json.dumps(await platform.rows("SELECT * FROM webhooks"), default=str)
+    assert first not in stored
+    assert second not in stored
+
+
 async def test_only_what_was_asked_for_is_told(platform: Platform, receiver: Receiver) -> None:
     acme = platform.acme
     await hook(acme, run_events=["run.failed"])
@@ -212,11 +244,12 @@ async def test_what_does_not_arrive_is_tried_again(platform: Platform, receiver:
 
 async def test_a_redirect_is_no_delivery(platform: Platform, receiver: Receiver) -> None:
     made = await hook(platform.acme)
-    receiver.redirects = True
+    receiver.answers = [307]
     told = await platform.acme.ok("POST", f"/webhooks/{made['id']}/test")
     assert told["event"] == "webhook.test"
     assert told["status"] == "PENDING"
     assert "redirects" in told["attempts"][0]["error"]
+    assert not receiver.requests[0].redirects
 
 
 async def test_an_address_that_is_gone_is_switched_off_and_may_be_switched_on(

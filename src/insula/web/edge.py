@@ -59,6 +59,10 @@ def _has_body(scope: Scope) -> bool:
     )
 
 
+HEAD = "insula.head"
+"""Stands in the scope of a HEAD, which is answered as a GET is: it must have no effect."""
+
+
 class Edge:
     """Middleware around everything but CORS."""
 
@@ -85,15 +89,16 @@ class Edge:
                 self._finish_head(method, message)
             await send(message)
 
+        app = self.app
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            app = self._nul(Request(scope))
         try:
             if method == "HEAD":
-                await self._head(scope, receive, out)
+                await _head(app, scope, receive, out)
             elif method == "OPTIONS":
                 await self._options(Request(scope))(scope, receive, out)
-            elif "\0" in scope["path"] or b"%00" in scope["query_string"]:
-                await self._nul(Request(scope))(scope, receive, out)
             else:
-                await self.app(scope, receive, out)
+                await app(scope, receive, out)
         finally:
             for part in scope.pop(OPEN_PARTS, ()):
                 part.close()
@@ -112,23 +117,6 @@ class Edge:
                 self._counted[(method, message["status"])] = counted
         counted.inc()
 
-    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as GET would, without the body; a stream is told that its client has left."""
-        told = False
-
-        async def only_head(message: Message) -> None:
-            nonlocal told
-            if message["type"] == "http.response.start":
-                await send(message)
-            elif not told:
-                told = True
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-        async def leave() -> Message:
-            return {"type": "http.disconnect"} if told else await receive()
-
-        await self.app({**scope, "method": "GET"}, leave, only_head)
-
     def _options(self, request: Request) -> Response:
         methods = allowed_methods(request)
         if not methods:
@@ -141,3 +129,21 @@ class Edge:
         if "\0" in request.scope["path"]:
             return render(unknown(), request)
         return answer(request, HTTPStatus.BAD_REQUEST, "The query holds a NUL character.")
+
+
+async def _head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as GET would, without the body; a stream is told that its client has left."""
+    told = False
+
+    async def only_head(message: Message) -> None:
+        nonlocal told
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not told:
+            told = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"} if told else await receive()
+
+    await app({**scope, "method": "GET", HEAD: True}, leave, only_head)

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
-from insula.adapters.keyring import KeyRing
+from insula.adapters.keyring import KeyRing, Unreadable
 from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -18,7 +18,7 @@ from insula.webhooks.schemas import (
     UpdateWebhookSchema,
     stored_events,
 )
-from insula.webhooks.signature import new_secret
+from insula.webhooks.signature import Signers, new_secret
 from insula.webhooks.telling import Message
 
 MOST: Final = 50
@@ -52,7 +52,7 @@ def create(
         "enabled": True,
         "created_at": now,
         "updated_at": now,
-        **_sealed(ring, app_id, webhook_id),
+        **_sealed(ring, app_id, webhook_id, Signers(new_secret())),
     }
     repository.insert_one(connection, values)
     return found(connection, app_id, webhook_id)
@@ -88,13 +88,18 @@ def change(
 
 
 def rotate(connection: Connection, ring: KeyRing, app_id: str, webhook_id: str) -> Row[Any]:
-    """In a unit: give a webhook another secret.
+    """In a unit: give a webhook another secret; for a day the one before signs as well.
 
     Raises:
         NotFound: the app has none with this id.
     """
-    found(connection, app_id, webhook_id)
-    values = _sealed(ring, app_id, webhook_id) | {"updated_at": now_ms()}
+    row, now = found(connection, app_id, webhook_id), now_ms()
+    try:
+        known = Signers.parse(ring.open(bytes(row.sealed), KIND, app_id, webhook_id))
+        signers = known.rotated(now)
+    except Unreadable:  # it signs no more, whoever has it
+        signers = Signers(new_secret())
+    values = _sealed(ring, app_id, webhook_id, signers) | {"updated_at": now}
     repository.change(connection, webhook_id, values)
     return found(connection, app_id, webhook_id)
 
@@ -166,6 +171,6 @@ def _events(events: Any, run_events: Any) -> str:
     return stored_events(events, run_events)
 
 
-def _sealed(ring: KeyRing, app_id: str, webhook_id: str) -> dict[str, Any]:
-    sealed = ring.seal(new_secret(), KIND, app_id, webhook_id)
+def _sealed(ring: KeyRing, app_id: str, webhook_id: str, signers: Signers) -> dict[str, Any]:
+    sealed = ring.seal(signers.text(), KIND, app_id, webhook_id)
     return {"sealed": sealed, "key_id": ring.current}

@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Row
 
-from insula.adapters.http.headers import parse_url
 from insula.adapters.keyring import KeyRing, Unreadable
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, HttpRequest
@@ -21,8 +21,8 @@ from insula.kit import json
 from insula.kit.clock import iso, now_ms
 from insula.kit.ids import first_id
 from insula.runs.services import RunServices
-from insula.webhooks import deliveries, repository
-from insula.webhooks.signature import headers
+from insula.webhooks import bounds, deliveries, repository
+from insula.webhooks.signature import Signers, headers
 from insula.webhooks.telling import Teller
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,9 @@ _SPREAD = 0.1
 _DEAD_MS = 20 * 60 * 60 * 1000
 """How long nothing has to have arrived when a delivery is given up, for an address to be dead."""
 _SWEEP_SECONDS = 600.0
+_BOUND_SECONDS = 10.0
 _SWEPT = 500
+_SWEPT_REST = 0.05
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -77,32 +79,29 @@ async def attempt(services: RunServices, ring: KeyRing, row: Row[Any]) -> Outcom
         return Outcome(at, round((time.monotonic() - began) * 1000), status, error)
 
     try:
-        secret = ring.open(bytes(row.sealed), KIND, row.app_id, row.webhook_id)
+        signers = Signers.parse(ring.open(bytes(row.sealed), KIND, row.app_id, row.webhook_id))
         body = bytes(row.body)
         request = HttpRequest(
             "POST",
             row.url,
-            headers(secret, row.id, at // 1000, body),
+            headers(signers.at(at), row.id, at // 1000, body),
             body,
             timeout=TIMEOUT,
             idempotency_key=row.id,
             max_bytes=_ANSWER_MAX,
+            redirects=False,
         )
         answer = await services.http.send(request, Activity("telling a webhook", at))
     except Unreadable as error:
         return outcome(error=str(error))
     except StepFailure as failure:
         return outcome(error=failure.message)
-    if answer.url != _plain(row.url):
-        return outcome(answer.status, "it redirects elsewhere: name the address itself")
+    if 300 <= answer.status < 400:
+        told = f"it answered {answer.status}, which redirects elsewhere: name the address itself"
+        return outcome(answer.status, told)
     if not 200 <= answer.status < 300:
         return outcome(answer.status, f"it answered {answer.status}")
     return outcome(answer.status)
-
-
-def _plain(url: str) -> str:
-    """Return an address as the client tells where an answer came from."""
-    return str(parse_url(url).copy_with(userinfo=b""))
 
 
 @dataclass(slots=True)
@@ -119,6 +118,7 @@ class Deliverer:
         """Deliver what is due; for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forget_for_ever())
+            group.create_task(self._bound_for_ever())
             while True:
                 self.due.clear()
                 try:
@@ -171,13 +171,39 @@ class Deliverer:
     async def _forget_for_ever(self) -> None:
         while True:
             try:
-                before = first_id("msg", now_ms() - KEPT_DAYS * _DAY_MS)
-                unit = partial(deliveries.forget, before=before, limit=_SWEPT)
-                full = await self.services.database.write(unit) == _SWEPT
+                await self.forget()
             except InsulaError as error:
-                full = False
                 _log.warning("webhooks.not_swept", reason=error.message)
-            await asyncio.sleep(LOOK_SECONDS if full else _SWEEP_SECONDS)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def forget(self) -> None:
+        """Remove what is old from all logs, and the oldest of those that are too long."""
+        before = first_id("msg", now_ms() - KEPT_DAYS * _DAY_MS)
+        await self._sweep(partial(deliveries.forget, before=before, limit=_SWEPT))
+        for webhook_id in await self.services.database.read(bounds.all_ids):
+            await self._sweep(partial(bounds.trim, webhook_id=webhook_id, limit=_SWEPT))
+
+    async def _sweep(self, unit: Callable[[Connection], int]) -> None:
+        while True:
+            if await self.services.database.write(unit) < _SWEPT:
+                return
+            await asyncio.sleep(_SWEPT_REST)
+
+    async def _bound_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_BOUND_SECONDS)
+            try:
+                await self.bound()
+            except InsulaError as error:
+                _log.warning("webhooks.not_counted", reason=error.message)
+
+    async def bound(self) -> None:
+        """Switch addresses off that fall behind too far."""
+        database = self.services.database
+        if not await database.read(bounds.overfull):
+            return
+        for webhook_id in await database.write(partial(bounds.switch_off_overfull, now=now_ms())):
+            _log.warning("webhook.disabled", webhook_id=webhook_id, reason="too much is pending")
 
 
 def _settle(connection: Connection, row: Row[Any], claimed: int, outcome: Outcome) -> None:
@@ -212,7 +238,5 @@ def _switch_off(connection: Connection, row: Row[Any], now: int, outcome: Outcom
     """The address is dead: nobody is told there any more."""
     why = "It said that it is gone" if outcome.status == _GONE else "Nothing arrived for a day"
     reason = f"{why}; the last attempt: {outcome.error}"
-    values = {"enabled": False, "disabled_reason": reason[:500], "updated_at": now}
-    repository.change(connection, row.webhook_id, values)
-    deliveries.give_up(connection, row.webhook_id, now)
+    bounds.switch_off(connection, row.app_id, row.webhook_id, reason, now)
     _log.warning("webhook.disabled", webhook_id=row.webhook_id, reason=reason[:500])

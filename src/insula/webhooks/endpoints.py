@@ -27,6 +27,7 @@ from insula.webhooks.schemas import (
     delivery_wire,
     webhook_wire,
 )
+from insula.webhooks.signature import Signers
 
 _PATH = "/apps/{app_id}/webhooks"
 _ONE = _PATH + "/{webhook_id}"
@@ -43,10 +44,10 @@ def add_routes(routes: APIRouter, webhooks: Webhooks) -> None:
 
 def _with_secret(webhooks: Webhooks, row: Row[Any]) -> dict[str, Any]:
     try:
-        secret = webhooks.ring.open(bytes(row.sealed), KIND, row.app_id, row.id)
+        text = webhooks.ring.open(bytes(row.sealed), KIND, row.app_id, row.id)
     except Unreadable as error:
         raise Conflict(f"The secret cannot be read: {error}.") from None
-    return webhook_wire(row, secret)
+    return webhook_wire(row, Signers.parse(text).current)
 
 
 def _add_list(routes: APIRouter, webhooks: Webhooks) -> None:
@@ -124,7 +125,7 @@ def _add_one(routes: APIRouter, webhooks: Webhooks) -> None:
 
     @routes.post(_ONE + "/rotate", response_model=WebhookSchema, responses=WRITES)
     async def rotate_webhook_secret(webhook_id: str, principal: Writer) -> Response:
-        """Sign with another secret from now on; the answer has it."""
+        """Sign with another secret, too; the answer has it. The one before signs for a day."""
         unit = partial(
             actions.rotate, ring=webhooks.ring, app_id=principal.app_id, webhook_id=webhook_id
         )

@@ -18,6 +18,7 @@ from insula.runs.services import RunServices
 from insula.runs.start import Start, start
 from insula.web.auth import Principal, unknown
 from insula.web.body import is_form, payload
+from insula.web.edge import HEAD
 from insula.web.errors import answer as refusal
 from insula.web.idempotency import read_key
 from insula.web.respond import json_answer
@@ -51,7 +52,7 @@ async def receive(services: RunServices, request: Request, token: str, path: str
     runnable = await services.resolver.resolve(goal.app_id, goal.workflow_id, version)
     here = _steps_at(runnable.document, path)
     allowed = sorted({method for method, _ in here})
-    if request.method not in allowed:
+    if request.method not in allowed or HEAD in request.scope:
         words = f"This address takes {', '.join(allowed)}."
         return refusal(request, 405, words, headers={"Allow": ", ".join(allowed)})
     step_key = next(key for method, key in here if method == request.method)
