@@ -16,7 +16,7 @@ export PYTHON
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 
-.PHONY: help demo serve check test bench soak docs studio lock clean
+.PHONY: help demo serve check test golden bench soak docs studio lock clean
 
 help:
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)$$/  make \1\t\2/' | expand -t 18
@@ -36,6 +36,9 @@ check: $(DEV) ## Lint, format, types, ranks, locks, cleanliness
 
 test: $(DEV) ## Run the tests
 	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+golden: $(DEV) ## Write the golden files of the wire anew: read the difference, then commit it
+	@INSULA_GOLDEN=write $(BIN)/pytest tests/compat $(ARGS)
 
 bench: $(DEV) ## Measure what we claim, as a table and as JSON
 	@$(BIN)/python benchmarks/run.py $(ARGS)

@@ -1,20 +1,12 @@
 """Byte for byte what clients get of runs: answers, lists, streams, receipts, errors."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.compat.golden import compare
 from tests.contract import validate
 from tests.runs.platform import Platform, child, code, model, open_platform
-
-
-@pytest.fixture
-async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with open_platform(tmp_path) as opened:
-        yield opened
 
 
 def rich() -> list[dict[str, Any]]:
