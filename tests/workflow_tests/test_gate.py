@@ -188,6 +188,22 @@ async def test_a_shared_expectation_that_was_changed_has_to_be_met_again(
     assert (await execute(acme, flow, sharing))["status"] == "FAILED"
 
 
+async def test_what_is_being_judged_is_judged_again(platform: Platform) -> None:
+    """A shared expectation is changed while a verdict by it is on its way."""
+    acme = platform.acme
+    flow = await gated(acme)
+    path = f"/workflows/{flow}/tests/expectations"
+    shared = (await acme.ok("POST", path, {"name": "S", "script": "wait(GO)"}))["id"]
+    named = [{"key": "k", "name": "k", "expectation_id": shared}]
+    test = await with_test(acme, flow, expectations=named)
+    running = asyncio.ensure_future(execute(acme, flow, test))
+    await platform.reached("GO")
+    await acme.ok("PATCH", f"{path}/{shared}", {"script": "false"})
+    platform.gate("GO").opened.set()
+    assert (await running)["status"] == "FAILED"
+    assert not await deploys(acme, flow)
+
+
 @SQLITE
 async def test_judging_a_run_of_the_draft_again_counts_for_it(platform: Platform) -> None:
     acme = platform.acme

@@ -115,15 +115,17 @@ def change(connection: Connection, test: WorkflowTest, values: Mapping[str, obje
 
 
 def untry(connection: Connection, workflow_id: str, expectation_id: str) -> None:
-    """Let the tests that share an expectation count as not tried on any draft."""
-    named = expectation_id.encode()
+    """Let the tests that share an expectation count as not tried on any draft; a verdict on one
+    that is just being reached does not count, and it is judged again."""
     shares = (
         func.convert_from(tests.c.expectations, "UTF8").contains(expectation_id)
         if is_postgres(connection)
-        else func.instr(tests.c.expectations, named) > 0
+        else func.instr(tests.c.expectations, expectation_id.encode()) > 0
     )
-    mine = and_(tests.c.workflow_id == workflow_id, tests.c.ran.is_not(None))
-    connection.execute(update(tests).where(mine, shares).values(ran=None))
+    mine = and_(tests.c.workflow_id == workflow_id, shares)
+    connection.execute(update(tests).where(mine, tests.c.ran.is_not(None)).values(ran=None))
+    moved = update(tests).where(mine, tests.c.status == RUNNING)
+    connection.execute(moved.values(updated_at=tests.c.updated_at + 1))
 
 
 def remove(connection: Connection, test_id: str) -> None:
