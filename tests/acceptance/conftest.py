@@ -9,6 +9,7 @@ import pytest
 
 from tests.acceptance.harness import Clients, Served, clients
 from tests.acceptance.loopback import Loopback, reserve, serving, url_of
+from tests.postgres import PostgresServer
 
 Serve = Callable[..., Served]
 
@@ -29,9 +30,24 @@ def settings(reserved: socket.socket) -> dict[str, str]:
     return {"INSULA_PROVIDER_DRIP_URL": f"{url_of(reserved)}/v1"}
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let modules choose the databases of their server: ``DATABASES = ("sqlite", "postgres")``;
+    without it, SQLite."""
+    if "served" in metafunc.fixturenames and hasattr(metafunc.module, "DATABASES"):
+        metafunc.parametrize("served", metafunc.module.DATABASES, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> Iterator[Served]:
+def served(
+    tmp_path_factory: pytest.TempPathFactory,
+    settings: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> Iterator[Served]:
     """The server of a module."""
+    if getattr(request, "param", "sqlite") == "postgres":
+        database: PostgresServer = request.getfixturevalue("postgres_server")
+        url = database.create(request.getfixturevalue("postgres_template"))
+        settings = {**settings, "INSULA_DATABASE_URL": url}
     server = Served(tmp_path_factory.mktemp("served"), settings).start()
     try:
         yield server
