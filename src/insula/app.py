@@ -215,6 +215,9 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         timekeeper = Timekeeper(services)
         tests = open_tests(services)
         services.resolver.watchers.append(lambda _: timekeeper.wake())
+        deletion = Deletion(
+            services, authenticator, variables, connections, webhooks, tests, records
+        )
         working = [
             group.create_task(work)
             for work in (
@@ -227,6 +230,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
                 webhooks.run(),
                 tests.run(),
                 Keeper(records).run(),
+                deletion.run(),
                 files.documents.run(),
                 erase_for_ever(services),
                 reclaim_for_ever(services, database.reclaim),
@@ -244,7 +248,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             webhooks,
             tests,
             records,
-            Deletion(services, variables, connections, webhooks, records),
+            deletion,
         )
         health = checks(settings, services, sandbox, membership)
         asgi = _application(settings, parts, health, registry)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insula.cli.failures import ExitCode
+from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.kept_keys import Server, find_key, write_server
 from insula.storage.lock import SOCKET, FolderLock
 
@@ -46,6 +46,22 @@ def test_a_folder_keeps_the_key_and_leads_to_its_server(
     outcome = invoke("workflows", "list", "--data", str(held), "--app", "Acme")
     assert outcome.code == ExitCode.OK
     assert server.asked[1].headers["authorization"] == "Bearer ins_acme"
+
+
+def test_delete_forgets_the_kept_key(
+    server: FakeServer, invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("INSULA_URL", "INSULA_KEY", "INSULA_ADMIN_KEY"):
+        monkeypatch.delenv(name)
+    write_server(held, Server(os.getpid(), server.url))
+    server.on("POST", "/apps", Answer(MADE))
+    server.on("DELETE", "/apps/app_1", Answer(None))
+    assert invoke("apps", "create", "Acme", "--data", str(held)).code == ExitCode.OK
+    outcome = invoke("apps", "delete", "app_1", "--data", str(held))
+    assert (outcome.code, outcome.out) == (ExitCode.OK, "app_1 is deleted.\n")
+    with pytest.raises(CommandFailed):
+        find_key(held, "Acme")
+    assert invoke("apps", "delete", "../app_1", "--data", str(held)).code == ExitCode.USAGE
 
 
 def test_a_folder_s_server_is_reached_through_its_socket(

@@ -87,7 +87,12 @@ async def test_an_apps_files_go_with_it(store, on_disk, monkeypatch) -> None:
     for _ in range(5):
         await store_file(store, MINE, _chunks(b"x"))
     other = await store_file(store, Wanted("app_2"), _chunks(b"x"))
-    await remove_app_files(store, "app_1")
+    stopped: list[str] = []
+
+    async def stop(file_id: str) -> None:
+        stopped.append(file_id)
+
+    await remove_app_files(store, "app_1", stop)
     assert on_disk() == {other.id}
 
 

@@ -1,12 +1,16 @@
-"""Deleting: what runs is stopped first, in order, and nothing is half gone if it cannot be."""
+"""Deleting: nobody finds it any more, then what runs is stopped, whoever goes on with it."""
+
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 from tests.workflows.platform import Platform
 
-from insula.errors import Conflict, NotFound, Unavailable
+from insula.errors import NotFound, Unavailable
 from insula.storage import tables
-from insula.workflows.remove import remove, remove_all
+from insula.workflows.remove import BeforeDelete, forget, go_on, remove, remove_all
 
 DATABASES = ("sqlite", "postgres")
 
@@ -18,9 +22,10 @@ async def test_hooks_run_in_order_and_nothing_starts_meanwhile(platform: Platfor
 
     async def first(app_id: str, workflow_id: str) -> None:
         told.append("first")
-        with pytest.raises(Conflict):
+        with pytest.raises(NotFound):
             await resolver.resolve(app_id, workflow_id)
-        await platform.acme.get(f"/workflows/{workflow_id}")  # it is still there
+        assert not await resolver.admits(workflow_id)
+        assert await platform.acme.get("/workflows") == []
 
     async def second(app_id: str, workflow_id: str) -> None:
         told.append("second")
@@ -32,20 +37,46 @@ async def test_hooks_run_in_order_and_nothing_starts_meanwhile(platform: Platfor
         await resolver.resolve(acme, made["id"])
 
 
-async def test_what_does_not_stop_keeps_its_workflow(platform: Platform) -> None:
+async def test_what_does_not_stop_is_gone_on_with(platform: Platform) -> None:
     made = await platform.acme.publish()
-    resolver = platform.resolver
+    database, resolver, acme = platform.database, platform.resolver, platform.acme.id
+    told: list[str] = []
 
     async def fails(app_id: str, workflow_id: str) -> None:
         raise Unavailable("It does not stop", retry_after=1)
 
-    with pytest.raises(Unavailable):
-        await resolver.apply(
-            made["id"],
-            remove(platform.database, resolver, [fails], platform.acme.id, made["id"]),
-        )
-    assert await platform.acme.get(f"/workflows/{made['id']}") == made
-    assert (await resolver.resolve(platform.globex.id, made["id"], None, True)).version == 1
+    async def stops(app_id: str, workflow_id: str) -> None:
+        told.append(workflow_id)
+
+    def removing(hook: BeforeDelete) -> Coroutine[Any, Any, None]:
+        return resolver.apply(made["id"], remove(database, resolver, [hook], acme, made["id"]))
+
+    for _ in range(2):  # a second request joins in
+        with pytest.raises(Unavailable):
+            await removing(fails)
+    with pytest.raises(NotFound):
+        await resolver.resolve(platform.globex.id, made["id"], None, True)
+    await go_on(database, resolver, [stops], stale_ms=60_000)
+    assert told == []  # another node may be at it
+    await go_on(database, resolver, [stops], stale_ms=0)
+    await go_on(database, resolver, [stops], stale_ms=0)
+    assert told == [made["id"]]
+    with pytest.raises(NotFound):
+        await removing(stops)
+
+
+async def test_what_no_run_shows_is_forgotten(platform: Platform) -> None:
+    kept = await platform.acme.publish()
+    gone = [(await platform.acme.publish())["id"] for _ in range(3)]
+    for workflow_id in gone:
+        await platform.acme.ask("DELETE", f"/workflows/{workflow_id}")
+    after = await platform.database.write(partial(forget, after="", limit=2))
+    assert after == sorted(gone)[1]
+    assert await platform.database.write(partial(forget, after=after, limit=2)) is None
+    for table, column in ((tables.versions, "workflow_id"), (tables.workflows, "id")):
+        query = select(table.c[column])
+        left = await platform.database.read(lambda c, query=query: c.scalars(query).all())
+        assert left == [kept["id"]]
 
 
 async def test_the_draft_leaves_the_database_and_the_versions_stay(platform: Platform) -> None:

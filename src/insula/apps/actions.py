@@ -1,6 +1,7 @@
 """What is done with apps and keys, for the API and the command line alike."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -79,17 +80,18 @@ async def delete_app(
 ) -> None:
     """Revoke an app's keys, let the hooks end what it runs, in their order, and remove it.
 
-    A hook that fails leaves the app in place, without keys; deleting it again goes on.
+    A hook that fails leaves the app in place, without keys; it is gone on with, at the latest when
+    it is deleted again.
 
     Raises:
         NotFound.
     """
-    await get_app(database, app_id)
-    await database.write(lambda connection: repository.revoke_keys(connection, app_id))
+    if not await database.write(partial(repository.begin_deletion, app_id=app_id)):
+        raise unknown()
     authenticator.forget(app_id)
     for hook in before_delete:
         await hook(app_id)
-    await database.write(lambda connection: repository.delete_app(connection, app_id))
+    await database.write(partial(repository.delete_app, app_id=app_id))
 
 
 async def create_key(
@@ -109,7 +111,7 @@ async def create_key(
     key = new_key()
 
     def unit(connection: Connection) -> tuple[Row[Any] | None, str | None]:
-        if repository.find_app(connection, app_id) is None:
+        if not repository.is_there(connection, app_id):
             return None, None
         key_id = repository.insert_key(connection, app_id, name, digest(key), read_only, expires_at)
         if claimed and (earlier := claim(connection, *claimed, key_id)):

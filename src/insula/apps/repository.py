@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
 from insula.errors import Conflict
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.storage.counters import bump, count
-from insula.storage.tables import apps, keys
+from insula.storage.tables import apps, idempotency, keys
 
 KEYS_MAX = 1000
 """Keys of one app, revoked ones included; then the oldest revoked one makes room."""
 
+_DELETED_AT_ONCE = 10
+_KNOWN = apps.c.deleting.is_not(False)
 _COUNTED = "APPS"
 """The status under which apps are counted, for the app id that no run has: the empty one."""
 
@@ -36,14 +38,14 @@ def insert_app(connection: Connection, app_id: str, name: str, settings: bytes =
 
 def find_app(connection: Connection, app_id: str) -> Row[Any] | None:
     """Return an app."""
-    return connection.execute(select(apps).where(apps.c.id == app_id)).first()
+    return connection.execute(select(apps).where(apps.c.id == app_id, _KNOWN)).first()
 
 
 def list_apps(
     connection: Connection, take: int, offset: int, before: str | None
 ) -> tuple[Sequence[Row[Any]], int]:
     """Return up to ``take`` apps, newest first, and how many there are in all."""
-    query = select(apps).order_by(apps.c.id.desc()).limit(take).offset(offset)
+    query = select(apps).where(_KNOWN).order_by(apps.c.id.desc()).limit(take).offset(offset)
     if before is not None:
         query = query.where(apps.c.id < before)
     return connection.execute(query).all(), count(connection, "", status=_COUNTED)
@@ -51,14 +53,39 @@ def list_apps(
 
 def update_app(connection: Connection, app_id: str, changes: Mapping[str, object]) -> None:
     """Change an app."""
-    statement = update(apps).where(apps.c.id == app_id)
+    statement = update(apps).where(apps.c.id == app_id, _KNOWN)
     connection.execute(statement.values(**changes, updated_at=now_ms()))
 
 
+def is_there(connection: Connection, app_id: str) -> bool:
+    """Say whether there is an app, and nobody is deleting it."""
+    query = select(apps.c.id).where(apps.c.id == app_id, apps.c.deleting.is_(None))
+    return connection.execute(query).first() is not None
+
+
+def begin_deletion(connection: Connection, app_id: str) -> bool:
+    """Revoke an app's keys, and note that all of it goes; say whether it was there."""
+    revoke_keys(connection, app_id)
+    begun = update(apps).where(apps.c.id == app_id, _KNOWN)
+    return connection.execute(begun.values(deleting=True, updated_at=now_ms())).rowcount == 1
+
+
+def being_deleted(connection: Connection, stale_ms: int) -> list[str]:
+    """Return the apps whose deletion was begun, or gone on with, some time ago."""
+    left = and_(apps.c.deleting.is_(True), apps.c.updated_at <= now_ms() - stale_ms)
+    return list(connection.scalars(select(apps.c.id).where(left).limit(_DELETED_AT_ONCE)))
+
+
 def delete_app(connection: Connection, app_id: str) -> None:
-    """Remove an app and its keys; no matter if it is gone already."""
+    """Remove an app and its keys; no matter if it is gone already.
+
+    The row stays, empty and unknown, for the workflows that callers' runs show.
+    """
     connection.execute(delete(keys).where(keys.c.app_id == app_id))
-    if connection.execute(delete(apps).where(apps.c.id == app_id)).rowcount:
+    connection.execute(delete(idempotency).where(idempotency.c.app_id == app_id))
+    gone = update(apps).where(apps.c.id == app_id, _KNOWN)
+    values = {"deleting": False, "name": "", "settings": b"{}", "verified": False}
+    if connection.execute(gone.values(**values)).rowcount:
         bump(connection, "", "", _COUNTED, "", -1)
 
 

@@ -1,16 +1,16 @@
-"""``insula apps``: make and list apps, with the installation's admin key."""
+"""``insula apps``: make, list and delete apps, with the installation's admin key."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from insula.cli.kept_keys import KeptApp, keep
+from insula.cli.kept_keys import KeptApp, drop, keep
 from insula.cli.local import Target, connect
-from insula.cli.options import Data, Json, Page, Take, perform
+from insula.cli.options import AppId, Data, Json, Page, Take, perform
 from insula.cli.output import say, show, show_json, show_table
 
-commands = typer.Typer(help="Make and list apps.", no_args_is_help=True)
+commands = typer.Typer(help="Make, list and delete apps.", no_args_is_help=True)
 
 
 @commands.command("create")
@@ -54,3 +54,20 @@ async def _list(data: Path | None, take: int, page: int, as_json: bool) -> None:
         return
     rows = ((app["id"], app["name"], app.get("created_at")) for app in apps)
     show_table(("ID", "NAME", "CREATED"), rows, "There are no apps.")
+
+
+@commands.command("delete")
+def delete(app_id: AppId, data: Data = None, as_json: Json = False) -> None:
+    """Delete an app: its keys are revoked, what it runs is cancelled, then all of it goes."""
+    perform(_delete(app_id, data, as_json))
+
+
+async def _delete(app_id: str, data: Path | None, as_json: bool) -> None:
+    async with connect(Target(data), admin=True) as client:
+        await client.call("DELETE", f"/apps/{app_id}")
+    if data is not None:
+        drop(data, app_id)
+    if as_json:
+        show_json(None)
+        return
+    show(f"{app_id} is deleted.")

@@ -45,6 +45,18 @@ def keep(data: Path, app: KeptApp) -> None:
     write_private(data / "cli.json", msgspec.json.encode(kept))
 
 
+def drop(data: Path, app_id: str) -> None:
+    """Forget the key of an app that is gone."""
+    kept = _read(data)
+    left = [app for app in kept.apps if app.app_id != app_id]
+    if len(left) == len(kept.apps):
+        return
+    kept.apps = left
+    if kept.current == app_id:
+        kept.current = left[0].app_id if left else None
+    write_private(data / "cli.json", msgspec.json.encode(kept))
+
+
 def find_key(data: Path, selector: str | None) -> str:
     """Return the key of the app with this id or name, or of the current one.
 

@@ -54,6 +54,7 @@ WorkflowFilter = Annotated[
     str | None,
     typer.Option("--workflow", metavar="WORKFLOW", help="Of this workflow alone.", callback=_id),
 ]
+AppId = Annotated[str, typer.Argument(metavar="APP", help="Id of the app.", callback=_id)]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", callback=_id)]
 
 

@@ -3,7 +3,7 @@ commit that changes the rows. Their first column is a name that no app's id can 
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, delete, func, select
 
 from insula.storage.counters import bump, count
 from insula.storage.tables import counters
@@ -35,6 +35,12 @@ def records_of(connection: Connection, collection_ids: Sequence[str]) -> dict[st
         .group_by(counters.c.workflow_id)
     )
     return {found: int(number) for found, number in connection.execute(query)}
+
+
+def forget(connection: Connection, collection_id: str) -> None:
+    """Remove the counts of a collection that has no records any more."""
+    mine = and_(counters.c.app_id == _RECORDS, counters.c.workflow_id == collection_id)
+    connection.execute(delete(counters).where(mine))
 
 
 def change_records(connection: Connection, collection_id: str, status: str, by: int) -> None:

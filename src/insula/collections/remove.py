@@ -2,12 +2,14 @@
 
 from functools import partial
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, update
 
-from insula.collections import record_repository, records, repository
+from insula.collections import counts, record_repository, records, repository
 from insula.collections.cancel import stop, stop_collection
+from insula.collections.rows import RecordRow
 from insula.collections.services import RecordServices
 from insula.runs.start import DELETED
+from insula.storage.tables import deliveries
 from insula.tags import repository as tags
 from insula.web.auth import Principal, unknown
 
@@ -46,7 +48,7 @@ def _remove_resting(connection: Connection, *, record_id: str) -> list[str] | No
         return []
     if row.is_live:
         return None
-    held = record_repository.remove(connection, row)
+    held = _remove(connection, row)
     repository.drop_config(connection, row.config_id)
     return records.remove_files(connection, row.app_id, held)
 
@@ -68,7 +70,21 @@ async def remove_collection(services: RecordServices, app_id: str, collection_id
         if keys is None:
             break
         await services.runs.files.remove(keys)
-    await database.write(partial(repository.remove, collection_id=collection_id))
+    await database.write(partial(_remove_empty, collection_id=collection_id))
+
+
+def _remove_empty(connection: Connection, *, collection_id: str) -> None:
+    """Remove a collection whose records are gone."""
+    repository.remove(connection, collection_id)
+    counts.forget(connection, collection_id)
+
+
+def _remove(connection: Connection, row: RecordRow) -> list[str]:
+    """Remove a record, and what webhooks were, or are, to be told of it; return its files."""
+    told = deliveries.c.thing_id == row.id
+    connection.execute(delete(deliveries).where(told, deliveries.c.next_at.is_not(None)))
+    connection.execute(update(deliveries).where(told).values(body=None))
+    return record_repository.remove(connection, row)
 
 
 def _remove_some(connection: Connection, *, collection_id: str) -> list[str] | None:
@@ -76,7 +92,7 @@ def _remove_some(connection: Connection, *, collection_id: str) -> list[str] | N
     some = record_repository.some_in(connection, collection_id, _BATCH)
     keys: list[str] = []
     for row in some:
-        held = record_repository.remove(connection, row)
+        held = _remove(connection, row)
         keys += records.remove_files(connection, row.app_id, held)
     return keys if some else None
 

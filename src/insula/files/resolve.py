@@ -121,7 +121,7 @@ async def _existing(store: FileStore, file_id: str, wanted: Wanted) -> dict[str,
     """Take a file that the app has; what is wished of it is extracted, if it was not already."""
     find = partial(_named, app_id=wanted.app_id, name=file_id)
     row, promise = await store.database.read(find)
-    if row is None and promise is not None:
+    if row is None and promise is not None and promise.used_at is None:
         message = "is still to come: nothing has been sent through its upload link"
         raise bad_file(wanted, "not_uploaded", message)
     if row is None:

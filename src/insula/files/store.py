@@ -2,13 +2,14 @@
 
 import asyncio
 import unicodedata
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import Blobs
 from insula.adapters.http.client import HttpClient
+from insula.apps.repository import is_there
 from insula.errors import BadInput, FieldError, TooLarge
 from insula.files import repository, uploads
 from insula.files.repository import FileRow
@@ -19,6 +20,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.tasks import uninterrupted
 from insula.storage.database import Database
+from insula.web.auth import unknown
 
 TEMPORARY_MS = 24 * 60 * 60 * 1000
 _FILENAME_BYTES = 255
@@ -57,6 +59,8 @@ class Wanted:
     path: tuple[str, ...] = ("file",)
 
 
+Stop = Callable[[str], Awaitable[None]]
+
 Also = Callable[[Connection, FileRow], str | None]
 """Done in the unit of the row's insertion; an id it returns stands instead of the new row."""
 
@@ -70,6 +74,7 @@ async def store_file(
         BadInput: its type is not one of the allowed ones.
         TooLarge: it is over the limit.
         Unavailable: the disk is full.
+        NotFound: the app was deleted meanwhile.
     """
     file_id = wanted.file_id or new_id("file")
     filename = clean_filename(wanted.filename)
@@ -99,6 +104,8 @@ async def store_file(
         earlier = also(connection, row) if also is not None else None
         if earlier is not None:
             return repository.find_file(connection, earlier, wanted.app_id) or row
+        if not is_there(connection, wanted.app_id):
+            raise unknown()  # deleted while the bytes came in
         repository.insert_file(connection, row, wanted.wish)
         return row
 
@@ -184,12 +191,14 @@ async def remove_expired(store: FileStore) -> int:
     return removed
 
 
-async def remove_app_files(store: FileStore, app_id: str) -> None:
-    """Remove all files of an app that is being deleted."""
+async def remove_app_files(store: FileStore, app_id: str, stop: Stop) -> None:
+    """Remove all files of an app that is being deleted; ``stop`` ends the reading of one."""
     await store.database.write(lambda c: uploads.delete_app_uploads(c, app_id))
     while gone := await store.database.write(
         lambda connection: repository.delete_app_files(connection, app_id, _SWEEPS)
     ):
+        for file_id in gone:
+            await stop(file_id)
         await remove_bytes(store, gone)
 
 

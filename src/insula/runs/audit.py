@@ -122,9 +122,10 @@ def _other_counts(connection: Connection) -> _Counts:
     hidden = hidden.add_columns(func.count()).group_by(blocked_callers.c.app_id)
     public = and_(workflows.c.discoverable, ~workflows.c.deleted)
     hidden = hidden.join(workflows, workflows.c.id == blocked_callers.c.workflow_id).where(public)
+    everybody = select(func.count()).select_from(apps).where(apps.c.deleting.is_not(False))
     everyone = select(func.count()).select_from(workflows).where(public)
     found = {
-        ("", "", "APPS", ""): connection.scalar(select(func.count()).select_from(apps)) or 0,
+        ("", "", "APPS", ""): connection.scalar(everybody) or 0,
         ("catalogue", "", "", ""): connection.scalar(everyone) or 0,
     }
     return found | _by_key(connection, own) | _by_key(connection, hidden)

@@ -49,7 +49,7 @@ async def create(
     def told(earlier: str | None, error: BaseException | None) -> None:
         if error is None and earlier is None and live.row.owner == services.token:
             launch(services, live)
-            if late and not keyed:
+            if (late and not keyed) or services.resolver.is_closing(live.row.workflow_id):
                 live.stop("cancel")
         else:
             # One that was stored under a lease that is lost by now is found, and begun, by others.

@@ -1,12 +1,14 @@
 """One step by itself: no workflow, nothing stored, gone with its caller."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 
+from insula.apps.repository import is_there
 from insula.engine.document import Document, check, fill
 from insula.engine.events import Event, Interruption
 from insula.engine.execute import execute
@@ -21,10 +23,13 @@ from insula.kit.ids import new_id
 from insula.runs.render import Sight, shown_step
 from insula.runs.services import RunServices
 from insula.runs.stream import step_told
+from insula.web.auth import unknown
 from insula.web.sse import frame, until_disconnected
 
 _log = structlog.get_logger(__name__)
 
+LOOK_SECONDS = 0.5
+"""How often it is looked whether the app is still there."""
 _EVERYTHING = Sight(None, None)
 
 
@@ -110,12 +115,36 @@ async def _execute(services: RunServices, document: Document, key: str, ports: P
     try:
         async with asyncio.timeout(services.run_timeout):
             equipped = await services.equip(ports, ports.app_id, ports.run_id, None)
-            await execute(plan(document, key), state, equipped)
+            await _while_app_is_there(
+                services, ports.app_id, execute(plan(document, key), state, equipped)
+            )
     except StepFailure as failure:
         raise Conflict(failure.message) from None
     except TimeoutError:
         _log.info("step.timed_out", seconds=services.run_timeout)
     return state
+
+
+async def _while_app_is_there(
+    services: RunServices, app_id: str, work: Coroutine[Any, Any, object]
+) -> None:
+    """Do some work; stop it when the app is deleted, through whichever node.
+
+    Raises:
+        NotFound: it was.
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=LOOK_SECONDS)
+            if not working.done() and not await services.database.read(
+                partial(is_there, app_id=app_id)
+            ):
+                raise unknown()
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def run_step(

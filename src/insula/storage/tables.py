@@ -43,6 +43,8 @@ apps = Table(
     Column("settings", LargeBinary, nullable=False, default=b"{}"),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("deleting", Boolean),  # null: it is there; false: it is gone, for callers' runs alone
+    Index("apps_deleting", "id", **_where("deleting")),
 )
 
 keys = Table(
@@ -82,8 +84,10 @@ workflows = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("require_tests", Boolean),  # null as false
+    Column("stopping", Boolean),  # null as false: deleted, and something of it may run still
     Index("workflows_by_app", "app_id", "deleted", "id"),
     Index("workflows_discoverable", "id", **_where("discoverable AND NOT deleted")),
+    Index("workflows_stopping", "id", **_where("stopping")),
 )
 
 blocked_callers = Table(

@@ -113,6 +113,8 @@ class Deliverer:
     teller: Teller
     due: asyncio.Event = field(default_factory=asyncio.Event)
     _busy: Counter[str] = field(default_factory=Counter)
+    _under_way: dict[asyncio.Task[None], str] = field(default_factory=dict)
+    """What is being sent here, with the ids of the webhooks."""
 
     async def run(self) -> None:
         """Deliver what is due; for ever."""
@@ -123,6 +125,7 @@ class Deliverer:
                 self.due.clear()
                 try:
                     await self.refresh()
+                    await self.stop_gone()
                     await self.look(group)
                 except InsulaError as error:
                     _log.warning("webhooks.not_read", reason=error.message)
@@ -135,6 +138,18 @@ class Deliverer:
     async def refresh(self) -> None:
         """Look up whose runs' ends are told."""
         self.teller.apps = await self.services.database.read(repository.apps_told_of_runs)
+
+    async def stop_gone(self) -> None:
+        """Stop what is being sent to webhooks that are gone; return when it has stopped."""
+        if not self._under_way:
+            return
+        known = partial(repository.known, webhook_ids=set(self._under_way.values()))
+        kept = await self.services.database.read(known)
+        gone = [task for task, webhook_id in self._under_way.items() if webhook_id not in kept]
+        for task in gone:
+            task.cancel()
+        if gone:
+            await asyncio.wait(gone)
 
     async def look(self, group: asyncio.TaskGroup) -> None:
         """Begin what is due and has room."""
@@ -150,7 +165,9 @@ class Deliverer:
             unit = partial(deliveries.claim, row=row, until=claimed)
             if await self.services.database.write(unit):
                 self._busy[row.webhook_id] += 1
-                group.create_task(self._deliver(row, claimed))
+                task = group.create_task(self._deliver(row, claimed))
+                self._under_way[task] = row.webhook_id
+                task.add_done_callback(self._under_way.pop)
 
     async def _deliver(self, row: Row[Any], claimed: int) -> None:
         try:

@@ -34,6 +34,7 @@ class Webhooks:
     async def changed(self) -> None:
         """Webhooks were changed here: what this process knows of them follows at once."""
         await self.deliverer.refresh()
+        await self.deliverer.stop_gone()
 
     async def attempted(self, app_id: str, webhook_id: str, delivery_id: str) -> Row[Any]:
         """Return a delivery once it was attempted, or as it is after the time for that."""
@@ -59,6 +60,7 @@ class Webhooks:
     async def remove_app(self, app_id: str) -> None:
         """Remove an app's webhooks, and the addresses that start its runs."""
         await self.database.write(partial(repository.remove_app, app_id=app_id))
+        await self.changed()
 
 
 def open_webhooks(services: RunServices, ring: KeyRing) -> Webhooks:

@@ -1,6 +1,6 @@
 """Rows of webhooks. Every function takes a connection of the database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
@@ -61,6 +61,12 @@ def remove_app(connection: Connection, app_id: str) -> None:
     connection.execute(delete(deliveries).where(deliveries.c.webhook_id.in_(mine)))
     connection.execute(delete(webhooks).where(webhooks.c.app_id == app_id))
     connection.execute(delete(hook_tokens).where(hook_tokens.c.app_id == app_id))
+
+
+def known(connection: Connection, webhook_ids: Collection[str]) -> frozenset[str]:
+    """Return those of some webhooks that there are."""
+    query = select(webhooks.c.id).where(webhooks.c.id.in_(webhook_ids))
+    return frozenset(connection.scalars(query))
 
 
 def apps_told_of_runs(connection: Connection) -> frozenset[str]:

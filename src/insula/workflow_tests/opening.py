@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from sqlalchemy import Connection
 
 from insula.runs.services import RunServices
+from insula.storage.database import Database
 from insula.workflow_tests import endpoints, expectations, repository
 from insula.workflow_tests.runner import TestRunner
 
@@ -18,7 +19,15 @@ def tests_router(services: RunServices, runner: TestRunner) -> APIRouter:
     return endpoints.router(services, runner)
 
 
-def remove_tests(connection: Connection, workflow_id: str) -> None:
-    """Remove all that is kept of a workflow's tests; nothing of them begins after that."""
-    repository.remove_of_workflow(connection, workflow_id)
-    expectations.remove_of_workflow(connection, workflow_id)
+async def remove_tests(runner: TestRunner, database: Database, workflow_id: str) -> None:
+    """Remove all that is kept of a workflow's tests, and stop judging them; nothing of them begins
+    after that."""
+
+    def unit(connection: Connection) -> list[str]:
+        going = [each.id for each in repository.underway(connection, workflow_id)]
+        repository.remove_of_workflow(connection, workflow_id)
+        expectations.remove_of_workflow(connection, workflow_id)
+        return going
+
+    await runner.drop(await database.write(unit))
+    runner.tell()

@@ -1,13 +1,15 @@
-"""Deletes a workflow: first what runs in it is cancelled, then nobody finds it any more."""
+"""Deletes a workflow: from its first commit on nobody finds it; then what runs in it is stopped."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, update
 
 from insula.errors import NotFound
+from insula.kit.clock import now_ms
 from insula.storage.database import Database
-from insula.storage.tables import workflows
+from insula.storage.tables import blocked_callers, runs, versions, workflows
 from insula.tags import repository as tags
 from insula.web.auth import unknown
 from insula.workflows import counts, repository
@@ -29,51 +31,124 @@ async def remove(
 ) -> None:
     """Delete a workflow; to be called through ``Resolver.apply``.
 
-    Meanwhile nothing starts in it. Callers keep their runs and the versions in them.
+    Callers keep their runs and the versions in them.
 
     Raises:
         NotFound: there is no such workflow.
+        Unavailable: what runs in it has not stopped; it is gone on with.
     """
-    found = await database.read(lambda c: repository.find(c, app_id, workflow_id))
-    if found is None:
-        raise unknown()
     with resolver.closing(workflow_id):
+        if not await database.write(partial(_mark, app_id=app_id, workflow_id=workflow_id)):
+            raise unknown()
+        resolver.changed(workflow_id)
         for hook in hooks:
             await hook(app_id, workflow_id)
-        removed = await database.write(lambda c: _mark(c, app_id, workflow_id))
-    if not removed:
-        raise unknown()
+        await database.write(partial(_rest, workflow_id=workflow_id))
 
 
 async def remove_all(
     database: Database, resolver: Resolver, hooks: Sequence[BeforeDelete], app_id: str
 ) -> None:
     """Delete every workflow of an app that is about to be deleted itself."""
-    while True:
-        left = await database.read(lambda c: _some(c, app_id))
-        if not left:
-            return
-        for workflow_id in left:
-            with suppress(NotFound):  # it was deleted by somebody else just now
-                removing = remove(database, resolver, hooks, app_id, workflow_id)
-                await resolver.apply(workflow_id, removing)
-
-
-def _some(connection: Connection, app_id: str) -> Sequence[str]:
-    query = select(workflows.c.id).where(
-        workflows.c.app_id == app_id, workflows.c.deleted.is_(False)
+    mine = and_(
+        workflows.c.app_id == app_id,
+        or_(workflows.c.deleted.is_(False), workflows.c.stopping.is_(True)),
     )
-    return connection.scalars(query.limit(_BATCH)).all()
+    while left := await database.read(partial(_some, mine=mine)):
+        await _remove_each(database, resolver, hooks, left)
+
+
+async def go_on(
+    database: Database, resolver: Resolver, hooks: Sequence[BeforeDelete], stale_ms: int
+) -> None:
+    """Go on with deletions that nobody has been at for some time: whoever began them has died."""
+    left = and_(workflows.c.stopping.is_(True), workflows.c.updated_at <= now_ms() - stale_ms)
+    found = await database.read(partial(_some, mine=left))
+    mine = [each for each in found if not resolver.is_closing(each[1])]
+    await _remove_each(database, resolver, hooks, mine)
+
+
+async def _remove_each(
+    database: Database,
+    resolver: Resolver,
+    hooks: Sequence[BeforeDelete],
+    found: Sequence[tuple[str, str]],
+) -> None:
+    for app_id, workflow_id in found:
+        with suppress(NotFound):  # it was deleted by somebody else just now
+            removing = remove(database, resolver, hooks, app_id, workflow_id)
+            await resolver.apply(workflow_id, removing)
+
+
+def _some(connection: Connection, mine: ColumnElement[bool]) -> list[tuple[str, str]]:
+    query = select(workflows.c.app_id, workflows.c.id).where(mine)
+    return [(app_id, found) for app_id, found in connection.execute(query.limit(_BATCH))]
 
 
 def _mark(connection: Connection, app_id: str, workflow_id: str) -> bool:
-    """The row stays, for the runs of callers; the draft, which only its owner could see, goes."""
+    """The row stays, for the runs of callers; the draft, which only its owner could see, goes.
+
+    One whose deletion was begun counts as there: whoever began may have died.
+    """
     workflow = repository.find(connection, app_id, workflow_id)
     if workflow is None:
-        return False
+        mine = and_(workflows.c.id == workflow_id, workflows.c.app_id == app_id)
+        begun = select(workflows.c.id).where(mine, workflows.c.stopping.is_(True))
+        return connection.execute(begun).first() is not None
     if workflow.discoverable:
         counts.change_published(connection, workflow_id, -1)
     counts.change_owned(connection, app_id, -1)
     tags.take_off(connection, workflow_id)
-    values = {"deleted": True, "discoverable": False, "body": _EMPTY, "problems": b"[]"}
-    return repository.change(connection, workflow, values)
+    return repository.change(
+        connection,
+        workflow,
+        {
+            "deleted": True,
+            "stopping": True,
+            "discoverable": False,
+            "description": None,
+            "body": _EMPTY,
+            "problems": b"[]",
+            "updated_at": max(now_ms(), workflow.updated_at),
+        },
+    )
+
+
+def _rest(connection: Connection, workflow_id: str) -> None:
+    """Nothing of it runs any more."""
+    connection.execute(delete(blocked_callers).where(blocked_callers.c.workflow_id == workflow_id))
+    connection.execute(update(workflows).where(workflows.c.id == workflow_id).values(stopping=None))
+
+
+def forget(connection: Connection, after: str, limit: int) -> str | None:
+    """Remove what is left of deleted workflows: versions that no run shows any more, and the row
+    when the last run's is gone.
+
+    Looks at up to ``limit`` workflows from the one after ``after`` on; returns the last one's id,
+    ``None`` where there are no more.
+    """
+    resting = and_(workflows.c.deleted.is_(True), workflows.c.stopping.is_(None))
+    query = select(workflows.c.id).where(resting, workflows.c.id > after)
+    found = list(connection.scalars(query.order_by(workflows.c.id).limit(limit)))
+    for workflow_id in found:
+        mine = runs.c.workflow_id == workflow_id
+        if connection.scalar(select(exists().where(mine, runs.c.erased_at.is_(None)))):
+            continue
+        connection.execute(delete(versions).where(versions.c.workflow_id == workflow_id))
+        if not connection.scalar(select(exists().where(mine))):
+            connection.execute(delete(workflows).where(workflows.c.id == workflow_id))
+    return found[-1] if len(found) == limit else None
+
+
+def forget_caller(connection: Connection, app_id: str) -> None:
+    """Remove the blocks of an app that goes: nobody has its id again."""
+    mine = blocked_callers.c.app_id == app_id
+    hidden = connection.scalar(
+        select(func.count())
+        .select_from(
+            blocked_callers.join(workflows, workflows.c.id == blocked_callers.c.workflow_id)
+        )
+        .where(mine, workflows.c.discoverable.is_(True), workflows.c.deleted.is_(False))
+    )
+    connection.execute(delete(blocked_callers).where(mine))
+    counts.change_hidden(connection, app_id, -int(hidden or 0))

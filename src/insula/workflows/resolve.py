@@ -210,6 +210,10 @@ class Resolver:
         """
         return await self._texts.of_runs(version_ids, viewer_app_id, self.facts)
 
+    def is_closing(self, workflow_id: str) -> bool:
+        """Say whether this process deletes a workflow just now."""
+        return workflow_id in self._closing
+
     @contextmanager
     def closing(self, workflow_id: str) -> Iterator[None]:
         """Let nothing start in a workflow while it is being deleted."""
@@ -231,10 +235,7 @@ class Resolver:
 
         def done(ended: asyncio.Task[T]) -> None:
             self._verbs.discard(ended)
-            self._changes += 1
-            self._known.drop(workflow_id)
-            for watcher in self.watchers:
-                watcher(workflow_id)
+            self.changed(workflow_id)
             if not ended.cancelled():
                 ended.exception()  # the caller may have gone; nobody else would look at it
 
@@ -244,6 +245,12 @@ class Resolver:
     async def close(self) -> None:
         """Wait for the verbs whose callers went away."""
         await asyncio.gather(*self._verbs, return_exceptions=True)
+
+    def changed(self, workflow_id: str) -> None:
+        """Drop what is kept of a workflow that this process has just changed, and say so."""
+        self.forget(workflow_id)
+        for watcher in self.watchers:
+            watcher(workflow_id)
 
     def forget(self, workflow_id: str) -> None:
         """Drop what is kept of a workflow: another process has changed it."""
