@@ -19,7 +19,7 @@ import aiohttp
 from tests.acceptance.processes import wait_until
 from tests.contract import ContractFile, validate
 
-START = 30.0
+START = 90.0
 WAIT = 30.0
 _FOREIGN = ("INSULA_", "OPENAI_", "GROQ_", "XAI_", "OPENROUTER_")
 

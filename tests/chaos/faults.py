@@ -11,7 +11,7 @@ from tests.acceptance.harness import Served
 from tests.acceptance.processes import alive, family, wait_until
 from tests.chaos.schedule import Fault, Side, Way
 
-_PUT_BACK = 60.0
+_PUT_BACK = 150.0
 """Seconds within which whatever was broken stands again."""
 _ORPHANS_GO = 10.0
 _TICK = 0.01
