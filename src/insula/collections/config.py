@@ -18,6 +18,7 @@ from insula.collections.schemas import (
     UpdateTrigger,
 )
 from insula.collections.workflows import resolve
+from insula.connections import repository as connections
 from insula.errors import BadInput, Conflict, FieldError, InsulaError
 from insula.kit import json
 from insula.kit.clock import iso, now_ms
@@ -184,6 +185,7 @@ async def add_trigger(
 
     Raises:
         NotFound, Conflict: there is no such collection; it has too many.
+        BadInput: the app has no such connection.
     """
     now = iso(now_ms())
     made = {
@@ -202,6 +204,7 @@ async def add_trigger(
         row, triggers = _triggers(connection, app_id, collection_id)
         if len(triggers) >= TRIGGERS_MAX:
             raise Conflict(f"A collection has at most {TRIGGERS_MAX} triggers")
+        _check_connection(connection, app_id, fields.connection_id)
         repository.change(connection, row, {"triggers": json.encode([*triggers, made])})
 
     await services.database.write(unit)
@@ -219,6 +222,7 @@ async def change_trigger(
 
     Raises:
         NotFound: there is no such trigger.
+        BadInput: the app has no such connection.
     """
 
     def unit(connection: Connection) -> dict[str, Any]:
@@ -229,6 +233,7 @@ async def change_trigger(
         if fields is None:
             triggers.remove(found)
         else:
+            _check_connection(connection, app_id, fields.connection_id)
             given = fields.model_dump(include=fields.model_fields_set, exclude_none=False)
             kept = {name: value for name, value in given.items() if value is not None}
             nulled: dict[str, Any] = {n: None for n in ("name", "connection_id") if n in given}
@@ -240,6 +245,13 @@ async def change_trigger(
         return found
 
     return await services.database.write(unit)
+
+
+def _check_connection(connection: Connection, app_id: str, connection_id: str | None) -> None:
+    if connection_id is None or connections.find(connection, app_id, connection_id) is not None:
+        return
+    words = "no such connection: use one of the app's, or leave it out"
+    raise BadInput(f"connection_id: {words}", [FieldError(("connection_id",), "unknown", words)])
 
 
 def _triggers(
