@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import cancel, cluster, journal_floor, light, stored
+from benchmarks import cancel, cluster, journal_floor, light, records, stored
 from benchmarks.rows import Row, stored_rows
 
 ON = ", PostgreSQL"
@@ -19,6 +19,8 @@ async def measure_postgres(quick: bool, runs: int, say: Callable[[str], None]) -
     rows += [_p99(f"cancel, {kind}{ON}, p99", figures, 50) for kind, figures in found.items()]
     say(f"{runs:,} stored runs on PostgreSQL …")
     rows += stored_rows(await stored.measure(runs, "postgresql"), ON)
+    say(f"{runs:,} stored records on PostgreSQL …")
+    rows += records.rows_of(await records.measure(runs, "postgresql"), ON)
     say("two nodes …")
     given = (1.0, 20, 5_000) if quick else (5.0, 200, 50_000)
     rows += cluster_rows(await cluster.measure(*given))

@@ -20,7 +20,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cancel, journal_floor, lifetime, light, sandbox_floor, stored, stream
+from benchmarks import (
+    cancel,
+    journal_floor,
+    lifetime,
+    light,
+    records,
+    sandbox_floor,
+    stored,
+    stream,
+)
 from benchmarks.rows import Row, stored_rows
 from benchmarks.rows_of_clusters import measure_postgres
 from benchmarks.server import serving
@@ -138,6 +147,8 @@ async def measure(quick: bool, runs: int) -> list[Row]:
     )
     say.print(f"{runs:,} stored runs …")
     rows += stored_rows(await stored.measure(runs))
+    say.print(f"{runs:,} stored records …")
+    rows += records.rows_of(await records.measure(runs))
     rows += await measure_postgres(quick, runs, say.print)
     return rows + floors.rows
 
