@@ -17,6 +17,7 @@ from tests.contract import document, needs_contract, operations, validate_answer
 
 Operation = tuple[str, str]
 
+DATABASES = ("sqlite", "postgres")
 APP = "/apps/{app_id}"
 WORKFLOW = APP + "/workflows/{workflow_id}"
 DISCOVER = APP + "/workflows/discover/{workflow_id}"
