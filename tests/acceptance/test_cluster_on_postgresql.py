@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.acceptance.conftest import SOAK
 from tests.acceptance.harness import Caller, Served
 from tests.acceptance.loopback import Loopback, url_of
 from tests.acceptance.test_cluster_faults import (
@@ -23,7 +24,8 @@ from tests.postgres import PostgresServer, postgres_server
 
 __all__ = ["postgres_server"]
 
-CANCELS = 10
+CANCELS = 50 if SOAK else 10
+ACROSS_P90 = 0.2
 ROLE = "carrier"
 """Who carries: a role without any right to what is stored."""
 
@@ -91,8 +93,8 @@ async def test_a_run_is_cancelled_through_the_node_that_does_not_execute_it(
     assert not [arrival for arrival in loopback.arrivals if "/late/" in arrival.path]
     took.sort()
     print(f"cancels across nodes: p50 {took[len(took) // 2]:.3f} s, most {took[-1]:.3f} s")  # noqa: T201
-    # Without messages each would take the rest of the two seconds between renewals.
-    assert sum(took) < CANCELS * 1.0
+    if SOAK:  # on cores of its own; without messages: the rest of two seconds between renewals
+        assert took[int(len(took) * 0.9)] < ACROSS_P90
 
 
 async def test_a_stream_is_followed_from_the_other_node(callers: list[Caller]) -> None:
