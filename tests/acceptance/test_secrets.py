@@ -5,20 +5,23 @@ though hundreds of runs tried to have it told.
 import asyncio
 import json
 import re
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import psycopg
+import pypdfium2
 import pytest
+from psycopg import sql
 
 from insula.journal.store import expand
 from tests.acceptance.conftest import SOAK, Serve
 from tests.acceptance.echoes import FORMS, Echoes, echoing, unicode_escapes
-from tests.acceptance.harness import Caller, clients
+from tests.acceptance.estate import everything
+from tests.acceptance.harness import Caller, Served, clients
 
+DATABASES = ("sqlite", "postgres")
 TOKEN = 'plant"ed/tok\\en &1'
 UNUSUAL = "plänted-ünusual 😀"
 OWN_KEY = "sk-planted-own-key"
@@ -97,7 +100,7 @@ class Leaks:
         answer = await self.caller.ask(method, path, body)
         self.seen.append(answer.body.decode())
         self.seen.append(str(dict(answer.headers)))
-        return answer.json()
+        return None if answer.headers["content-type"].endswith("yaml") else answer.json()
 
     async def run(self, number: int) -> None:
         kind = ("request", "code", "model")[number % 3]
@@ -121,13 +124,66 @@ class Leaks:
             self.seen.append("".join(part for part in said if isinstance(part, str)))
         await self._keep("GET", f"{path}/{run_id}?verbose=all")
 
+    async def go_around(self) -> None:
+        """Let what a run told go wherever else it goes: to webhooks, into tests, records, reports,
+        and back in errors."""
+        hook = {"url": f"{self.echoes.url}/echo/error", "events": ["record.completed"]}
+        ends = ["run.completed", "run.failed"]
+        told = await self._keep("POST", "webhooks", {**hook, "run_events": ends})
+        del told["secret"]  # the webhook's own
+        for kind in self.paths:
+            await self.run(("request", "code", "model").index(kind))
+            path = self.paths[kind]
+            (run,) = await self._keep("GET", f"{path}/runs?take=1")
+            test = await self._keep("POST", f"{path}/runs/{run['id']}/test", {"name": "Again"})
+            if "id" in test:
+                await self._keep("POST", f"{path}/tests/{test['id']}/runs", {})
+                await self._keep("GET", f"{path}/tests/{test['id']}?verbose=all")
+        await self._record()
+        handle = {"input": {"form": "{{secrets.TOKEN}}", "provider": 1}}
+        await self._keep("POST", f"{self.paths['request']}/runs", handle)
+        step = {"type": "code", "key": "one", "code": "throw new Error(variables.TOKEN)"}
+        await self._keep("POST", "runs/step", {"step": step})
+
+    async def _record(self) -> None:
+        made = await self._keep("POST", "collections", {"name": "Told"})
+        path = f"collections/{made['id']}"
+        rules = [
+            {"name": kind, "key": kind, "workflow_id": workflow.rpartition("/")[2]}
+            for kind, workflow in self.paths.items()
+        ]
+        await self._keep("PATCH", f"{path}/config", {"rules": rules})
+        given = {"form": "json", "provider": "own", "model": "say-3"}
+        body = {"rules": dict.fromkeys(self.paths, given), "run": "all"}
+        record = await self._keep("POST", f"{path}/records", body)
+        path += f"/records/{record['id']}"
+        async with asyncio.timeout(30):
+            while (await self.caller.ok("GET", path))["status"] in ("QUEUED", "RUNNING"):  # noqa: ASYNC110  # what a client does
+                await asyncio.sleep(0.05)
+        await self._keep("GET", f"{path}?verbose=all")
+        report = await self.caller.ask("GET", f"{path}/download")
+        assert report.status == 200
+        self.seen.append(report.body.decode("latin-1"))
+        with closing(pypdfium2.PdfDocument(report.body)) as document:
+            self.seen += [page.get_textpage().get_text_range() for page in document]
+
     async def look_around(self) -> None:
         """Read everything else that can be read."""
         for path in self.paths.values():
-            for part in ("", "/export", "/runs?take=100&verbose=all", "/versions"):
+            for part in ("", "/export", "/export?format=yaml", "/versions", "/tests?verbose=all"):
                 await self._keep("GET", path + part)
-        for path in ("variables", "connections", "runs?take=100", "workflows"):
+            await self._keep("GET", f"{path}/runs?take=100&verbose=all")
+        for path in ("variables", "connections", "runs?take=100", "workflows", "webhooks"):
             await self._keep("GET", path)
+        (webhook,) = await self.caller.ok("GET", "webhooks")
+        deliveries = f"webhooks/{webhook['id']}/deliveries"
+        for delivery in await self._keep("GET", f"{deliveries}?take=100"):
+            await self._keep("GET", f"{deliveries}/{delivery['id']}")
+        for path in ("/metrics", "/readyz", "/healthz", "/openapi.json"):
+            answer = await self.caller.ask("GET", path)
+            self.seen.append(answer.body.decode())
+        # What the webhook was told, among all that the server heard.
+        self.seen += [text for text in self.echoes.heard if '"event":"run.' in text]
 
 
 def _input(*to: str) -> dict[str, Any]:
@@ -182,18 +238,28 @@ def _model() -> list[dict[str, Any]]:
     return [_input("ask"), {**model, "destinations": ["tell"]}, tell]
 
 
-def stored(data: Path) -> Iterator[str]:
-    """Yield all that stands in the data folder, what is compressed unpacked."""
-    for file in data.rglob("*"):
+def stored(served: Served) -> Iterator[str]:
+    """Yield all that stands in the data folder and the database, what is compressed unpacked."""
+    for file in served.data.rglob("*"):
         if file.is_file() and not file.is_socket():
             yield file.read_bytes().decode("utf-8", "replace")
-    with closing(sqlite3.connect(data / "insula.db")) as connection:
-        tables = [name for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table'"
-        )]  # fmt: skip
-        for table in tables:
-            for row in connection.execute(f"SELECT * FROM {table}"):  # our own names
-                yield from map(_opened, row)
+    for _, rows in everything(served):
+        for row in rows:
+            yield from map(_opened, row.values())
+    if "INSULA_DATABASE_URL" in served.settings:
+        yield from copied(served.settings["INSULA_DATABASE_URL"])
+
+
+def copied(url: str) -> Iterator[str]:
+    """Yield every table of a database of PostgreSQL as the server writes it out."""
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        ).fetchall()
+        for (table,) in tables:
+            copying = sql.SQL("COPY {} TO STDOUT (FORMAT binary)").format(sql.Identifier(table))
+            with connection.cursor().copy(copying) as copy:
+                yield b"".join(bytes(part) for part in copy).decode("utf-8", "replace")
 
 
 def _opened(value: object) -> str:
@@ -205,10 +271,12 @@ def _opened(value: object) -> str:
         return value.decode("utf-8", "replace")
 
 
-async def test_secrets_are_nowhere(serve: Serve, echoes: Echoes) -> None:
+async def test_secrets_are_nowhere(serve: Serve, echoes: Echoes, database_url: str | None) -> None:
+    runs = RUNS if database_url is None or SOAK else RUNS // 4
     served = serve(
         INSULA_PROVIDER_OPERATORS_URL=f"{echoes.url}/v1",
         INSULA_PROVIDER_OPERATORS_KEY=OPERATORS_KEY,
+        **({} if database_url is None else {"INSULA_DATABASE_URL": database_url}),
     )
     async with clients(served) as made:
         leaks = Leaks(await made.app("Acme"), echoes)
@@ -220,17 +288,18 @@ async def test_secrets_are_nowhere(serve: Serve, echoes: Echoes) -> None:
                 await leaks.run(number)
 
         async with asyncio.TaskGroup() as group:
-            for number in range(RUNS):
+            for number in range(runs):
                 group.create_task(one(number))
+        await leaks.go_around()
         await leaks.look_around()
     assert [found for text in leaks.seen if (found := told(text))] == []
     assert served.stop() == 0
-    texts = list(stored(served.data))
+    texts = list(stored(served))
     assert [found for text in texts if (found := told(text))] == []
     # They were there to be told: the servers heard them, and what they said was covered.
     heard = "".join(echoes.heard)
     assert TOKEN in heard
     assert UNUSUAL in heard
     assert {OWN_KEY, OPERATORS_KEY} <= set(echoes.keys)
-    assert sum(text.count("•••") for text in leaks.seen) > RUNS
+    assert sum(text.count("•••") for text in leaks.seen) > runs
     assert any("•••" in text for text in texts)
