@@ -42,6 +42,20 @@ class TestReceipt:
         ]
         assert end_at_rest(RunState(), ports).interruptions == ()
 
+    async def test_at_rest_a_run_ends_as_what_stopped_it_says(self) -> None:
+        found = {}
+        for kind in (None, "cancel", "deadline", "storage"):
+            ports = fake_ports(ScriptedSandbox(lambda *_: None))
+            ports.stop.kind, ports.stop.words = kind, "no room"
+            ended = end_at_rest(RunState(), ports)
+            found[kind] = (ended.status, ended.code)
+        assert found == {
+            None: ("CANCELLED", None),
+            "cancel": ("CANCELLED", None),
+            "deadline": ("FAILED", "timeout"),
+            "storage": ("FAILED", "storage"),
+        }
+
 
 class TestResult:
     async def test_the_last_completed_code_step_decides(self) -> None:

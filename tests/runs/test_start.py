@@ -209,7 +209,7 @@ async def test_a_run_takes_limits_below_the_installation_s(tmp_path: Path) -> No
 
 async def test_a_run_that_takes_too_long_fails(platform: Platform) -> None:
     flow = await platform.acme.make(code("a", "wait(g)"))
-    run = await platform.acme.run(flow, timeout=0.05)
+    run = await platform.acme.run(flow, timeout=1)
     assert (run["status"], run["error_code"]) == ("FAILED", "timeout")
     assert run["output"]["a"]["status"] == "CANCELLED"
 

@@ -48,13 +48,17 @@ def cancel_open_steps(state: RunState, ports: Ports) -> list[Interruption]:
 
 
 def end_at_rest(state: RunState, ports: Ports) -> RunEnded:
-    """End a run of which nothing executes: cancelled before it began, or while nobody owned it.
+    """End a run of which nothing executes: stopped before it began, or while nobody owned it.
 
     Steps that were running when their process died are CANCELLED; whether an attempt of theirs had
     an effect is not known, and the receipt says so.
     """
-    interruptions = cancel_open_steps(state, ports)
-    return end(state, ports, "CANCELLED", interruptions=interruptions)
+    told = cancel_open_steps(state, ports)
+    if ports.stop.kind == "storage":
+        return end_unstored(state, ports, told)
+    if ports.stop.kind == "deadline":
+        return end(state, ports, "FAILED", error=RUN_TIMEOUT, code=TIMEOUT, interruptions=told)
+    return end(state, ports, "CANCELLED", interruptions=told)
 
 
 def end_unstored(
