@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
-from insula.errors import BadInput, TooLarge, Unavailable
+from insula.errors import BadInput, NotFound, TooLarge, Unavailable
 from insula.files import repository
 from insula.files import store as storing
 from insula.files.resolve import FileInputs
@@ -79,6 +79,12 @@ async def test_removing(store, on_disk) -> None:
     assert not await remove_file(store, "app_2", row.id)
     assert await remove_file(store, "app_1", row.id)
     assert not await remove_file(store, "app_1", row.id)
+    assert on_disk() == set()
+
+
+async def test_what_arrives_for_an_app_that_is_gone_is_not_kept(store, on_disk) -> None:
+    with pytest.raises(NotFound):
+        await store_file(store, Wanted("app_3"), _chunks(b"x"))
     assert on_disk() == set()
 
 
