@@ -178,6 +178,7 @@ class RecordRuleSchema(BaseModel):
     key: str
     result: Any = None
     result_omitted: bool | None = Field(None, description="It was too large to be kept here.")
+    display: dict[str, Any] | None = Field(None, description="Blocks to be shown, by their names.")
     error: str | None = None
     input: dict[str, Any] | None
     run: RunSchema | None
