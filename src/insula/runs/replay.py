@@ -39,7 +39,7 @@ from insula.runs.start import (
     made_before,
     waits,
 )
-from insula.web.auth import Principal
+from insula.web.auth import Principal, unknown
 from insula.workflows.access import DRAFT
 from insula.workflows.resolve import Runnable
 
@@ -52,7 +52,7 @@ async def replay(
     Raises:
         Conflict: the source is not final, or was erased.
         BadInput: no run of this version can start from that step.
-        NotFound: through the catalogue, the version is not published any more.
+        NotFound: the workflow is deleted, or, through the catalogue, not published any more.
         TooMany: too many runs are live.
     """
     if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
@@ -60,6 +60,8 @@ async def replay(
     check_taken(services)
     if not source.is_final:
         raise Conflict("The run has not ended; cancel it or wait, then replay it")
+    if not await services.resolver.admits(source.workflow_id):
+        raise unknown()  # of what is deleted the data goes, too, and that is no reason to tell
     given, draft = await services.database.read(partial(repository.data_of, run_id=source.id))
     if source.erased_at is not None or given is None:
         raise Conflict("The run's data was erased; start a new run")
