@@ -132,17 +132,17 @@ async def test_an_input_that_is_too_large_is_refused_by_its_rule(platform: Platf
     assert await acme.ok("GET", f"{path}/records") == []
 
 
-async def test_a_thousand_rules(platform: Platform) -> None:
-    acme = platform.acme
+async def test_a_thousand_rules(platform: Platform, kind: str) -> None:
+    acme, count = platform.acme, 1_000 if kind == "sqlite" else 200
     flow = await acme.make(code("decide", "return true"))
     held = await acme.make(code("decide", "return wait(held)"))
-    keys = [f"r{number}" for number in range(1_000)]
+    keys = [f"r{number}" for number in range(count)]
     rules = [
         {"name": key, "key": key, "workflow_id": held if number % 4 == 3 else flow}
         for number, key in enumerate(keys)
     ]
     path = await collection(acme, *rules)
-    more = await acme.ask("PATCH", f"{path}/config", {"rules": [*rules, rules[0]]})
+    more = await acme.ask("PATCH", f"{path}/config", {"rules": [rules[0]] * 1_001})
     assert more.status_code == 400
     made = await acme.ok("POST", f"{path}/records", {"run": "all"})
     one = f"{path}/records/{made['id']}"
@@ -158,6 +158,6 @@ async def test_a_thousand_rules(platform: Platform) -> None:
         while await platform.rows(live):  # noqa: ASYNC110  # the record itself is large to read
             await asyncio.sleep(0.05)
     found = await acme.ok("GET", one)
-    assert (found["status"], found["rules_pass_count"]) == ("COMPLETED", 1_000)
+    assert (found["status"], found["rules_pass_count"]) == ("COMPLETED", count)
     for key in ended:
         assert found["rules"][key]["run"]["id"] == cancelled["rules"][key]["run"]["id"]
