@@ -16,8 +16,8 @@ _PUT_BACK = 150.0
 _ORPHANS_GO = 10.0
 _TICK = 0.01
 _AGAIN = 0.1
-_AWAY = ("INSULA_DATABASE_URL", "the database cannot be reached")
-"""What the last line says of a node that did not start because its database was away."""
+_AWAY = ("INSULA_DATABASE_URL", "Nothing can be stored or read now")
+"""What the last line says of a node that did not start because of its database."""
 
 
 class Breakable(Protocol):

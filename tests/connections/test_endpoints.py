@@ -9,6 +9,7 @@ from insula.adapters.models.rehearsal import RehearsalServer, Scene, rehearsal
 from insula.connections.opening import Connections
 from insula.web.auth import NotFound
 
+DATABASES = ("sqlite", "postgres")
 KEY = "planted-key-1"
 
 

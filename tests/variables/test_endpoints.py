@@ -4,6 +4,7 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import ADMIN, Platform
 
+DATABASES = ("sqlite", "postgres")
 LISTED = "/variables"
 
 
