@@ -31,6 +31,12 @@ def test_without_input_every_step_that_nothing_leads_to_is_an_entry() -> None:
     assert plan(body).entries == ("A", "C")
 
 
+def test_a_step_that_must_not_be_begun_twice_says_so_for_the_plan() -> None:
+    note = step("note", "N", note="hm")
+    assert plan(document(code("A", "B"), code("B"), note)).may_repeat
+    assert not plan(document(code("A", "B"), code("B", on_interrupt="fail"), note)).may_repeat
+
+
 def test_a_step_that_only_serves_as_tool_is_no_entry() -> None:
     body = document(
         model("M", tools=["T", "external:X", "N", "MISSING"]),

@@ -88,6 +88,51 @@ async def test_many_runs_share_a_commit(
     assert statements in (["update_rows", "insert_rows"], ["update_rows", "insert_rows"] * 2)
 
 
+async def test_what_lingers_is_stored_with_the_end(
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "linger", lambda log: None)  # as if no moment passed
+    log = journal.open(await create(database, "run_a"), lingers=True)
+    batches: list[object] = []
+    append = store.append
+    monkeypatch.setattr(store, "append", lambda *given: batches.append(given) or append(*given))
+    for event in (started(), done("a"), done("b")):
+        log.record(event)
+        await asyncio.sleep(0)
+    assert await log.end(over())
+    assert batches == []
+    events, seq = await journal.read("run_a")
+    assert (len(events), seq) == (4, 4)
+
+
+@pytest.mark.parametrize("by", ["stored", "moment", "listener", "listener before"])
+async def test_what_lingers_is_stored_soon(database: Database, journal: Journal, by: str) -> None:
+    log = journal.open(await create(database, "run_a"), lingers=True)
+    heard = journal.subscribe("run_a") if by == "listener before" else None
+    log.record(started())
+    if by == "stored":
+        await log.stored()
+    elif by == "listener":
+        heard = log.subscribe()
+    if heard is not None:
+        assert await anext(heard) == (1, [started()])
+        heard.close()
+    async with asyncio.timeout(10):
+        while (await journal.read("run_a"))[1] == 0:  # noqa: ASYNC110  # nobody is told
+            await asyncio.sleep(0.01)
+    log.record(done("a"))  # and from then on at once
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert log.stalled_since is not None
+    await log.stored()
+
+
+async def test_what_lingers_is_stored_by_the_close(database: Database, journal: Journal) -> None:
+    journal.open(await create(database, "run_a"), lingers=True).record(started())
+    await journal.close()
+    assert (await journal.read("run_a"))[1] == 1
+
+
 async def test_nothing_is_told_before_the_commit(
     database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

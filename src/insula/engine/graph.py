@@ -61,6 +61,8 @@ class Plan:
     tools: Mapping[str, AnyStep]
     keys: frozenset[str] = field(default_factory=frozenset)
     """Every step key of the document, reachable or not."""
+    may_repeat: bool = True
+    """Whether every step may be begun again where it is not known that it was begun."""
 
     def is_ancestor(self, ancestor: str, of: str) -> bool:
         """Say whether a path of reachable steps leads from one step to the other."""
@@ -121,7 +123,8 @@ def plan(document: Document, from_step_key: str | None = None) -> Plan:
         for key in reachable
     }
     order = tuple(sorted(nodes, key=lambda k: (distance[k], places[k])))
-    return Plan(nodes, order, tuple(entries), tools, frozenset(steps))
+    may_repeat = all(step.on_interrupt == "retry" for step in runnable.values())
+    return Plan(nodes, order, tuple(entries), tools, frozenset(steps), may_repeat)
 
 
 def check_start(document: Document, key: str, field_name: str) -> None:

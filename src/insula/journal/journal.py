@@ -26,6 +26,8 @@ from insula.storage.database import Database
 from insula.storage.gather import Gathering
 
 _CLOSING_MAX = 5.0
+_LINGER = 0.1
+"""Seconds: longer than a run of a few scripts takes, and too short for a reader to notice."""
 
 
 class Journal:
@@ -47,6 +49,7 @@ class Journal:
         self._logs: dict[str, RunLog] = {}
         self._heard: dict[str, list[Subscription]] = {}
         self._dirty: list[RunLog] = []
+        self._lingering: list[RunLog] = []
         self._retries: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._paused: list[asyncio.Future[None]] = []
         self._closed = False
@@ -57,14 +60,24 @@ class Journal:
         self.appending: Gathering[Batch, bool] = Gathering(self._database, append)
         self.ending: Gathering[Ending, bool] = Gathering(self._database, end)
 
-    def open(self, run_id: str, seq: int = 0, counted: Counted | None = None) -> RunLog:
+    def open(
+        self,
+        run_id: str,
+        seq: int = 0,
+        counted: Counted | None = None,
+        *,
+        lingers: bool = False,
+    ) -> RunLog:
         """Open the log of a run that this process owns; ``seq`` is the row's.
 
         With ``counted`` (under which counter the run stands now) its end costs one query less.
+        What is recorded with ``lingers`` is stored a moment later, together with what follows, as
+        long as nobody asks for ``stored`` or listens: a short run that only computes has no batch
+        but its end, and after a crash computes again.
         """
         if run_id in self._logs:
             raise RuntimeError(f"The log of {run_id} is open.")
-        log = self._logs[run_id] = RunLog(self, run_id, seq, counted)
+        log = self._logs[run_id] = RunLog(self, run_id, seq, counted, lingers)
         return log
 
     def find(self, run_id: str) -> RunLog | None:
@@ -75,6 +88,8 @@ class Journal:
         """Hear of what is stored of a run from now on, once it is executed here."""
         subscription = Subscription(run_id, self._unsubscribe)
         self._heard.setdefault(run_id, []).append(subscription)
+        if (log := self._logs.get(run_id)) is not None:
+            log.hurry()
         return subscription
 
     async def read(self, run_id: str) -> tuple[list[Event], int]:
@@ -216,6 +231,15 @@ class Journal:
             asyncio.get_running_loop().call_soon(self._send)
         self._dirty.append(log)
 
+    def linger(self, log: RunLog) -> None:
+        """Call ``log.hurry`` a moment later, or at once if somebody listens to the run."""
+        if log.run_id in self._heard:
+            log.hurry()
+            return
+        if not self._lingering:
+            asyncio.get_running_loop().call_later(_LINGER, self._hurry)
+        self._lingering.append(log)
+
     def later(self, delay: float, again: Callable[[], None]) -> bool:
         """Try again after a delay in seconds; False: the journal is being closed, it is over."""
         if self._closed:
@@ -248,6 +272,11 @@ class Journal:
             self._stop_telling(log.run_id, "fenced")
         elif log.left_rows:
             self.compactor.add(log.run_id)
+
+    def _hurry(self) -> None:
+        lingering, self._lingering = self._lingering, []
+        for log in lingering:
+            log.hurry()
 
     def _send(self) -> None:
         dirty, self._dirty = self._dirty, []

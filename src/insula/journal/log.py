@@ -31,6 +31,9 @@ class Owner(Protocol):
     def schedule(self, log: "RunLog") -> None:
         """Call ``log.send`` when the tasks that are ready now have had their turn."""
 
+    def linger(self, log: "RunLog") -> None:
+        """Call ``log.hurry`` a moment later, or at once if somebody listens to the run."""
+
     def later(self, delay: float, again: Callable[[], None]) -> bool:
         """Try again after a delay in seconds; False: the journal is being closed, it is over."""
 
@@ -56,7 +59,9 @@ class RunLog:
     At most one batch is on its way. A log that is fenced drops what is recorded.
     """
 
-    def __init__(self, owner: Owner, run_id: str, seq: int, counted: Counted | None) -> None:
+    def __init__(
+        self, owner: Owner, run_id: str, seq: int, counted: Counted | None, lingers: bool = False
+    ) -> None:
         self.run_id = run_id
         self.seq = seq
         """The number of the last event that is stored."""
@@ -76,6 +81,8 @@ class RunLog:
         self._under = ""
         """The token under which the batch, or the end, was sent last."""
         self._scheduled = False
+        self._lingers = lingers
+        """Whether what is recorded is sent a moment later: nobody waits for it so far."""
         self._delay = _RETRY_FIRST
         self._kept: list[bytes] | None = [] if seq == 0 else None
         self._kept_size = 0
@@ -103,6 +110,7 @@ class RunLog:
             Fenced: it is another's.
         """
         self._check()
+        self.hurry()
         waiting = self._last_waiting()
         if waiting is not None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -146,6 +154,13 @@ class RunLog:
         self._submit_end(ending, outcome)
         return await outcome
 
+    def hurry(self) -> None:
+        """Put what is recorded on its way at once, from now on."""
+        if self._lingers:
+            self._lingers = self._scheduled = False
+            if self._pending.events:
+                self._schedule()
+
     def subscribe(self) -> Subscription:
         """Hear of what is stored from now on."""
         return self._owner.subscribe(self.run_id)
@@ -177,7 +192,10 @@ class RunLog:
     def _schedule(self) -> None:
         if not self._scheduled and self._flight is None:
             self._scheduled = True
-            self._owner.schedule(self)
+            if self._lingers:
+                self._owner.linger(self)
+            else:
+                self._owner.schedule(self)
 
     def _make_batch(self, pending: Pending) -> Batch:
         pending.close()

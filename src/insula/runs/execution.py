@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from insula.engine.ending import cancel_open_steps, end, end_at_rest, end_unstored
+from insula.engine.ending import cancel_open_steps, end, end_at_rest
 from insula.engine.events import RunEnded
 from insula.engine.execute import execute
 from insula.engine.failures import StepFailure
@@ -51,7 +51,9 @@ def prepare(
     plan = services.plan_of(runnable, row.from_step_key)
     options = json.decode(row.options)
     replayed = options.get("replay_step")
-    log, ports = _ports(services, row, given, options)
+    # One that was interrupted is counted at once, lest what ends the process does so for ever.
+    lingers = state is None and plan.may_repeat
+    log, ports = _ports(services, row, given, options, lingers=lingers)
     return LiveRun(
         row=row,
         runnable=runnable,
@@ -67,10 +69,15 @@ def prepare(
 
 
 def _ports(
-    services: RunServices, row: RunRow, given: Raw, options: dict[str, Any]
+    services: RunServices,
+    row: RunRow,
+    given: Raw,
+    options: dict[str, Any],
+    *,
+    lingers: bool = False,
 ) -> tuple[RunLog, Ports]:
     counted = Counted(row.app_id, row.workflow_id, row.status, row.origin)
-    log = services.journal.open(row.id, row.seq, None if row.hidden else counted)
+    log = services.journal.open(row.id, row.seq, None if row.hidden else counted, lingers=lingers)
     stop = Stop()
     ports = Ports(
         run_id=row.id,
@@ -174,8 +181,6 @@ async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
     if live.stopping or live.row.cancel_requested_at is not None:
         if live.ports.stop.kind == "shutdown":
             raise asyncio.CancelledError
-        if live.ports.stop.kind == "storage":
-            return end_unstored(live.state, live.ports)
         return end_at_rest(live.state, live.ports)
     row = live.row
     seed = row.option("handles") or row.root_id
