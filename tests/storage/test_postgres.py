@@ -10,7 +10,7 @@ from tests.postgres import PostgresServer
 from tests.proxy import Proxy, proxied
 
 from insula.errors import Unavailable
-from insula.storage import counters
+from insula.storage import counters, postgres
 from insula.storage.dialect import driver, now_ms
 from insula.storage.postgres import PostgresDatabase, open_postgres
 from insula.storage.postgres_address import DatabaseUnusable
@@ -395,6 +395,20 @@ async def test_a_database_with_another_encoding_is_refused(postgres_server: Post
     )
     with pytest.raises(DatabaseUnusable, match="ENCODING 'UTF8'"):
         await open_postgres(postgres_server.url("ascii"))
+
+
+async def test_a_database_that_goes_away_as_it_is_opened_is_told_in_words(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, prepare = postgres_server.create(), postgres._prepare
+
+    def prepare_and_lose(*given: str) -> None:
+        prepare(*given)
+        postgres_server.drop(url)
+
+    monkeypatch.setattr(postgres, "_prepare", prepare_and_lose)
+    with pytest.raises(DatabaseUnusable, match="INSULA_DATABASE_URL"):
+        await open_postgres(url)
 
 
 def test_the_test_server_is_really_asked(postgres_url: str) -> None:

@@ -60,7 +60,10 @@ async def open_postgres(
     await asyncio.to_thread(_prepare, url, name)
     chosen = secrets.randbelow(_SLOTS) if slot is None else slot
     line = Line(url, name, _WRITING, chosen)
-    await asyncio.to_thread(line.connect)
+    try:
+        await asyncio.to_thread(line.connect)
+    except (DBAPIError, psycopg.Error) as error:  # it may have gone away just now
+        raise DatabaseUnusable(_words(describe(url), error)) from None
     return PostgresDatabase(url, name, line, readers)
 
 
