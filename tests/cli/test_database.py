@@ -274,7 +274,8 @@ BROKEN = {
         "UPDATE runs SET status = 'COMPLETED' WHERE status = 'FAILED'",
     ],
     "journals in rows are whole": [
-        "DELETE FROM run_events WHERE seq = (SELECT min(seq) FROM run_events)",
+        "DELETE FROM run_events",
+        "UPDATE run_events SET seq = seq + 1",
         "UPDATE runs SET seq = seq + 1 WHERE ended_at IS NULL",
     ],
     "no data is left of runs that are gone or erased": [

@@ -1,11 +1,11 @@
 """Documents: every error at once with its path, in our words, and quickly."""
 
-import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import costing_at_most
 
 from insula.engine.document import (
     BranchStep,
@@ -264,11 +264,10 @@ def test_limits() -> None:
 
 def test_a_large_document_takes_little_time() -> None:
     steps = [code(f"s{i}", f"s{i + 1}") for i in range(4999)] + [code("s4999")]
-    began = time.process_time()
-    assert found(*steps) == []
-    steps[-1]["destinations"] = ["s0"]
-    assert found(*steps) == [("steps.0.destinations", "cycle")]
-    assert time.process_time() - began < 2
+    with costing_at_most(500):
+        assert found(*steps) == []
+        steps[-1]["destinations"] = ["s0"]
+        assert found(*steps) == [("steps.0.destinations", "cycle")]
 
 
 def test_many_edges_are_refused() -> None:
@@ -288,9 +287,8 @@ def test_many_edges_are_refused() -> None:
 def test_too_many_edges_are_counted_not_walked() -> None:
     targets = [f"s{i}" for i in range(1000)]
     steps = [code(f"s{i}", *targets) for i in range(5000)]
-    began = time.process_time()
-    assert found(*steps) == [("steps", "too_many")]
-    assert time.process_time() - began < 2
+    with costing_at_most(500):
+        assert found(*steps) == [("steps", "too_many")]
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -1,7 +1,8 @@
 """What keeps a draft from being deployed, and what does not."""
 
-import time
 from typing import Any
+
+from tests.effort import costing_at_most
 
 from insula.engine.document import check, fill, warnings
 
@@ -189,6 +190,5 @@ def test_a_large_document_takes_little_time() -> None:
     steps = [
         code(f"s{i}", f"return {f's{i - 1}.output' if i else 1}", f"s{i + 1}") for i in range(3000)
     ]
-    began = time.process_time()
-    assert found(*steps, code("s3000")) == []
-    assert time.process_time() - began < 3
+    with costing_at_most(750):
+        assert found(*steps, code("s3000")) == []

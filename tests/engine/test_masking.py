@@ -1,10 +1,10 @@
-import time
 from itertools import pairwise
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import costing_at_most
 
 from insula.engine.masking import MASK, Masker
 from insula.kit import json
@@ -137,17 +137,14 @@ def test_many_values_and_much_data_are_no_matter() -> None:
     masker = Masker(values)
     quiet = (b"nothing to be seen here, and no sk-live key either %41\\n" * 100_000)[: 5 << 20]
     loud = b"sk-live-" * (5 << 17)
-    begun = time.process_time()
-    assert masker.spans(quiet) == []
-    assert masker.data(quiet[:-40] + values[7].encode()).endswith(MASK.encode())
-    assert time.process_time() - begun < 8
-    begun = time.process_time()
-    assert masker.spans(loud) == []
-    assert time.process_time() - begun < 8
+    with costing_at_most(2000):
+        assert masker.spans(quiet) == []
+        assert masker.data(quiet[:-40] + values[7].encode()).endswith(MASK.encode())
+    with costing_at_most(2000):
+        assert masker.spans(loud) == []
 
 
 def test_values_that_repeat_themselves_are_no_matter() -> None:
     masker = Masker(["a" * length for length in range(8, 260)])
-    begun = time.process_time()
-    assert masker.spans(b"a" * (1 << 20)) == [(0, 1 << 20)]
-    assert time.process_time() - begun < 5
+    with costing_at_most(1250):
+        assert masker.spans(b"a" * (1 << 20)) == [(0, 1 << 20)]

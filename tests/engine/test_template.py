@@ -1,7 +1,6 @@
 """Templates: paths, expressions, escaping, types, bounds."""
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -9,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import costing_at_most
 
 from insula.engine.failures import StepFailure
 from insula.engine.template import (
@@ -210,19 +210,17 @@ def test_bounds() -> None:
 )
 @pytest.mark.parametrize("kind", ["text", "json", "url"])
 def test_a_template_bomb_costs_little(text: str, kind: Kind) -> None:
-    began = time.process_time()
-    template = compile_template(text, kind)
-    if template.error is None:
-        render(template, lambda _: raw({"b": 1}), [raw(1)] * len(template.scripts))
-    assert time.process_time() - began < 2
+    with costing_at_most(500):
+        template = compile_template(text, kind)
+        if template.error is None:
+            render(template, lambda _: raw({"b": 1}), [raw(1)] * len(template.scripts))
 
 
 def test_a_big_value_is_read_once() -> None:
     big = raw({"a": list(range(100_000))})
     template = compile_template("".join(f"{{{{input.a[{i}]}}}}" for i in range(10_000)))
-    began = time.process_time()
-    assert render(template, lambda _: big, []).startswith("01234567891011")
-    assert time.process_time() - began < 2
+    with costing_at_most(500):
+        assert render(template, lambda _: big, []).startswith("01234567891011")
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)

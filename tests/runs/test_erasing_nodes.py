@@ -34,6 +34,8 @@ _FILL = f"""
            n, n, {DAY} * (n % 2), n
     FROM generate_series(1, {RUNS}) n"""
 _AROUND = (
+    "INSERT INTO apps (id, name, verified, settings, created_at, updated_at)"
+    " SELECT 'app_' || n, 'An app', false, '{}', 1, 1 FROM generate_series(0, 2) n",
     "INSERT INTO run_data (run_id, input) SELECT id, 'in' FROM runs",
     "INSERT INTO run_events (run_id, seq, events) SELECT id, 3, '[]' FROM runs",
     "INSERT INTO files (id, app_id, run_id, filename, mimetype, size, storage, visibility,"

@@ -150,11 +150,10 @@ async def test_a_process_that_dies_with_the_commit_loses_nothing(
     """The run is stored and nobody has heard of it: the next start finds it, once."""
     async with open_platform(tmp_path, database_url=database_url) as platform:
         await hourly(platform)
+        # Whoever hears of it, by the queue or by a hint, and whichever timekeeper fires it.
+        monkeypatch.setattr("insula.runs.dispatch.begin", _nothing)
         clock.step(HOUR + 10)
-        with monkeypatch.context() as patch:
-            patch.setattr(platform.services.queue, "offer", lambda *_: False, raising=False)
-            monkeypatch.setattr("insula.runs.dispatch._offer", _nothing)
-            await look(platform)
+        await look(platform)
         (row,) = await runs_of(platform)
         assert (row.status, row.owner) == ("PENDING", None)
         callers = (platform.acme, platform.globex)
@@ -164,8 +163,8 @@ async def test_a_process_that_dies_with_the_commit_loses_nothing(
         assert run["id"] == row.id
 
 
-async def _nothing(services: object) -> None:
-    """Offer nothing."""
+async def _nothing(services: object, run_id: str) -> None:
+    """Begin nothing."""
 
 
 async def test_full_queues_keep_it_due(

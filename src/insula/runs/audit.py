@@ -195,6 +195,11 @@ def _open_journals(connection: Connection, told: Told) -> Finding:
         problem = _in_order(batches)
         if problem:
             wrong.add(f"{run_id}: {problem}")
+    query = select(runs.c.id).where(
+        runs.c.ended_at.is_(None), runs.c.seq > 0, ~exists().where(run_events.c.run_id == runs.c.id)
+    )
+    for (run_id,) in _stream(connection, query):
+        wrong.add(f"{run_id}: it is not there")
     return wrong.finding(check, seen)
 
 
