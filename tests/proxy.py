@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from tests.listening import Handlers
+
 Where = Literal["before", "after"]
 
 
@@ -22,6 +24,7 @@ class Proxy:
         self.tripped = asyncio.Event()
         """Set when a connection was cut by ``cut_at``."""
         self._server: asyncio.Server | None = None
+        self._handlers = Handlers(self._serve)
         self._open: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -55,16 +58,14 @@ class Proxy:
 
     async def listen(self) -> None:
         """Take connections (again), always on the same port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._handlers.connected, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """End everything."""
         self.go_on()
         await self.refuse()
-        while self._open:
-            self.cut()
-            await asyncio.sleep(0)
+        await self._handlers.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.listening import listening
 
 from insula.adapters.blobs.disk import DiskBlobs
 from insula.adapters.http.client import HttpClient
@@ -114,8 +115,5 @@ class Origin:
 @pytest.fixture
 async def origin() -> AsyncIterator[Origin]:
     served = Origin()
-    listener = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.port = listener.sockets[0].getsockname()[1]
-    yield served
-    listener.close()
-    await listener.wait_closed()
+    async with listening(served.serve) as served.port:
+        yield served

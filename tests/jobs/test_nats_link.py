@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
+from tests.listening import listening
 from tests.nats import NatsServer, free_port, start_nats
 
 from insula.jobs import nats_link
@@ -153,14 +154,11 @@ async def test_what_is_no_broker_is_away_and_harms_nothing() -> None:
         writer.write(b"INFO {not json\r\n" + b"\x00" * 100_000)
         writer.close()
 
-    server = await asyncio.start_server(babble, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    with capture_logs() as logs:
-        async with signals_at(f"nats://127.0.0.1:{port}") as one:
-            await until(lambda: bool(logs))
-            assert not one.connected
-    server.close()
-    await server.wait_closed()
+    async with listening(babble) as port:
+        with capture_logs() as logs:
+            async with signals_at(f"nats://127.0.0.1:{port}") as one:
+                await until(lambda: bool(logs))
+                assert not one.connected
     assert {log["event"] for log in logs} == {"broker.away"}
 
 

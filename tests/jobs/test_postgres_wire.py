@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
+from tests.listening import listening
 from tests.nats import free_port
 from tests.postgres import PostgresServer
 from tests.proxy import Proxy, proxied
@@ -220,10 +221,7 @@ async def pooler(target: int, passes_on: bool) -> AsyncIterator[int]:
     """Play a pooler: it makes up the numbers of sessions and, where it pools transactions, has
     nobody to pass on to what is told."""
 
-    serving: set[asyncio.Task[None] | None] = set()
-
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.current_task())
         there, back = await asyncio.open_connection("127.0.0.1", target)
 
         async def forth() -> None:
@@ -240,18 +238,18 @@ async def pooler(target: int, passes_on: bool) -> AsyncIterator[int]:
                     writer.write(head + body)
 
         tasks = [asyncio.create_task(each()) for each in (forth, answer)]
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await asyncio.gather(*tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for one in (writer, back):
-            one.transport.abort()
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for one in (writer, back):
+                one.transport.abort()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(20):
-        await asyncio.gather(*(task for task in serving if task is not None))
+    async with listening(serve) as port:
+        yield port
 
 
 @pytest.mark.parametrize("passes_on", [True, False])

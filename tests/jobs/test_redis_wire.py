@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
+from tests.listening import listening
 from tests.nats import free_port
 from tests.redis_server import RedisServer, start_redis
 
@@ -183,13 +184,11 @@ async def test_what_is_no_redis_is_away_and_harms_nothing(words: bytes) -> None:
         writer.write(words)
         writer.close()
 
-    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(babble) as port:
         with capture_logs() as logs:
             async with signals_at(f"redis://127.0.0.1:{port}") as one:
                 await until(lambda: bool(logs))
                 assert not one.connected
-        await asyncio.sleep(0)
     assert {log["event"] for log in logs} == {"broker.away"}
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
+from tests.listening import listening
 
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
@@ -24,7 +25,6 @@ class RawServer:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     handler: Handler | None = None
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -45,7 +45,6 @@ class RawServer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
-        self.writers.add(writer)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -63,7 +62,6 @@ class RawServer:
         finally:
             self.open -= 1
             self.ended.set()
-            self.writers.discard(writer)
             writer.close()
 
 
@@ -82,15 +80,8 @@ def answer() -> Callable[..., bytes]:
 async def server() -> AsyncIterator[RawServer]:
     raw = RawServer()
     raw.answer(ok())
-    listener = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
-    raw.port = listener.sockets[0].getsockname()[1]
-    try:
+    async with listening(raw.serve) as raw.port:
         yield raw
-    finally:
-        listener.close()
-        for writer in list(raw.writers):
-            writer.transport.abort()
-        await listener.wait_closed()
 
 
 @pytest.fixture
