@@ -15,14 +15,22 @@ _RANK = {"PENDING": 0, "RUNNING": 1}
 def losses(data: Path, histories: Iterable[History], until: float) -> list[str]:
     """Return what was told before ``until`` (CLOCK_MONOTONIC) and does not stand in the folder."""
     file = data / "insula.db"
+    known = list(histories)
+    told = any(one.at < until for history in known for one in (*history.told, *history.kept))
     if not file.exists():
-        told = any(one.at < until for history in histories for one in history.told)
         return ["the database is gone"] if told else []
     with closing(sqlite3.connect(file)) as connection:
         try:
-            return [*_of_database(connection, list(histories), until, data)]
+            if not told and not _has_tables(connection):
+                return []  # the power went before the server was there
+            return [*_of_database(connection, known, until, data)]
         except sqlite3.DatabaseError as error:
             return [f"the database cannot be read: {error}"]
+
+
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    """Say whether the first migration was stored."""
+    return bool(connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall())
 
 
 def _of_database(

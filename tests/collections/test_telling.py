@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.runs.platform import Caller, Platform, open_platform
-from tests.webhooks.test_endpoints import URL, Receiver
+from tests.webhooks.test_endpoints import URL, Receiver, settled
 
+from insula.kit.clock import now_ms
 from insula.webhooks.signature import sign
 
 from .stage import collection, rested, rule
@@ -97,13 +98,16 @@ async def test_what_was_not_told_is_told_after_a_restart(
         body = {"rules": {"a": {"text": "x"}}, "run": "all"}
         record = await acme.ok("POST", f"{path}/records", body)
         await platform.reached("a")
+        await settled(acme, made["id"], 2)
     async with open_platform(tmp_path, (acme, platform.globex), **settings) as platform:
         receiver = platform.services.http = Receiver()
         acme = platform.acme
         await platform.reached("a")  # the rule goes on where it was
         platform.gate("a").opened.set()
         await rested(acme, f"{path}/records/{record['id']}")
-        await platform.change("UPDATE deliveries SET next_at = 1 WHERE next_at IS NOT NULL")
+        # What waits for its next attempt, and not what is being told: that is claimed for longer.
+        soon = now_ms() + 30_000
+        await platform.change("UPDATE deliveries SET next_at = 1 WHERE next_at < :soon", soon=soon)
         heard = await receiver.heard(3)
         assert told_of(heard) == {
             "record.created": "DRAFT",
