@@ -8,6 +8,7 @@ import typer
 from insula.cli.failures import CommandFailed
 from insula.cli.output import say, say_failure
 from insula.cli.signals import Signals
+from insula.kit import heap
 
 
 def worker(
@@ -36,6 +37,7 @@ async def _work(data: Path | None) -> None:
             signals.handle(node.hurry)
             try:
                 say(f"Working, with {folder}")
+                heap.keep_loaded()
                 await signals.until_stopped(node.serving)
             finally:
                 say("Stopping: live runs may end first; a second signal stops them where they are.")

@@ -29,8 +29,8 @@ disk takes as long for twenty runs as for a hundred."""
 _REST = 3
 """How many times as long is rested as a batch held the writer, the commit included: for as long
 another commit that came in the midst of it waited."""
-_WORK_ASIDE = 0.01
-_REST_ASIDE = 1
+_WORK_ASIDE = 0.007
+_REST_ASIDE = 1.5
 """The same where a batch holds nobody up, and costs the database time alone."""
 _QUIET_SECONDS = 1.0
 """How long no run has to have been live before nobody is thought to wait: between two requests of

@@ -1,0 +1,19 @@
+"""What the collector of garbage is told in a process that serves for long."""
+
+import gc
+
+_YOUNG, _MIDDLE, _OLD = 20_000, 20, 50
+"""Objects more than before, and then collections, after which each generation is looked at."""
+
+
+def keep_loaded() -> None:
+    """Leave what was loaded until now to live as long as the process, and collect less often.
+
+    Left to the collector, each full collection walks it all: answers of 50 ms in every hundred
+    under load, 7 ms without. A run makes thousands of objects, nearly none of them in cycles: with
+    the thresholds of the interpreter, made for scripts, a twentieth of the processor's time went
+    into looking at them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
