@@ -37,3 +37,12 @@ def test_what_is_loaded_is_kept_and_what_is_dropped_goes() -> None:
     assert dropped() is None
     assert loaded.own is loaded
     assert rubbish
+
+
+@pytest.mark.usefixtures("collector")
+def test_while_a_program_is_loaded_hardly_anything_is_looked_at() -> None:
+    heap.load_in_peace()
+    before = gc.get_stats()[0]["collections"]
+    loaded = [[] for _ in range(50_000)]
+    assert gc.get_stats()[0]["collections"] - before <= 1
+    assert loaded

@@ -15,6 +15,7 @@ from insula.cli.output import show
 from insula.cli.run import run
 from insula.cli.serve import serve
 from insula.cli.worker import worker
+from insula.kit import heap
 
 application = typer.Typer(
     name="insula",
@@ -62,6 +63,7 @@ def insula(
 
 def main() -> None:
     """Run the command line."""
+    heap.load_in_peace()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal's encoding does not have is no reason to end in mid-sentence.
         if isinstance(stream, TextIOWrapper):

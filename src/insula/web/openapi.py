@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -101,6 +101,20 @@ EVENTS: Responses = {
 """Added to the responses of what may be streamed."""
 
 
+class BodySchema(dict[str, Any]):
+    """The schema of a body, empty until the document is asked for: nobody waits for fifty of them
+    when a server starts.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        super().__init__()
+        self._model = model
+
+    def fill(self) -> None:
+        """Make the schema."""
+        self.update(self._model.model_json_schema(ref_template=_REFERENCE, by_alias=True))
+
+
 def request_body(
     model: type[BaseModel], required: bool | None = None, example: object = None
 ) -> dict[str, Any]:
@@ -111,7 +125,7 @@ def request_body(
     """
     if required is None:
         required = any(field.is_required() for field in model.model_fields.values())
-    schema = model.model_json_schema(ref_template=_REFERENCE, by_alias=True)
+    schema = BodySchema(model)
     content: dict[str, dict[str, Any]] = {
         media_type: {"schema": schema} for media_type in ("application/json", forms.MULTIPART)
     }
@@ -188,6 +202,8 @@ def _serve_document(app: FastAPI) -> Callable[[Request], Any]:
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """Make the OpenAPI document: FastAPI's, with our bodies' models and without its own 422."""
+    for context in iter_route_contexts(app.routes):
+        _fill_bodies(getattr(context.original_route, "openapi_extra", None))
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -210,6 +226,14 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     return document
+
+
+def _fill_bodies(documented: Any) -> None:
+    if isinstance(documented, BodySchema):
+        documented.fill()
+    elif isinstance(documented, dict):
+        for inner in documented.values():
+            _fill_bodies(inner)
 
 
 def _drop_nulls(schema: dict[str, Any]) -> None:
