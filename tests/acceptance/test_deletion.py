@@ -6,6 +6,7 @@ listed here with the reason; everything else that names it fails these tests, in
 """
 
 import asyncio
+import os
 import re
 import sys
 from pathlib import Path
@@ -81,6 +82,22 @@ async def _closed(made: Estate, addresses: list[str]) -> None:
 
 def _blobs(served: Served) -> set[str]:
     return {path.name for path in (served.data / "files").rglob("*") if path.is_file()}
+
+
+async def _swept(served: Served, ids: set[str]) -> None:
+    """Bytes whose row had gone before the process died are reached by nobody; they go when they
+    are an hour old.
+    """
+    left = [path for path in (served.data / "files").rglob("*") if path.name in ids]
+    if not left:
+        return
+    await asyncio.to_thread(served.stop)
+    for path in left:
+        os.utime(path, (path.stat().st_mtime - 7200,) * 2)
+    await asyncio.to_thread(served.start)
+    async with asyncio.timeout(30):
+        while _blobs(served) & ids:  # noqa: ASYNC110  # another process removes them
+            await asyncio.sleep(0.05)
 
 
 async def _callers_keep(made: Estate) -> None:
@@ -315,6 +332,6 @@ async def test_a_server_that_dies_in_the_middle_goes_on_when_it_is_back(
         await asyncio.to_thread(served.start)
         await only_left(served, ids, allowed)
         assert await _delete_app(made) == 404
-        assert not _blobs(served) & ids
+        await _swept(served, ids)
         await _silent(made, made.tags)
         assert not [arrival for arrival in loopback.arrivals if "/later/" in arrival.path]

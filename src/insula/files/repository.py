@@ -96,10 +96,17 @@ def delete_run_files(connection: Connection, run_ids: Sequence[str]) -> list[str
     return gone
 
 
-def delete_app_files(connection: Connection, app_id: str, limit: int = 1000) -> list[str]:
-    """Delete up to ``limit`` files of an app; return the keys of the bytes to delete then."""
-    some = select(files.c.id).where(files.c.app_id == app_id).limit(limit)
-    return _delete(connection, files.c.id.in_(some))
+def some_of_app(connection: Connection, app_id: str, limit: int = 1000) -> list[str]:
+    """Find up to ``limit`` files of an app."""
+    return list(connection.scalars(select(files.c.id).where(files.c.app_id == app_id).limit(limit)))
+
+
+def delete_files(connection: Connection, file_ids: Sequence[str]) -> list[str]:
+    """Delete files; return the keys of all bytes to delete, those of their parts included."""
+    gone: list[str] = []
+    for batch in _batches(file_ids):
+        gone += _delete(connection, files.c.id.in_(batch))
+    return gone
 
 
 def delete_expired(connection: Connection, now: int, limit: int = 1000) -> tuple[int, list[str]]:

@@ -4,6 +4,7 @@ import asyncio
 import unicodedata
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -192,14 +193,20 @@ async def remove_expired(store: FileStore) -> int:
 
 
 async def remove_app_files(store: FileStore, app_id: str, stop: Stop) -> None:
-    """Remove all files of an app that is being deleted; ``stop`` ends the reading of one."""
+    """Remove all files of an app that is being deleted; ``stop`` ends the reading of one.
+
+    Their bytes go first, since nobody can ask for them any more: whoever goes on after a crash
+    finds by the rows what is left to remove.
+    """
     await store.database.write(lambda c: uploads.delete_app_uploads(c, app_id))
-    while gone := await store.database.write(
-        lambda connection: repository.delete_app_files(connection, app_id, _SWEEPS)
+    while found := await store.database.read(
+        lambda connection: repository.some_of_app(connection, app_id, _SWEEPS)
     ):
-        for file_id in gone:
+        for file_id in found:
             await stop(file_id)
-        await remove_bytes(store, gone)
+        await remove_bytes(store, found)
+        gone = await store.database.write(partial(repository.delete_files, file_ids=found))
+        await remove_bytes(store, [file_id for file_id in gone if file_id not in found])
 
 
 async def sweep_orphans(store: FileStore, older_than: float = 3600.0) -> int:
