@@ -11,6 +11,8 @@ import pytest
 from tests.acceptance.harness import Answer, Caller, Clients
 from tests.acceptance.kinds import http
 
+DATABASES = ("sqlite", "postgres")
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
 WRONG: tuple[Any, ...] = (
     None,
@@ -380,6 +382,26 @@ async def test_keys_that_open_nothing(acme: Caller, callers: Clients) -> None:
 )
 async def test_queries_and_paths(acme: Caller, path: str) -> None:
     refused(await acme.ask("GET", path))
+
+
+async def test_a_nul_in_any_id(acme: Caller, target: Target) -> None:
+    """Text that one of the databases cannot even look for."""
+    assert (await acme.ask("POST", "runs/cancel", {"workflow_id": "\0"})).status == 400
+    assert (await acme.ask("POST", "workflows", {"name": "x", "tags_ids": ["\0"]})).status == 400
+    calling = {"type": "workflow", "key": "child", "workflow_id": "{{'\\u0000'}}", "input": {}}
+    service = {"type": "service", "key": "got", "service": {"FILES.GET": {"file": "\0"}}}
+    field = {"type": "input", "key": "given", "input": {"a": {"type": "file"}}}
+    for step in (calling, service):
+        tolerated(await acme.ask("POST", "runs/step", {"step": step}))
+        made = await acme.ask("POST", "workflows", {"name": "x", "steps": [step]})
+        tolerated(made)
+        if made.status == 200:
+            body = {"workflow_version_id": "draft"}
+            path = f"workflows/{made.json()['id']}/runs"
+            assert (await acme.ok("POST", path, body))["status"] == "FAILED"
+    workflow_id = await acme.push([field])
+    for given in ("\0", "file_\0", {"file_id": "\0"}, {"future_file_id": "file_\0"}):
+        tolerated(await acme.ask("POST", f"workflows/{workflow_id}/runs", {"input": {"a": given}}))
 
 
 async def test_huge_headers_end_one_connection_alone(acme: Caller, bystander: None) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.acceptance.harness import Answer, Caller, Clients
 from tests.acceptance.things import BODIES, UNKNOWN, WORDS, Things
 
+DATABASES = ("sqlite", "postgres")
+
 NOT_OURS = {"/files/{file_id}/content", "/public/apps/files/uploads/{file_upload_id}"}
 """Opened by a signature, or by an address that cannot be guessed, and not by a key."""
 ADMINS = {("PATCH", "/apps/{app_id}"), ("DELETE", "/apps/{app_id}")}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from insula.errors import Unavailable
+from insula.errors import BadInput, Unavailable
 from insula.storage.database import Database
 from insula.storage.postgres import open_postgres
 from insula.storage.sqlite import open_sqlite
@@ -169,3 +169,16 @@ async def test_exactly_the_units_that_succeed_are_stored(
     await asyncio.gather(*futures, return_exceptions=True)
     assert await database.read(names) == [f"{n:02}" for n, ok in enumerate(outcomes) if ok]
     assert [future.exception() is None for future in futures] == outcomes
+
+
+async def test_a_text_that_no_column_holds_is_the_callers_mistake(database: Database) -> None:
+    """SQLite takes it; PostgreSQL does not, and neither looks for it."""
+
+    def look(connection: Connection) -> list[str]:
+        return list(connection.scalars(select(facts.c.name).where(facts.c.name == "a\0b")))
+
+    asked = database.write(put("a\0b")), database.read(look)
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        assert not isinstance(answer, BaseException) or isinstance(answer, BadInput), answer
+    await database.write(put("good"))
+    assert "good" in await database.read(names)

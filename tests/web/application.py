@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 from fastapi import APIRouter, FastAPI, Request
@@ -14,6 +14,7 @@ from insula.errors import Conflict, Unavailable
 from insula.settings import load_settings
 from insula.web.auth import Principal, Reader, Writer
 from insula.web.body import json_members, json_object, payload
+from insula.web.fields import ANY_TEXT
 from insula.web.forms import UploadedPart
 from insula.web.health import Check
 from insula.web.idempotency import read_key
@@ -30,6 +31,7 @@ KEYS = {
 
 class Inner(BaseModel):
     depth: int
+    word: str | None = None
 
 
 class Thing(BaseModel):
@@ -44,6 +46,7 @@ class Thing(BaseModel):
     input: Any = None
     inner: Inner | None = None
     tags: list[str] = []
+    free: Annotated[str | None, ANY_TEXT] = None
     either: int | Inner | None = None
     at: datetime | None = None
     document: UploadedPart | None = None

@@ -41,6 +41,30 @@ async def test_json_is_taken_strictly(http: httpx.AsyncClient) -> None:
         await refused(http, 400, json=wrong)
 
 
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"name": "a\0"}, ["name"]),
+        ({"tags": ["a", "\0"]}, ["tags", "1"]),
+        ({"inner": {"depth": 1, "word": "\0"}}, ["inner", "word"]),
+    ],
+)
+async def test_text_that_no_column_holds(
+    http: httpx.AsyncClient, body: dict[str, Any], path: list[str]
+) -> None:
+    """Whatever the field's own type says of it, and however the body came."""
+    as_form = {name: value if name == "name" else json.dumps(value) for name, value in body.items()}
+    for sent in ({"json": body}, {"data": as_form}):
+        found = await refused(http, 400, **sent)
+        assert [error["path"] for error in found["errors"]] == [path]
+        assert "NUL" in found["message"]
+
+
+async def test_json_and_bytes_hold_any_text(http: httpx.AsyncClient) -> None:
+    body = {"input": {"a": "\0"}, "free": "\0"}
+    assert await body_of(http, json=body) == body
+
+
 async def test_the_last_of_two_equal_names_wins(http: httpx.AsyncClient) -> None:
     assert await body_of(http, content=b'{"name":"a","name":"b"}', headers=JSON) == {"name": "b"}
 

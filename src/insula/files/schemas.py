@@ -1,7 +1,7 @@
 """Files on the wire: ``AppFileSchema`` and what may be posted."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from insula.files.repository import FileRow
 from insula.files.urls import FileUrls
 from insula.files.wish import Wish, checked_count, checked_pages
 from insula.kit.clock import iso
+from insula.web.fields import ANY_TEXT
 from insula.web.forms import UploadedPart
 
 Storage = Literal["PERSISTENT", "TEMPORARY"]
@@ -22,7 +23,7 @@ class FileDataSchema(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    data: str
+    data: Annotated[str, ANY_TEXT]
     type: str | None = None
     name: str | None = None
     encoding: Literal["base64", "raw"] = "base64"
@@ -31,7 +32,7 @@ class FileDataSchema(BaseModel):
 class CreateAppFileSchema(BaseModel):
     """A file to store: ``file`` as a form part, text or object, or ``file_url``."""
 
-    file: UploadedPart | FileDataSchema | str | None = None
+    file: Annotated[UploadedPart | FileDataSchema | str | None, ANY_TEXT] = None
     file_url: str | None = Field(None, max_length=65_536)
     allowed_types: list[str] | None = Field(None, max_length=100)
     document_extract_contents: bool = False

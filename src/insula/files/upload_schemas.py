@@ -1,6 +1,6 @@
 """Upload links on the wire."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -11,6 +11,7 @@ from insula.files.urls import FileUrls
 from insula.files.wish import checked_pages
 from insula.kit import json
 from insula.kit.clock import iso
+from insula.web.fields import ANY_TEXT
 from insula.web.forms import UploadedPart
 
 LIFE_SECONDS = 24 * 60 * 60
@@ -70,7 +71,7 @@ class UpdateAppFileUploadSchema(BaseModel):
 class UploadAppFileSchema(BaseModel):
     """What is sent through a link: ``file`` as a form part, text or object, or ``file_url``."""
 
-    file: UploadedPart | FileDataSchema | str | None = None
+    file: Annotated[UploadedPart | FileDataSchema | str | None, ANY_TEXT] = None
     file_url: str | None = Field(None, max_length=65_536)
 
 

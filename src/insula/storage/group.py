@@ -142,10 +142,10 @@ def _check_open(session: Session) -> None:
 
 
 def _failed(session: Session, error: BaseException) -> Outcome:
-    unavailable = session.not_now(error)
-    if unavailable is not None:
-        unavailable.__cause__ = error
-        return Outcome(error=unavailable)
+    told = session.told(error)
+    if told is not None:
+        told.__cause__ = error
+        return Outcome(error=told)
     if isinstance(error, StopIteration):  # a future cannot hold one
         return Outcome(error=RuntimeError("The unit raised StopIteration."))
     return Outcome(error=error)

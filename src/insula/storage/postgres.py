@@ -21,8 +21,8 @@ from insula.storage.postgres_connection import (
     Limits,
     execute_simple,
     is_conflict,
-    not_now,
     raw_of,
+    told,
 )
 from insula.storage.postgres_reader import PostgresSource
 from insula.storage.postgres_session import Line, PostgresSession
@@ -246,10 +246,10 @@ class _Beside:
             line.connect()
             return _finish(line, unit)
         except Exception as error:
-            unavailable = not_now(error)
-            if unavailable is None:
+            answer = told(error)
+            if answer is None:
                 raise
-            raise unavailable from error
+            raise answer from error
 
 
 def _finish(line: Line, unit: Callable[[Connection], T]) -> T:

@@ -1,4 +1,4 @@
-"""PostgreSQL connections: how they are opened, and which of their errors mean "not now"."""
+"""PostgreSQL connections: how they are opened, and which of their errors a caller is told."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from insula.errors import Unavailable
+from insula.errors import BadInput, InsulaError, Unavailable
 from insula.storage.postgres_address import parse
 from insula.storage.postgres_pipeline import PipelinedConnection
 
@@ -49,6 +49,7 @@ _NOT_NOW = {
     "57P05": "the database closed the connection",
 }
 _READ_ONLY = "25006"
+_NO_TEXT = ("22021", "22P05")
 _CONFLICTS = ("40001", "40P01")
 
 
@@ -142,13 +143,15 @@ def is_conflict(error: BaseException) -> bool:
     return _state(error) in _CONFLICTS
 
 
-def not_now(error: BaseException, writing: bool = True) -> Unavailable | None:
-    """Translate an error of the server, of the way to it or of a lock to what a caller may be
-    told."""
+def told(error: BaseException, writing: bool = True) -> InsulaError | None:
+    """Translate an error of the server, of the way to it, of a lock or of a text that no column
+    holds to what a caller may be told."""
     original = _original(error)
     if not isinstance(original, psycopg.Error):
         return None
     state = original.sqlstate
+    if state in _NO_TEXT or (isinstance(original, psycopg.DataError) and "NUL" in str(original)):
+        return BadInput("A text holds a NUL character: it can be neither stored nor looked for.")
     reason = _NOT_NOW.get(state or "")
     if reason is None and state == _READ_ONLY and writing:
         reason = "the database can only be read"

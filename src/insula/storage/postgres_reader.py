@@ -8,14 +8,14 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError
 from insula.storage.postgres_connection import (
     Limits,
     execute_simple,
     hang_up,
     make_engine,
-    not_now,
     raw_of,
+    told,
 )
 from insula.storage.reader import DEADLINE, Reading
 
@@ -63,9 +63,9 @@ class PostgresSource:
         """Ask the server to stop the query, off the loop; hang up where it does not answer."""
         self._cancelling.submit(_cancel, reading)
 
-    def not_now(self, error: BaseException) -> Unavailable | None:
+    def told(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the server or of the way to it."""
-        return not_now(error, writing=False)
+        return told(error, writing=False)
 
     def close(self) -> None:
         """Let go of what it has of its own."""

@@ -12,7 +12,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError, Unavailable
 from insula.storage.counters import use_slot
 from insula.storage.postgres_connection import (
     Limits,
@@ -21,8 +21,8 @@ from insula.storage.postgres_connection import (
     hang_up,
     is_conflict,
     make_engine,
-    not_now,
     raw_of,
+    told,
 )
 from insula.storage.postgres_pipeline import Command
 from insula.storage.session import Unsettled
@@ -218,15 +218,15 @@ class PostgresSession:
             raise Unavailable("The database is still at it.", retry_after=1)
         return bool(status == "committed")
 
-    def not_now(self, error: BaseException) -> Unavailable | None:
+    def told(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the server, of the way to it or of a lock."""
-        return not_now(error)
+        return told(error)
 
     def again(self, error: BaseException) -> bool:
         """Say whether the transaction failed for others' sake: a conflict, a connection lost."""
         if isinstance(error, Unavailable):
             return False
-        return is_conflict(error) or (self._line.is_lost() and not_now(error) is not None)
+        return is_conflict(error) or (self._line.is_lost() and told(error) is not None)
 
     def abort(self) -> None:
         """From any thread: end what the connection waits for."""

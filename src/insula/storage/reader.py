@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError, Unavailable
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ class Source(Protocol):
         """Stop the query, which is marked as interrupted already. Called on the loop."""
         ...
 
-    def not_now(self, error: BaseException) -> Unavailable | None:
-        """Translate an error that says "not now" to what a caller may be told."""
+    def told(self, error: BaseException) -> InsulaError | None:
+        """Translate an error that is not the program's own to what a caller may be told."""
         ...
 
     def close(self) -> None:
@@ -130,10 +130,10 @@ class Readers:
                     if not (rested and connection.closed) or reading.interrupted:
                         raise
         except Exception as error:
-            unavailable = self._source.not_now(error)
-            if unavailable is None:
+            told = self._source.told(error)
+            if told is None:
                 raise
-            raise unavailable from error
+            raise told from error
 
     def _query(self, connection: Connection, reading: Reading) -> Any:
         with reading.lock:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError
 
 
 class Unsettled(Exception):
@@ -53,8 +53,8 @@ class Session(Protocol):
         """Say whether the transaction of an ``Unsettled`` was committed."""
         ...
 
-    def not_now(self, error: BaseException) -> Unavailable | None:
-        """Translate an error that says "not now" to what a caller may be told."""
+    def told(self, error: BaseException) -> InsulaError | None:
+        """Translate an error that is not the program's own to what a caller may be told."""
         ...
 
     def again(self, error: BaseException) -> bool:

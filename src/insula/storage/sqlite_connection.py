@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError, Unavailable
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -79,7 +79,7 @@ def driver(connection: Connection) -> sqlite3.Connection:
     return raw
 
 
-def not_now(error: BaseException) -> Unavailable | None:
+def told(error: BaseException) -> Unavailable | None:
     """Translate an error of the disk, the memory or a lock to what a caller may be told."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, sqlite3.Error):
@@ -125,9 +125,9 @@ class SqliteSession:
         """Never asked: a commit here is answered."""
         raise NotImplementedError(mark)
 
-    def not_now(self, error: BaseException) -> Unavailable | None:
+    def told(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the disk, the memory or a lock."""
-        return not_now(error)
+        return told(error)
 
     def again(self, error: BaseException) -> bool:
         """Nobody else writes: the same would happen."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from insula.errors import Unavailable
+from insula.errors import InsulaError
 from insula.storage.reader import Reading
-from insula.storage.sqlite_connection import driver, not_now, reading_engine
+from insula.storage.sqlite_connection import driver, reading_engine, told
 
 _OPERATIONS_BETWEEN_QUESTIONS = 20_000
 
@@ -44,9 +44,9 @@ class SqliteSource:
     def interrupt(self, reading: Reading) -> None:
         """Nothing: the query asks by itself."""
 
-    def not_now(self, error: BaseException) -> Unavailable | None:
+    def told(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the disk, the memory or a lock."""
-        return not_now(error)
+        return told(error)
 
     def close(self) -> None:
         """Let go of what it has of its own."""

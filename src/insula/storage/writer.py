@@ -145,7 +145,7 @@ class Writer:
                 stood = self._session.settle(one.mark)
             except Exception as error:
                 if last:
-                    told = self._session.not_now(error) or error
+                    told = self._session.told(error) or error
                     self._call_loop(_tell, one.group, [Outcome(error=told) for _ in one.group])
                 else:
                     self._unsettled.append(one)
@@ -177,7 +177,7 @@ class Writer:
         try:
             return Outcome(unit(self._session.connection))
         except Exception as error:
-            return Outcome(error=self._session.not_now(error) or error)
+            return Outcome(error=self._session.told(error) or error)
 
     def _call_loop(self, function: Callable[..., None], *arguments: object) -> None:
         # A closed loop raises RuntimeError: everyone who could have heard is gone with it.

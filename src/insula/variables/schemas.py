@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from insula.kit.clock import iso
 from insula.kit.json import Raw
+from insula.web.fields import ANY_TEXT
 
 _KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
 _HOST = re.compile(
@@ -54,7 +55,7 @@ class UpdateAppVariableSchema(BaseModel):
     """Changes to a variable; what is absent stays. Another key renames it."""
 
     key: Key | None = None
-    value: str | None = None
+    value: Annotated[str | None, ANY_TEXT] = None
     secret: bool | None = None
     hosts: Hosts = None
 

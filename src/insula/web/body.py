@@ -11,6 +11,7 @@ from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.kit.json import InvalidJson, Raw, decode, members
 from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
+from insula.web.fields import unstorable
 from insula.web.idempotency import FINGERPRINT, has_key
 from insula.web.incoming import receive_message
 
@@ -137,14 +138,31 @@ async def payload(request: Request, model: type[M]) -> M:
     """
     try:
         if _media_type(request) in forms.MEDIA_TYPES:
-            return model.model_validate(await _read_form(request, model))
+            return _stored([model.model_validate(await _read_form(request, model))])[0]
         body = await _read_json(request)
         value = check_json(body)
         if not isinstance(value, dict):
             raise _not_object(value)
-        return model.model_validate_json(body, strict=True)
+        return _stored([model.model_validate_json(body, strict=True)])[0]
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def _stored(bodies: list[M], listed: bool = False) -> list[M]:
+    """Return the bodies, of which every text can be stored and looked for.
+
+    Raises:
+        BadInput: one cannot, on a database or another.
+    """
+    found = [
+        FieldError((str(index), *path) if listed else path, "text", why)
+        for index, body in enumerate(bodies)
+        for path, why in unstorable(body)
+    ]
+    if found:
+        first = f"{'.'.join(found[0].path)}: {found[0].message}"
+        raise BadInput(f"The body is not valid: {first}.", found[:100])
+    return bodies
 
 
 async def payloads(request: Request, model: type[M], most: int = 1000) -> list[M]:
@@ -166,7 +184,8 @@ async def payloads(request: Request, model: type[M], most: int = 1000) -> list[M
         message = f"holds more than {most:,} entries"
         raise BadInput(f"The body {message}.", [FieldError((), "too_many", message)])
     try:
-        return TypeAdapter(list[model]).validate_python(value, strict=strict)  # type: ignore[valid-type]  # a model
+        read = TypeAdapter(list[model]).validate_python(value, strict=strict)  # type: ignore[valid-type]  # a model
+        return _stored(read, listed=True)
     except ValidationError as error:
         raise invalid(error) from None
 

@@ -1,8 +1,12 @@
 """Types of text that goes into text columns: bounded, and free of what databases refuse."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
+
+ANY_TEXT: Final = "any text"
+"""Marks the field of a body whose text is stored as bytes: it may hold whatever it likes."""
 
 
 def storable(text: str) -> str:
@@ -32,3 +36,27 @@ Line = Annotated[str, Field(max_length=500), AfterValidator(storable)]
 
 Prose = Annotated[str, Field(max_length=20_000), AfterValidator(storable)]
 """A description or notes."""
+
+
+def unstorable(body: BaseModel) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Find the texts of a body that no text column can hold: the path of each, and why.
+
+    Looked at is what a field says to be a text, a list of them or a body of its own. What an
+    object without a schema holds is JSON, is stored as such, and may be any text.
+    """
+    for name, field in type(body).model_fields.items():
+        if ANY_TEXT not in field.metadata:
+            yield from _unstorable((field.alias or name,), getattr(body, name))
+
+
+def _unstorable(path: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, str):
+        try:
+            storable(value)
+        except ValueError as error:
+            yield path, str(error)
+    elif isinstance(value, BaseModel):
+        yield from ((path + rest, why) for rest, why in unstorable(value))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _unstorable((*path, str(index)), entry)
