@@ -111,3 +111,20 @@ def test_a_failure_is_masked_whole() -> None:
     assert masked.output is not None
     assert json.decode(masked.logs) == [{"args": [MASK]}]
     assert json.decode(masked.output) == {"a": MASK}
+
+
+def test_which_secret_it_is_is_told_to_its_own_app_alone() -> None:
+    told: list[str] = []
+    outside = Secrets([ONE, BOUND], told=told.append)
+    revealed = outside.reveal(request(headers=(("X", BOUND.handle),)))
+    for refuse in (
+        lambda: revealed.check("elsewhere.test", 443),
+        lambda: outside.check_redirect("elsewhere.test", 443, [BOUND.value.encode()]),
+    ):
+        with pytest.raises(StepFailure) as failed:
+            refuse()
+        assert failed.value.code == "egress"
+        assert "elsewhere.test" in failed.value.message
+        for word in (BOUND.key, *BOUND.hosts):
+            assert word not in failed.value.message
+            assert word in told[-1]

@@ -8,6 +8,7 @@ from tests.runs.platform import Platform, code, model, open_platform
 
 from insula.adapters.guarded import GuardedHttp
 from insula.adapters.keyring import FILE
+from insula.engine.failures import StepFailure
 from insula.engine.ports import HttpRequest
 from insula.engine.secrets import HANDLE
 from insula.settings import SettingsError
@@ -228,3 +229,30 @@ async def test_a_secret_that_was_copied_to_another_app_does_not_open(platform: P
     assert run["status"] == "FAILED"
     assert "TOKEN" in run["error"]
     assert "altered, or copied" in run["error"]
+
+
+async def test_a_run_of_another_app_is_not_told_which_secret_it_is(platform: Platform) -> None:
+    await planted(platform)
+    hosts = {"key": "BOUND", "value": SECRET, "secret": True, "hosts": ["inner.corp.test"]}
+    await platform.acme.ok("POST", "/variables", hosts)
+    flow = await platform.acme.publish(http("send", "https://a.test/{{secrets.BOUND}}"))
+    for run, told in ((platform.globex.discover, False), (platform.acme.run, True)):
+        await run(flow)
+        request = platform.http.requests[-1]
+        assert request.secrets is not None
+        with pytest.raises(StepFailure) as failed:
+            request.secrets.reveal(request).check("a.test", 443)
+        assert ("BOUND" in failed.value.message) is told
+        assert ("inner.corp.test" in failed.value.message) is told
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_nor_which_one_cannot_be_read(platform: Platform, is_open: bool) -> None:
+    await planted(platform)
+    flow = await platform.acme.publish(code("tell", "variables.TOKEN"), open=is_open)
+    await platform.change("UPDATE variables SET sealed = :bad WHERE key = 'TOKEN'", bad=b"no")
+    run = await platform.globex.discover(flow)
+    assert (run["status"], run["error_code"]) == ("FAILED", "not_available")
+    assert "TOKEN" not in str(run["error"])
+    assert "secret" in run["error"]
+    assert "TOKEN" in (await platform.acme.run(flow))["error"]

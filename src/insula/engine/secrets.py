@@ -5,7 +5,7 @@ text; its letters survive URLs, JSON, headers and host names unchanged.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote
@@ -19,6 +19,10 @@ HANDLE: Final = re.compile(r"insulasecret[0-9a-f]{32}")
 _HANDLE_BYTES: Final = re.compile(HANDLE.pattern.encode())
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\\]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]*\Z")
+
+
+Told = Callable[[str], None]
+"""Is told the words that are for the secrets' own app alone, where the run is another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +57,40 @@ class Revealed:
     request: HttpRequest = field(repr=False)
     used: tuple[Secret, ...] = ()
     in_url: bool = False
+    told: Told | None = field(default=None, repr=False)
 
     def check(self, host: str, port: int) -> None:
         """Refuse to send it where one of them may not go.
 
         Raises:
-            StepFailure: ``egress``, naming the secret, the host, and what may be done.
+            StepFailure: ``egress``, naming the host, and to the secret's app, which one it is and
+                where it may go.
         """
-        _check(self.used, host, port)
+        _check(self.used, host, port, self.told)
 
 
-def _check(used: Iterable[Secret], host: str, port: int) -> None:
+def _check(used: Iterable[Secret], host: str, port: int, told: Told | None) -> None:
     for secret in used:
         if not secret.may_go_to(host, port):
             allowed = ", ".join(secret.hosts)
-            raise StepFailure(
-                f"The secret {secret.key} may not be sent to {host}: its hosts are {allowed}",
-                "egress",
-            )
+            words = f"The secret {secret.key} may not be sent to {host}: its hosts are {allowed}"
+            if told is not None:
+                told(words)
+                words = f"A secret of the workflow's app may not be sent to {host}"
+            raise StepFailure(words, "egress")
 
 
 class Secrets:
-    """All secrets of one run. ``masker`` covers their values."""
+    """All secrets of one run. ``masker`` covers their values; ``told`` is given for a run of an app
+    that is not to know of them."""
 
-    def __init__(self, secrets: Sequence[Secret], masker: Masker | None = None) -> None:
+    def __init__(
+        self,
+        secrets: Sequence[Secret],
+        masker: Masker | None = None,
+        told: Told | None = None,
+    ) -> None:
+        self._told = told
         self._by_handle = {secret.handle: secret for secret in secrets}
         self._bound = tuple(secret for secret in secrets if secret.hosts)
         self.masker = masker if masker is not None else Masker(s.value for s in secrets)
@@ -99,7 +113,7 @@ class Secrets:
         if not used:
             return Revealed(request)
         shown = replace(request, url=url, headers=headers, body=body)
-        return Revealed(shown, tuple(used.values()), in_url)
+        return Revealed(shown, tuple(used.values()), in_url, self._told)
 
     def check_redirect(self, host: str, port: int, parts: Iterable[bytes]) -> None:
         """Refuse to follow a redirect with a secret that may not go there.
@@ -113,6 +127,7 @@ class Secrets:
                 (s for s in self._bound if any(map(Masker([s.value]).spans, held))),
                 host,
                 port,
+                self._told,
             )
 
     def failure(self, failure: StepFailure) -> StepFailure:

@@ -37,6 +37,7 @@ KEPT_MS = 25 * 3600 * 1000
 """How long a value is kept that has changed, for runs that began with it: they last a day."""
 _EVERY_SECONDS = 600.0
 _APPS = 500
+_UNREADABLE = "A secret of the workflow's app cannot be read; its owner has to set it anew"
 _FACT = "handle_key"
 
 
@@ -80,9 +81,16 @@ class Variables:
         milliseconds, ``None`` if it begins now.
 
         Raises:
-            StepFailure: ``not_available``, a secret cannot be decrypted.
+            StepFailure: ``not_available``, a secret cannot be decrypted; its app is told which.
         """
-        known = await self._today(app_id) if began is None else await self._at(app_id, began)
+        outside = ports.app_id != app_id
+        try:
+            known = await self._today(app_id) if began is None else await self._at(app_id, began)
+        except StepFailure as failure:
+            _log.warning("secret.unreadable", app_id=app_id, reason=failure.message)
+            if outside:
+                raise StepFailure(_UNREADABLE, failure.code) from None
+            raise
         if not known.plain and not known.sealed:
             return ports
         secrets = tuple(
@@ -92,7 +100,8 @@ class Variables:
         seen = json.raw({**known.plain, **{one.key: one.handle for one in secrets}})
         if not secrets:
             return replace(ports, variables=seen)
-        own = Secrets(secrets, known.masker)
+        told = partial(_tell, app_id, ports.run_id) if outside else None
+        own = Secrets(secrets, known.masker, told)
         return replace(
             ports,
             variables=seen,
@@ -155,6 +164,11 @@ class Variables:
     def _handle(self, seed: str, app_id: str, key: str) -> str:
         message = "\0".join((seed, app_id, key)).encode()
         return "insulasecret" + hmac.new(self._handle_key, message, hashlib.sha256).hexdigest()[:32]
+
+
+def _tell(app_id: str, run_id: str, words: str) -> None:
+    """Log what a run of another app says in fewer words."""
+    _log.warning("secret.refused", app_id=app_id, run_id=run_id, reason=words)
 
 
 def _handle_key(connection: Connection) -> bytes:
