@@ -85,10 +85,11 @@ async def _check(
     rule: Mapping[str, Any],
     value: object,
     from_text: bool = False,
+    configured: bool = True,
 ) -> tuple[dict[str, Any], Checked]:
     plan = await services.lay_out(runnable, rule["step_key"])
     definition = definition_of(runnable.document, plan)
-    default = runnable.document.input_default or {}
+    default = (runnable.document.input_default or {}) if configured else {}
     return definition, check_input(definition, value, default, from_text=from_text)
 
 
@@ -114,7 +115,9 @@ async def taken_in(
     value: Any = {**(default or {}), **(given or {})}
     try:
         runnable = await behind(services, app_id, rule)
-        _, checked = await _check(services, runnable, rule, value, from_text)
+        # What another app has configured goes into the run, and is nothing that a record keeps.
+        own = runnable.workflow_app_id == app_id
+        _, checked = await _check(services, runnable, rule, value, from_text, own)
     except InsulaError:  # `status` says so, and what was sent is kept
         return storable(rule["key"], value)
     value = checked.value

@@ -20,11 +20,24 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class FileSlot:
-    """Where a file stands in a checked input, in whatever form; ``path`` is below ``value``."""
+    """Where a file stands in a checked input, in whatever form; ``path`` is below ``value``.
+
+    ``configured``: it is the workflow's own, and not the caller's.
+    """
 
     path: Path
     value: Any
     field: FileField
+    configured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What of a checked input the workflow's configuration has put there."""
+
+    path: Path
+    connection: bool
+    """Whether it names a connection; these stand here by themselves, wherever they stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class Checked:
     value: dict[str, Any]
     errors: list[FieldError] = field(default_factory=list)
     files: list[FileSlot] = field(default_factory=list)
+    configured: list[Configured] = field(default_factory=list)
 
 
 def check_input(
@@ -55,7 +69,7 @@ def check_input(
         return Checked({}, [FieldError(("input",), "type", message)])
     check = _Check(from_text)
     value = check.members(definition, given, _object(default), ())
-    return Checked(value, check.errors, check.files)
+    return Checked(value, check.errors, check.files, check.configured)
 
 
 def place(value: dict[str, Any], path: Path, replacement: Any) -> None:
@@ -72,6 +86,9 @@ class _Check:
     def __init__(self, from_text: bool) -> None:
         self.errors: list[FieldError] = []
         self.files: list[FileSlot] = []
+        self.configured: list[Configured] = []
+        self._within = False
+        """Whether what is looked at is the configuration's."""
         self._from_text = from_text
 
     def members(
@@ -85,9 +102,9 @@ class _Check:
         for name, kind in definition.items():
             here = (*path, name)
             inner = _object(default.get(name))
-            found = self._found(kind, value.get(name, _MISSING), default.get(name))
+            found, configured = self._found(kind, value.get(name, _MISSING), default.get(name))
             if found is not _MISSING:
-                value[name] = self._field(kind, found, inner, here)
+                value[name] = self._marked(kind, found, inner, here, configured)
                 continue
             if value.get(name) == "":
                 del value[name]
@@ -98,14 +115,29 @@ class _Check:
                 self._refuse(here, "required", f"is missing; give {_wanted(kind)}")
         return value
 
-    def _found(self, kind: Field, given: object, default: object) -> object:
-        """Choose between what was given, the configuration, and the field's own default."""
+    def _found(self, kind: Field, given: object, default: object) -> tuple[object, bool]:
+        """Choose between what was given, the configuration, and the field's own default; say
+        whether it was the configuration."""
         if given is not _MISSING and given is not None and not self._is_blank(kind, given):
-            return given
+            return given, False
         if kind.config and default is not None:
-            return default
+            return default, True
         own = getattr(kind, "default", None)
-        return _MISSING if own is None else own
+        return (_MISSING if own is None else own), False
+
+    def _marked(
+        self, kind: Field, found: object, default: Mapping[str, Any], path: Path, configured: bool
+    ) -> Any:
+        """Check a field, and note what in it is the configuration's."""
+        before = self._within
+        connection = kind.type == "connection"
+        if (configured and not before) or (before and connection):
+            self.configured.append(Configured(path, connection))
+        self._within = before or configured
+        try:
+            return self._field(kind, found, default, path)
+        finally:
+            self._within = before
 
     def _is_blank(self, kind: Field, given: object) -> bool:
         """A form sends an empty text for what was not filled in."""
@@ -117,12 +149,13 @@ class _Check:
         """Make an object out of configured members alone, if that is all it needs."""
         if not isinstance(kind, ObjectField) or kind.array or not default:
             return None
-        errors, files = len(self.errors), len(self.files)
+        errors, files, configured = len(self.errors), len(self.files), len(self.configured)
         value = self.members(kind.fields_, {}, default, path)
         if len(self.errors) == errors:
             return value
         del self.errors[errors:]
         del self.files[files:]
+        del self.configured[configured:]
         return None
 
     def _field(self, kind: Field, given: object, default: Mapping[str, Any], path: Path) -> Any:
@@ -159,7 +192,7 @@ class _Check:
             self._refuse(path, refusal.code, refusal.message)
             return given
         if isinstance(kind, FileField):
-            self.files.append(FileSlot(path, value, kind))
+            self.files.append(FileSlot(path, value, kind, self._within))
         return value
 
     def _decoded(self, given: object, opening: str) -> object:
@@ -192,4 +225,4 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-__all__ = ["Checked", "FileSlot", "check_input", "json_schema", "place"]
+__all__ = ["Checked", "Configured", "FileSlot", "check_input", "json_schema", "place"]

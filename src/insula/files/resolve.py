@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import structlog
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
@@ -13,6 +14,7 @@ from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
 from insula.adapters.http.client import HttpClient
 from insula.engine.failures import StepFailure
 from insula.engine.inputs import FileSlot
+from insula.errors import BadInput
 from insula.files import extractions, uploads
 from insula.files.documents import Documents
 from insula.files.repository import FileRow, find_file
@@ -39,6 +41,7 @@ from insula.settings import Settings
 from insula.storage.database import Database
 from insula.web.auth import unknown
 
+_log = structlog.get_logger(__name__)
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # to be replaced, not to listen on
 
 
@@ -170,6 +173,31 @@ async def _ours(
     return await _shown(store, copy)
 
 
+async def _copied(
+    store: FileStore, value: object, wanted: Wanted, owner_app_id: str
+) -> dict[str, Any]:
+    """Take a file with the rights of one app, and store it for another, which sees no more of it.
+
+    Raises:
+        BadInput, TooLarge: as ``resolve_file``.
+    """
+    name = file_id_in(value)
+    if name is None and isinstance(value, str) and (ours := store.urls.read(value)) is not None:
+        name = ours[0]
+    if name is None:  # its bytes, or an address elsewhere
+        return await resolve_file(store, value, wanted)
+    find = partial(_named, app_id=owner_app_id, name=name)
+    row, _ = await store.database.read(find)
+    if row is None:
+        raise bad_file(wanted, "file", f"names {name}, which is no file of the workflow's app")
+    if not admits(wanted.allowed_types, row.mimetype, row.filename):
+        raise wrong_type(wanted, row.mimetype)
+    chunks = store.blobs.open_stream(row.id)
+    return await _shown(
+        store, await store_file(store, replace(wanted, filename=row.filename), chunks)
+    )
+
+
 class FileInputs:
     """What runs, and the application, ask of the files."""
 
@@ -204,8 +232,12 @@ class FileInputs:
         extractor = Extractor(limits, settings.extract_max)
         return cls(store, Documents(store, extractor, token, settings.extract_max), token)
 
-    async def resolve(self, app_id: str, run_id: str, slot: FileSlot) -> dict[str, Any]:
+    async def resolve(
+        self, app_id: str, run_id: str, slot: FileSlot, workflow_app_id: str | None = None
+    ) -> dict[str, Any]:
         """Store what stands in a slot, as long as the run's data is kept; return its object.
+
+        What the workflow is configured with is its app's: a run of another app gets a copy.
 
         Raises:
             BadInput: it is no file, or not of an allowed type; names the field.
@@ -220,7 +252,14 @@ class FileInputs:
             wish=Wish(bool(slot.field.extract_contents), bool(slot.field.extract_images)),
             path=("input", *(str(part) for part in slot.path)),
         )
-        return await resolve_file(self.store, slot.value, wanted)
+        if not slot.configured or workflow_app_id in (None, app_id):
+            return await resolve_file(self.store, slot.value, wanted)
+        try:
+            return await _copied(self.store, slot.value, wanted, workflow_app_id or app_id)
+        except BadInput as error:  # its words may tell of the other app's files
+            _log.warning("files.configured", app_id=workflow_app_id, reason=error.message)
+            message = "is configured by the workflow with a file that cannot be used"
+            raise bad_file(wanted, "configured", message) from None
 
     async def remove(self, file_ids: Sequence[str]) -> None:
         """Delete the bytes of files whose rows are gone (``repository.delete_run_files``)."""

@@ -48,9 +48,7 @@ async def begin_child(
         check_seen(runnable, parent.workflow_app_id, request.step_key)
     row = await _child_row(services, parent, request, runnable)
     plan = await services.lay_out(runnable, row.from_step_key)
-    given = await checked_input(
-        services, row.app_id, row.id, runnable.document, plan, json.decode(request.input)
-    )
+    given = await checked_input(services, row, runnable.document, plan, json.decode(request.input))
     return await _create(services, prepare(services, row, runnable, given), stop)
 
 

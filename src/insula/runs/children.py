@@ -19,6 +19,7 @@ from insula.engine.state import RunState
 from insula.errors import InsulaError, Unavailable
 from insula.kit import json
 from insula.kit.clock import iso
+from insula.runs.configured import concealed
 from insula.runs.live import LiveRun
 from insula.runs.render import Sight, closed_to, run_output, shown_error, shown_result, usage_of
 from insula.runs.rows import RunRow
@@ -64,7 +65,10 @@ class ChildRuns:
             if child.fenced:
                 raise Fenced(child.row.id)
         # What the step holds is what the parent's app may see: it is a caller of the child's.
-        sight = Sight(None, None, closed_to(child.runnable, self._parent.workflow_app_id))
+        viewer = self._parent.workflow_app_id
+        visible = closed_to(child.runnable, viewer)
+        unseen = concealed(child.row, viewer, closed=visible is not None)
+        sight = Sight(None, None, visible, unseen)
         words = child.row.error and shown_error(child.row.error, child.state, sight)
         output = json.raw(_output(child, sight, words))
         status = cast(FinalStatus, child.row.status)

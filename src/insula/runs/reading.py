@@ -12,6 +12,7 @@ from insula.errors import Conflict, NotFound
 from insula.journal.read import load, load_many
 from insula.kit.json import Raw, raw
 from insula.runs import repository
+from insula.runs.configured import concealed
 from insula.runs.live import LiveRun
 from insula.runs.render import Sight, run_bytes, visible_steps
 from insula.runs.rows import RunRow
@@ -56,13 +57,14 @@ async def sight_of(
         return Sight(version, shown)
     facts = await services.resolver.facts(row.workflow_id)
     if sees_steps(facts, viewer):
-        return Sight(version, shown)
+        return Sight(version, shown, concealed=concealed(row, viewer, closed=False))
+    unseen = concealed(row, viewer, closed=True)
     if runnable is None:
         try:
             runnable = await services.resolver.stored(row.workflow_id, row.version_id, draft)
         except (NotFound, Conflict):  # what the workflow was is not known any more
-            return Sight(version, shown, frozenset())
-    return Sight(version, shown, visible_steps(runnable.document))
+            return Sight(version, shown, frozenset(), unseen)
+    return Sight(version, shown, visible_steps(runnable.document), unseen)
 
 
 async def look_live(services: RunServices, live: LiveRun, viewer: str) -> Look:

@@ -11,6 +11,7 @@ from insula.engine.view import step_view, usage_view
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import Raw
+from insula.runs.configured import Path, without
 from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
 
@@ -24,10 +25,16 @@ class Sight:
     version: Raw | None
     draft: Raw | None
     visible: frozenset[str] | None = None
+    concealed: tuple[Path, ...] = ()
+    """Where in its input stands what is not shown of it."""
 
     def sees(self, key: str) -> bool:
         """Say whether a step is shown."""
         return self.visible is None or key in self.visible
+
+    def shown(self, given: Raw) -> Raw:
+        """Return the run's input, or an input step's output, as far as it is shown."""
+        return without(given, self.concealed) if self.concealed else given
 
 
 def visible_steps(document: Document) -> frozenset[str]:
@@ -50,7 +57,7 @@ def run_members(
     shown: dict[str, Any] = {
         "id": row.id,
         "result": shown_result(state, sight, verbose=verbose),
-        "input": given,
+        "input": None if given is None else sight.shown(given),
         "output": {} if erased else run_output(state, sight, verbose=verbose),
         "status": row.status,
         "origin": row.origin,
@@ -124,6 +131,8 @@ def shown_step(step: StepState, sight: Sight, *, verbose: bool = False) -> dict[
 def _shown_output(kind: str, output: Raw, sight: Sight, *, verbose: bool) -> Any:
     """Leave out a model's raw answer, which only ``verbose`` shows, and of a closed workflow what
     stands in its child runs' outputs, as if it were its own."""
+    if kind == "input":
+        return sight.shown(output)
     closed = sight.visible is not None
     if kind == "workflow" and closed:
         change = _without_steps

@@ -16,6 +16,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import repository
+from insula.runs.configured import note_configured
 from insula.runs.creation import Before, create, create_waiting
 from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
@@ -269,8 +270,7 @@ async def _input(
     given = {} if asked.input is None else asked.input
     return await checked_input(
         services,
-        row.app_id,
-        row.id,
+        row,
         document,
         plan,
         given,
@@ -281,8 +281,7 @@ async def _input(
 
 async def checked_input(
     services: RunServices,
-    app_id: str,
-    run_id: str,
+    row: RunRow,
     document: Document,
     plan: Plan,
     given: object,
@@ -291,7 +290,7 @@ async def checked_input(
     default: Mapping[str, Any] | None = None,
 ) -> Raw:
     """Check a run's input against its first input step, and store the files in it. ``default``
-    goes before the document's own ``input_default``.
+    goes before the document's own ``input_default``. The row notes what is not to be shown of it.
 
     Raises:
         BadInput: one entry a field that cannot be used.
@@ -305,8 +304,9 @@ async def checked_input(
         raise BadInput("The input cannot be used", checked.errors)
     value: Any = checked.value
     for slot in checked.files:
-        stored = await services.files.resolve(app_id, run_id, slot)
+        stored = await services.files.resolve(row.app_id, row.id, slot, row.workflow_app_id)
         place(value, slot.path, stored)
+    note_configured(row, checked.configured)
     try:
         return json.raw(value)
     except json.InvalidJson as error:

@@ -3,6 +3,7 @@
 from insula.kit.clock import iso
 from insula.kit.json import NULL, Raw, encode, members, raw
 from insula.tags.schemas import tag_wire
+from insula.workflows.configured import shown_default
 from insula.workflows.repository import AppName, Shown
 from insula.workflows.version_repository import Version
 
@@ -13,10 +14,13 @@ _EMPTY_LIST = Raw(b"[]")
 _HIDDEN = {"steps": _EMPTY_LIST}
 
 
-def body_members(body: bytes, hide_steps: bool = False) -> dict[str, Raw]:
-    """Split a stored body; with ``hide_steps`` its steps are an empty list."""
+def body_members(body: bytes, hide_steps: bool = False, outside: bool = False) -> dict[str, Raw]:
+    """Split a stored body; with ``hide_steps`` its steps are an empty list. Other apps
+    (``outside``) see of what it is configured with what is for them."""
     parts = members(body)
     shown = {name: parts.get(name, NULL) for name in BODY}
+    if outside:
+        shown["input_default"] = shown_default(parts, closed=hide_steps) or NULL
     return {**shown, **_HIDDEN} if hide_steps else shown
 
 
@@ -39,7 +43,7 @@ def version_members(
     shown["created_at"] = iso(version.created_at)
     if version.withdrawn and not outside:
         shown["withdrawn"] = True
-    return {**shown, **body_members(version.body, hide_steps)}
+    return {**shown, **body_members(version.body, hide_steps, outside)}
 
 
 def version_raw(version: Version, hide_steps: bool = False, outside: bool = False) -> Raw:
@@ -82,7 +86,7 @@ def discovered_bytes(shown: Shown) -> bytes:
         {
             **_head(shown, version_members(version, hide, outside=True)),
             "updated_at": iso(version.created_at),
-            **body_members(version.body, hide),
+            **body_members(version.body, hide, outside=True),
             "open": shown.workflow.open,
         }
     )
