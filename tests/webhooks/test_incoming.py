@@ -126,6 +126,15 @@ async def test_a_call_that_is_repeated_runs_once(platform: Platform) -> None:
     assert latest.rpartition("/")[2] not in stored
 
 
+async def test_another_query_under_the_same_key_is_another_request(platform: Platform) -> None:
+    workflow = await platform.acme.make(*STEPS)
+    latest, _ = await addresses(platform.acme, workflow)
+    for query, status in (("n=7", 200), ("n=8", 422), ("n=7", 200)):
+        headers = {"idempotency-key": "one"}
+        answer = await platform.client.get(f"{latest}/ask/me?{query}", headers=headers)
+        assert answer.status_code == status, answer.text
+
+
 async def test_addresses_are_for_keys_that_may_write_and_go_with_the_workflow(
     platform: Platform,
 ) -> None:

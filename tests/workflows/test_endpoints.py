@@ -269,6 +269,18 @@ async def test_the_same_idempotency_key_makes_one(platform: Platform) -> None:
     assert len(await platform.acme.get(path)) == 1
 
 
+async def test_another_file_under_the_same_key_is_another_request(platform: Platform) -> None:
+    answers = []
+    for name in ("A", "B", "A"):
+        text = dump({"name": name, "steps": []}).encode()
+        headers = {"content-type": "application/yaml", "idempotency-key": "once"}
+        answers.append(
+            await platform.acme.ask("POST", "/workflows/import", content=text, headers=headers)
+        )
+    assert [answer.status_code for answer in answers] == [200, 422, 200]
+    assert answers[2].json() == answers[0].json()
+
+
 async def test_the_owner_sees_its_callers_counts_and_blocks_them(platform: Platform) -> None:
     made = await platform.acme.publish()
     callers = [platform.globex.id, platform.initech.id]

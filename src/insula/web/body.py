@@ -37,7 +37,7 @@ def too_large(limit: int) -> TooLarge:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read the whole body.
+    """Read the whole body, and leave its digest for an idempotency key.
 
     Raises:
         TooLarge: it has more than ``limit`` bytes; refused by its announced length if it has one.
@@ -49,6 +49,13 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise UnsupportedMedia("Compressed bodies are not read here. Send it without encoding.")
         if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
             raise too_large(limit)
+    body = await _whole(request, limit)
+    if has_key(request):
+        request.scope[FINGERPRINT] = hashlib.sha256(body).digest()
+    return body
+
+
+async def _whole(request: Request, limit: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -113,8 +120,6 @@ async def _read_json(request: Request) -> bytes:
     """Read a JSON body; an empty one is an empty object."""
     media_type = _media_type(request)
     body = await read_body(request, request.app.state.settings.body_max)
-    if has_key(request):
-        request.scope[FINGERPRINT] = hashlib.sha256(body).digest()
     if not body.strip():
         return b"{}"
     if media_type not in ("application/json", "") and not media_type.endswith("+json"):

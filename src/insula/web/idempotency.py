@@ -40,7 +40,7 @@ def read_key(request: Request, body: bytes | None = None) -> Idempotency | None:
     """Return the request's idempotency key, ``None`` if it has none.
 
     Without ``body``, the digest of what ``web.body`` read from this request stands for it; a form
-    sent again has another boundary, and counts as the same.
+    sent again has another boundary, and counts as the same. Of a GET the query does.
 
     Raises:
         BadInput: the key is empty, too long, or not printable ASCII.
@@ -54,6 +54,8 @@ def read_key(request: Request, body: bytes | None = None) -> Idempotency | None:
             f"The Idempotency-Key header {message}.",
             [FieldError(("idempotency-key",), "idempotency_key", message, "header")],
         )
+    if body is None and request.method == "GET":
+        body = request.scope["query_string"]
     fingerprint = hashlib.sha256(body or b"").digest()
     if body is None:
         fingerprint = request.scope.get(FINGERPRINT, fingerprint)
