@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, code
 
@@ -254,6 +255,38 @@ async def test_the_same_key_makes_one_record(platform: Platform) -> None:
     again = await acme.ok("POST", f"{path}/records", body, headers=headers)
     assert again["id"] == first["id"]
     assert len(await acme.ok("GET", "/runs")) == 1
+
+
+@pytest.mark.parametrize(("method", "end"), [("POST", "/run"), ("PATCH", "")])
+async def test_the_same_key_begins_one_analysis(platform: Platform, method: str, end: str) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": {"a": {"text": "x"}}})
+    one = f"{path}/records/{made['id']}"
+    body = {"mode": "all"} if method == "POST" else {"run": "all"}
+    for _ in range(2):
+        shown = await acme.ok(method, one + end, body, headers={"idempotency-key": "one"})
+        assert shown["id"] == made["id"]
+        await rested(acme, one)
+    assert len(await acme.ok("GET", "/runs")) == 1
+    other = {"mode": "changed"} if method == "POST" else {"run": "changed"}
+    answer = await acme.ask(method, one + end, other, headers={"idempotency-key": "one"})
+    assert answer.status_code == 422
+    await acme.ok(method, one + end, body, headers={"idempotency-key": "two"})
+    await rested(acme, one)
+    assert len(await acme.ok("GET", "/runs")) == 2
+
+
+async def test_the_same_key_adds_one_trigger(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a"))
+    body = {"name": "x", "config": {"type": "PERSONA", "mappings": []}}
+    headers = {"idempotency-key": "one"}
+    first = await acme.ok("POST", f"{path}/triggers", body, headers=headers)
+    assert await acme.ok("POST", f"{path}/triggers", body, headers=headers) == first
+    assert len((await acme.ok("GET", path))["triggers"]) == 1
+    await acme.ok("DELETE", f"{path}/triggers/{first['id']}")
+    assert (await acme.ask("POST", f"{path}/triggers", body, headers=headers)).status_code == 404
 
 
 async def test_lists_go_on_by_cursor_and_count(platform: Platform) -> None:

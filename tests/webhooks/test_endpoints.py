@@ -126,6 +126,21 @@ async def test_the_same_key_makes_one_webhook(platform: Platform) -> None:
     assert await platform.acme.ok("POST", "/webhooks", body, headers=headers) == first
 
 
+async def test_the_same_key_tells_once(platform: Platform, receiver: Receiver) -> None:
+    acme = platform.acme
+    path = f"/webhooks/{(await hook(acme))['id']}"
+    headers = {"idempotency-key": "one"}
+    told = [await acme.ok("POST", f"{path}/test", headers=dict(headers)) for _ in range(2)]
+    assert told[0]["id"] == told[1]["id"]
+    assert len(await acme.ok("GET", f"{path}/deliveries")) == 1
+    again = f"{path}/deliveries/{told[0]['id']}/redeliver"
+    assert (await acme.ok("POST", again, headers=dict(headers)))["id"] == told[0]["id"]
+    await receiver.heard(2)
+    repeated = await acme.ok("POST", again, headers=dict(headers))
+    assert repeated["status"] != "PENDING" or repeated["attempts"] != []
+    assert len(receiver.requests) == 2
+
+
 async def test_the_end_of_a_run_is_told_signed_and_logged(
     platform: Platform, receiver: Receiver
 ) -> None:

@@ -25,7 +25,8 @@ from insula.kit.clock import iso, now_ms
 from insula.kit.ids import new_id
 from insula.runs.services import RunServices
 from insula.runs.start import check_seen
-from insula.web.auth import unknown
+from insula.web.auth import Principal, unknown
+from insula.web.idempotency import Idempotency, claim
 
 DEFAULT_MAX = 256 * 1024
 """Bytes of a rule's default input."""
@@ -179,17 +180,21 @@ def _check_mappings(mappings: Sequence[dict[str, Any]], keys: set[str], *, sent:
 
 
 async def add_trigger(
-    services: RunServices, app_id: str, collection_id: str, fields: CreateTrigger
+    services: RunServices,
+    principal: Principal,
+    collection_id: str,
+    fields: CreateTrigger,
+    idempotency: Idempotency | None = None,
 ) -> dict[str, Any]:
-    """Give a collection a trigger; return it.
+    """Give a collection a trigger; return it, or what the same request made before.
 
     Raises:
         NotFound, Conflict: there is no such collection; it has too many.
         BadInput: the app has no such connection.
     """
-    now = iso(now_ms())
+    now, trigger_id = iso(now_ms()), new_id("trig")
     made = {
-        "id": new_id("trig"),
+        "id": trigger_id,
         "type": fields.config.type,
         "name": fields.name,
         "config": fields.config.model_dump(exclude_none=True),
@@ -200,15 +205,24 @@ async def add_trigger(
         "updated_at": now,
     }
 
-    def unit(connection: Connection) -> None:
-        row, triggers = _triggers(connection, app_id, collection_id)
+    def unit(connection: Connection) -> dict[str, Any]:
+        row, triggers = _triggers(connection, principal.app_id, collection_id)
+        if idempotency and (earlier := claim(connection, principal, idempotency, trigger_id)):
+            return _named(triggers, earlier)
         if len(triggers) >= TRIGGERS_MAX:
             raise Conflict(f"A collection has at most {TRIGGERS_MAX} triggers")
-        _check_connection(connection, app_id, fields.connection_id)
+        _check_connection(connection, principal.app_id, fields.connection_id)
         repository.change(connection, row, {"triggers": json.encode([*triggers, made])})
+        return made
 
-    await services.database.write(unit)
-    return made
+    return await services.database.write(unit)
+
+
+def _named(triggers: list[dict[str, Any]], trigger_id: str) -> dict[str, Any]:
+    found = next((each for each in triggers if each["id"] == trigger_id), None)
+    if found is None:
+        raise unknown()
+    return found
 
 
 async def change_trigger(
@@ -227,9 +241,7 @@ async def change_trigger(
 
     def unit(connection: Connection) -> dict[str, Any]:
         row, triggers = _triggers(connection, app_id, collection_id)
-        found = next((each for each in triggers if each["id"] == trigger_id), None)
-        if found is None:
-            raise unknown()
+        found = _named(triggers, trigger_id)
         if fields is None:
             triggers.remove(found)
         else:

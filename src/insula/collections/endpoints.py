@@ -160,7 +160,8 @@ def _add_triggers(routes: APIRouter, services: RecordServices) -> None:
     async def create_trigger(principal: Writer, request: Request, collection_id: str) -> Response:
         """Says where records come from, and what of an entity goes into which input."""
         fields = await payload(request, CreateTrigger)
-        made = await config.add_trigger(services.runs, principal.app_id, collection_id, fields)
+        key = read_key(request)
+        made = await config.add_trigger(services.runs, principal, collection_id, fields, key)
         return json_answer(made)
 
     @routes.patch(

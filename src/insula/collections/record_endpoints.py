@@ -123,6 +123,8 @@ def _add_making(routes: APIRouter, services: RecordServices, base: str) -> None:
 
 
 def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
+    in_flight = InFlight()
+
     @routes.get(one, summary="Read a record", response_model=ExtendedRecordSchema, responses=READS)
     async def get_record(
         principal: Reader, collection_id: str, record_id: str, verbose: Verbose
@@ -150,9 +152,18 @@ def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
     ) -> Response:
         """What is left out stays; a rule's input that is sent replaces the one before."""
         fields = await payload(request, UpdateRecord)
-        await records.update(
-            services, principal, collection_id, record_id, fields, from_text=is_form(request)
-        )
+        key = read_key(request)
+        with in_flight.hold(principal, key):
+            if not await records.was_done(services, principal, key):
+                await records.update(
+                    services,
+                    principal,
+                    collection_id,
+                    record_id,
+                    fields,
+                    from_text=is_form(request),
+                    also=records.claiming(principal, key, record_id),
+                )
         shown = await reading.record_bytes(
             services,
             principal.app_id,
@@ -205,6 +216,8 @@ async def _answer(
 
 
 def _add_running(routes: APIRouter, services: RecordServices, one: str) -> None:
+    in_flight = InFlight()
+
     @routes.post(
         one + "/run",
         summary="Analyse a record",
@@ -217,7 +230,13 @@ def _add_running(routes: APIRouter, services: RecordServices, one: str) -> None:
     ) -> Response:
         """`all` runs every rule, `changed` those whose input, rule or version is another."""
         fields = await payload(request, RunRecord)
-        await records.run(services, principal, collection_id, record_id, fields.mode)
+        key = read_key(request)
+        with in_flight.hold(principal, key):
+            if not await records.was_done(services, principal, key):
+                done = records.claiming(principal, key, record_id)
+                await records.run(
+                    services, principal, collection_id, record_id, fields.mode, also=done
+                )
         return await _answer(services, principal, collection_id, record_id)
 
     @routes.post(

@@ -114,26 +114,40 @@ def remove(connection: Connection, app_id: str, webhook_id: str) -> None:
         raise unknown()
 
 
-def ping(connection: Connection, app_id: str, webhook_id: str) -> str:
+def ping(
+    connection: Connection, principal: Principal, webhook_id: str, idempotency: Idempotency | None
+) -> str:
     """In a unit: let a webhook be told of a test; return the delivery's id.
 
     Raises:
         NotFound: the app has none with this id.
     """
+    app_id = principal.app_id
     found(connection, app_id, webhook_id)
     message = Message.of(TEST_EVENT, {"webhook_id": webhook_id}, now_ms())
+    if idempotency and (earlier := claim(connection, principal, idempotency, message.id)):
+        return earlier
     message.store(connection, app_id=app_id, thing_id=webhook_id, webhook_id=webhook_id)
     return message.id
 
 
-def redeliver(connection: Connection, app_id: str, webhook_id: str, delivery_id: str) -> Row[Any]:
-    """In a unit: let a delivery be made again.
+def redeliver(
+    connection: Connection,
+    principal: Principal,
+    webhook_id: str,
+    delivery_id: str,
+    idempotency: Idempotency | None,
+) -> Row[Any]:
+    """In a unit: let a delivery be made again; once for the same request.
 
     Raises:
         NotFound: there is none with this id.
         Conflict: what it tells of is erased.
     """
-    delivery(connection, app_id, webhook_id, delivery_id)
+    app_id = principal.app_id
+    there = delivery(connection, app_id, webhook_id, delivery_id)
+    if idempotency and claim(connection, principal, idempotency, delivery_id) is not None:
+        return there
     if not deliveries.again(connection, webhook_id, delivery_id, now_ms()):
         raise Conflict("What this delivery tells of is erased. It cannot be made again.")
     return delivery(connection, app_id, webhook_id, delivery_id)

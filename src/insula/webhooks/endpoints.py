@@ -132,9 +132,14 @@ def _add_one(routes: APIRouter, webhooks: Webhooks) -> None:
         return json_answer(_with_secret(webhooks, await webhooks.database.write(unit)))
 
     @routes.post(_ONE + "/test", response_model=DeliverySchema, responses=WRITES)
-    async def test_webhook(webhook_id: str, principal: Writer) -> Response:
+    async def test_webhook(request: Request, webhook_id: str, principal: Writer) -> Response:
         """Tell the address of a test at once; the answer says what came of it."""
-        unit = partial(actions.ping, app_id=principal.app_id, webhook_id=webhook_id)
+        unit = partial(
+            actions.ping,
+            principal=principal,
+            webhook_id=webhook_id,
+            idempotency=read_key(request),
+        )
         delivery_id = await webhooks.database.write(unit)
         row = await webhooks.attempted(principal.app_id, webhook_id, delivery_id)
         return json_answer(delivery_wire(row, whole=True))
@@ -176,13 +181,16 @@ def _add_deliveries(routes: APIRouter, webhooks: Webhooks) -> None:
         return json_answer(delivery_wire(await webhooks.database.read(query), whole=True))
 
     @routes.post(_DELIVERY + "/redeliver", response_model=DeliverySchema, responses=WRITES)
-    async def redeliver_webhook(webhook_id: str, delivery_id: str, principal: Writer) -> Response:
+    async def redeliver_webhook(
+        request: Request, webhook_id: str, delivery_id: str, principal: Writer
+    ) -> Response:
         """Tell the same again, under the same id; also where it is switched off."""
         unit = partial(
             actions.redeliver,
-            app_id=principal.app_id,
+            principal=principal,
             webhook_id=webhook_id,
             delivery_id=delivery_id,
+            idempotency=read_key(request),
         )
         row = await webhooks.database.write(unit)
         webhooks.deliverer.due.set()
