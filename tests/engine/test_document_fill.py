@@ -35,6 +35,23 @@ def test_each_type_of_step() -> None:
     assert step(type="model", key="a")["provider"] == {"provider": "", "model": "", "messages": []}
 
 
+def test_a_null_is_left_out_where_the_contract_knows_none_and_kept_where_nobody_knows_it() -> None:
+    given_ = {"type": "branch", "key": "a", "loop": None, "else": None, "studio": None, "x": [None]}
+    assert step(**given_) == {
+        "type": "branch",
+        "key": "a",
+        "studio": None,
+        "x": [None],
+        "conditions": {},
+    }
+    assert step(type="workflow", key="a", step_key=None, workflow_id=None) == {
+        "type": "workflow",
+        "key": "a",
+        "step_key": None,
+        "input": {},
+    }
+
+
 def test_what_is_inside() -> None:
     branch = step(type="branch", key="a", conditions={"x": {}, "y": {"order": 9}, "z": {}})
     assert branch["conditions"] == {

@@ -3,12 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from insula.engine.document_steps import STEP_MODELS
+
 Make = Callable[[], Any]
 Filler = Callable[[dict[str, Any]], dict[str, Any]]
 
 _NULLABLE: Final = frozenset(("step_key", "input"))
 """Properties of steps that the contract lets be null."""
 _DEPTH_MAX: Final = 100
+_KNOWN: Final = {
+    kind: frozenset(field.serialization_alias or name for name, field in model.model_fields.items())
+    for kind, model in STEP_MODELS.items()
+}
 
 
 def fill(body: dict[str, Any]) -> dict[str, Any]:
@@ -31,11 +37,17 @@ def fill(body: dict[str, Any]) -> dict[str, Any]:
 
 def fill_step(step: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of one step, filled in in the same way."""
-    kept = {key: value for key, value in step.items() if value is not None or key in _NULLABLE}
+    kind = step.get("type")
+    known = _known(kind) - _NULLABLE
+    kept = {key: value for key, value in step.items() if value is not None or key not in known}
     kept = _tidy(kept, "auto", "retry", "limits")
-    kind = kept.get("type")
     filler = _STEPS.get(kind) if isinstance(kind, str) else None
     return kept if filler is None else filler(kept)
+
+
+def _known(kind: object) -> frozenset[str]:
+    """Return the properties that a kind of step has; others are kept, a null too."""
+    return _KNOWN.get(kind, frozenset()) if isinstance(kind, str) else frozenset()
 
 
 def _without_nulls(part: Mapping[str, Any]) -> dict[str, Any]:
