@@ -1,12 +1,14 @@
 """The real server: a free port, a socket file, streams, clients that leave, a stop in time."""
 
 import asyncio
+import io
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -18,6 +20,7 @@ from insula.web.openapi import create_application
 from insula.web.server import listen, listen_unix, serve
 from insula.web.sse import EventStream, frame
 
+Ask = Callable[[str, bytes, dict[str, str]], Awaitable[tuple[int, str]]]
 MINE = {"authorization": "Bearer mine"}
 
 
@@ -44,10 +47,10 @@ class Streams:
 
 @asynccontextmanager
 async def serving(
-    app: FastAPI, uds: Path | None = None, grace: float = 5.0
+    app: FastAPI, uds: Path | None = None, grace: float = 5.0, seconds: float = 20
 ) -> AsyncIterator[tuple[str, asyncio.Event]]:
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
         task = group.create_task(
             serve(app, "127.0.0.1", 0, port.set_result, stop, uds=uds, grace=grace)
         )
@@ -150,3 +153,59 @@ def test_a_socket_may_stand_in_a_deep_folder(tmp_path: Path) -> None:
     with listen_unix(path):
         assert stat.S_ISSOCK(path.stat().st_mode)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+MEBIBYTE = 1024 * 1024
+HEAD_OF_FORM = (
+    b'--edge\r\nContent-Disposition: form-data; name="document"; filename="a.bin"\r\n'
+    b"Content-Type: application/octet-stream\r\n\r\n"
+)
+KINDS = {"form": "multipart/form-data; boundary=edge", "json": "application/json"}
+
+
+def strict() -> FastAPI:
+    given = load_settings(body_max=MEBIBYTE, file_max=MEBIBYTE)
+    return create_application([things()], authenticate, {}, given)
+
+
+def large(kind: str, size: int) -> bytes:
+    return (HEAD_OF_FORM if kind == "form" else b'{"name":"') + b"x" * size
+
+
+async def with_httpx(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    async with httpx.AsyncClient(timeout=60) as http:
+        answer = await http.post(url, content=body, headers=headers)
+        return answer.status_code, answer.text
+
+
+async def with_aiohttp(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=io.BytesIO(body), headers=headers) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+async def with_curl(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    given = [part for pair in headers.items() for part in ("-H", ": ".join(pair))]
+    curl = await asyncio.create_subprocess_exec(
+        *("curl", "-sS", "-w", "%{http_code}", *given, "--data-binary", "@-", url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, wrong = await curl.communicate(body)
+    assert curl.returncode == 0, wrong
+    return int(out[-3:]), out[:-3].decode()
+
+
+@pytest.mark.parametrize("ask", [with_httpx, with_aiohttp, with_curl])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [40, 200])
+async def test_whoever_sends_far_too_much_reads_that_it_is(ask: Ask, kind: str, size: int) -> None:
+    headers = {**MINE, "content-type": KINDS[kind]}
+    async with serving(strict(), seconds=120) as (url, _):
+        body = large(kind, size * MEBIBYTE)
+        status, text = await ask(f"{url}/apps/c/things", body, headers)
+    assert status == 413, text
+    assert "1,048,576" in text or "2,097,152" in text

@@ -1,16 +1,18 @@
 """The outermost layer: HEAD and OPTIONS, headers of every answer, and the clean-up after it."""
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from insula.web.auth import unknown
 from insula.web.errors import allowed_methods, answer, render
 from insula.web.forms import OPEN_PARTS
+from insula.web.incoming import receive_message
 
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -21,6 +23,9 @@ _API = ((b"cache-control", b"no-store"), (b"content-security-policy", b"default-
 DRAINED = 64 * 1024 * 1024
 """Bytes of a body that nobody wanted which are still read, to keep the connection."""
 _DRAIN_SECONDS = 2.0
+_LINGER_SECONDS = 30.0
+"""How long the rest of a large body is passed over once its answer is sent."""
+_SILENT_SECONDS = 5.0
 
 
 class _Body:
@@ -30,26 +35,52 @@ class _Body:
     answer, sends the next request into the void. So the rest is read, or the client is told.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, scope: Scope) -> None:
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
         self._receive = receive
         self._unread = True
+        self._announced = int(length[:20]) if length.isdigit() else None
+        self._asks = b"100-continue" in headers.get(b"expect", b"").lower()
+        self._size = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
+        self._size += len(message.get("body", b""))
         self._unread = self._unread and message.get("more_body", False)
         return message
 
     async def finish(self, head: Message) -> None:
         """Read the rest before an answer's head is sent; if it is too much, say so in the head."""
-        size = 0
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while self._unread and size <= DRAINED:
-                    size += len((await self.receive()).get("body", b""))
-        except TimeoutError:
-            size = DRAINED + 1
-        if size > DRAINED and self._unread:
+        if self._asks and not self._size:
+            self._unread, closes = False, True  # it was never asked for, and does not come
+        else:
+            await self._drain()
+            closes = self._unread
+        if closes:
             head["headers"].append((b"connection", b"close"))
+
+    async def _drain(self) -> None:
+        if self._announced is not None and self._announced - self._size > DRAINED:
+            return
+        most = self._size + DRAINED
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._unread and self._size <= most:
+                    await self.receive()
+
+    async def outlast(self, last: Message, send: Send) -> Message:
+        """Send the last of an answer while its client may still be sending what it has announced,
+        and pass that over: it would find a reset instead. Return what is left to send."""
+        if not self._unread or self._announced is None:
+            return last
+        await send({**last, "more_body": True})
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while self._unread:
+                    async with asyncio.timeout(_SILENT_SECONDS):
+                        await receive_message(self.receive)
+        return {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 def _has_body(scope: Scope) -> bool:
@@ -78,7 +109,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         method = scope["method"]
-        body = _Body(receive) if _has_body(scope) else None
+        body = _Body(receive, scope) if _has_body(scope) else None
         if body is not None:
             receive = body.receive
 
@@ -87,6 +118,8 @@ class Edge:
                 if body is not None:
                     await body.finish(message)
                 self._finish_head(method, message)
+            elif body is not None and not message.get("more_body", False):
+                message = await body.outlast(message, send)
             await send(message)
 
         app = self.app

@@ -143,6 +143,13 @@ class _Parser(MultiPartParser):
         super().on_part_end()
 
 
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"The form is over {limit:,} bytes. Send each file first with POST "
+        "/apps/{app_id}/files, or through an upload link, and then its id."
+    )
+
+
 async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     size = 0
     while True:
@@ -150,10 +157,7 @@ async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > limit:
-            raise TooLarge(
-                f"The form is over {limit:,} bytes. Send each file first with POST "
-                "/apps/{app_id}/files, or through an upload link, and then its id."
-            )
+            raise _too_large(limit)
         if piece:
             yield piece
         if not message.get("more_body", False):
@@ -170,7 +174,11 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
     charset = re.search(r"charset=\"?([^\";]*)", request.headers["content-type"], re.I)
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
         raise UnsupportedMedia("A form must be in UTF-8.")
-    stream = _stream(request, limits.text + limits.file)
+    limit = limits.text + limits.file
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise _too_large(limit)
+    stream = _stream(request, limit)
     try:
         parser = _Parser(request, stream, limits)
         parsed = await _parsed(parser)
