@@ -80,7 +80,7 @@ def test_what_is_inside() -> None:
 def test_null_counts_as_lacking_and_the_draft_is_left_alone() -> None:
     draft = {"steps": [{"type": "code", "key": "a", "code": None, "loop": None, "x": None}]}
     before = copy.deepcopy(draft)
-    assert fill(draft)["steps"] == [{"type": "code", "key": "a", "code": ""}]
+    assert fill(draft)["steps"] == [{"type": "code", "key": "a", "code": "", "x": None}]
     assert draft == before
 
 
