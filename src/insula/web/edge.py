@@ -113,15 +113,7 @@ class Edge:
         if body is not None:
             receive = body.receive
 
-        async def out(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if body is not None:
-                    await body.finish(message)
-                self._finish_head(method, message)
-            elif body is not None and not message.get("more_body", False):
-                message = await body.outlast(message, send)
-            await send(message)
-
+        out = self._out(method, body, send)
         app = self.app
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             app = self._nul(Request(scope))
@@ -135,6 +127,20 @@ class Edge:
         finally:
             for part in scope.pop(OPEN_PARTS, ()):
                 part.close()
+
+    def _out(self, method: str, body: _Body | None, send: Send) -> Send:
+        """Return what an answer is sent with: it minds the rest of the request."""
+
+        async def out(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if body is not None:
+                    await body.finish(message)
+                self._finish_head(method, message)
+            elif body is not None and not message.get("more_body", False):
+                message = await body.outlast(message, send)
+            await send(message)
+
+        return out
 
     def _finish_head(self, method: str, message: Message) -> None:
         headers = message["headers"]
