@@ -44,16 +44,17 @@ class ContractFile:
     present = path.is_file()
 
 
-needs_contract = pytest.mark.skipif(
-    not ContractFile.present, reason="the contract file does not stand beside the checkout"
-)
+ABSENT = "the contract file does not stand beside the checkout"
+"""Why a test is skipped without it: the one reason that continuous integration lets pass."""
+
+needs_contract = pytest.mark.skipif(not ContractFile.present, reason=ABSENT)
 
 
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
     """Return the whole contract; skips the calling test where there is none."""
     if not ContractFile.present:
-        pytest.skip("the contract file does not stand beside the checkout")
+        pytest.skip(ABSENT)
     loaded: dict[str, Any] = json.loads(ContractFile.path.read_text())
     return loaded
 

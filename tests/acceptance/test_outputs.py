@@ -20,7 +20,10 @@ SAID = {"role": "user", "content": "say"}
 
 
 def check_output(kind: str, output: Any) -> None:
-    """Check one output, or each of a loop's, against the schema of its type and nothing else."""
+    """Check one output, or each of a loop's, against the schema of its type and nothing else.
+
+    As ``shaped``: without the contract it is left out, and the run's summary says so.
+    """
     if kind not in SCHEMAS or not contract.ContractFile.present:
         return
     schema = contract.document()["components"]["schemas"][SCHEMAS[kind]]
