@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from insula.collections import listing, reading, records, repository
+from insula.collections import listing, reading, records, repeats, repository
 from insula.collections.answers import ExtendedRecordSchema, RecordSchema, RecordStatusSchema
 from insula.collections.cancel import cancel
 from insula.collections.listing import RecordFilter
@@ -154,7 +154,7 @@ def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
         fields = await payload(request, UpdateRecord)
         key = read_key(request)
         with in_flight.hold(principal, key):
-            if not await records.was_done(services, principal, key):
+            if not await repeats.was_done(services, principal, key):
                 await records.update(
                     services,
                     principal,
@@ -162,7 +162,7 @@ def _add_one(routes: APIRouter, services: RecordServices, one: str) -> None:
                     record_id,
                     fields,
                     from_text=is_form(request),
-                    also=records.claiming(principal, key, record_id),
+                    also=repeats.claiming(principal, key, record_id),
                 )
         shown = await reading.record_bytes(
             services,
@@ -232,8 +232,8 @@ def _add_running(routes: APIRouter, services: RecordServices, one: str) -> None:
         fields = await payload(request, RunRecord)
         key = read_key(request)
         with in_flight.hold(principal, key):
-            if not await records.was_done(services, principal, key):
-                done = records.claiming(principal, key, record_id)
+            if not await repeats.was_done(services, principal, key):
+                done = repeats.claiming(principal, key, record_id)
                 await records.run(
                     services, principal, collection_id, record_id, fields.mode, also=done
                 )
