@@ -2,7 +2,7 @@
 
 from tests.engine.stage import branch, code, document
 
-from insula.engine.graph import plan
+from insula.engine.graph import ORDINARY, plan
 from insula.engine.scheduler import Decision, begin, live_groups, resume, settle
 from insula.engine.state import RunState, StepState
 from insula.kit import json
@@ -46,6 +46,12 @@ def test_what_makes_edges_live() -> None:
     assert live_groups(ended("A", "FAILED"))
     assert not live_groups(ended("A", "SKIPPED"))
     assert not live_groups(ended("A", "CANCELLED"))
+
+
+def test_a_branch_output_that_was_given_and_is_no_object_makes_ordinary_edges_live() -> None:
+    for output in (7, "yes", [True], None):
+        given = ended("X", type="branch", output=json.raw(output))
+        assert live_groups(given) == {ORDINARY}
 
 
 def _branch(status: str = "COMPLETED", output: object = None, *, conditional: bool = False):  # type: ignore[no-untyped-def]  # a decision's keys

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from tests.contract import ContractFile, validate
-from tests.runs.platform import Caller, Platform, code, parse
+from tests.runs.platform import Caller, Platform, code, model, parse
 
 from insula.kit.json import encode
 
@@ -111,6 +111,49 @@ async def test_steps_are_faked_and_the_start_is_chosen(platform: Platform) -> No
     told = await execute(acme, flow, wrong)
     assert (told["status"], told["run"]) == ("FAILED", None)
     assert "input_context.nowhere" in told["error"]
+
+
+async def test_given_outputs_are_as_their_steps_give_them(platform: Platform) -> None:
+    acme = platform.acme
+    steps = [
+        {**START, "destinations": ["m"], "input": {}},
+        model("m", [{"text": "hi"}], "each"),
+        model("each", [{"text": "hi"}], "b", loop="index < 2"),
+        {
+            "type": "branch",
+            "key": "b",
+            "destinations": [],
+            "conditions": {"x": {"condition": "true", "destinations": ["c"], "order": 0}},
+        },
+        code("c", "return 1"),
+    ]
+    flow = await flow_of(acme, *steps)
+    wrong: list[tuple[dict[str, Any], list[str]]] = [
+        ({"m": [1, {"raw": 2}]}, ["input_context", "m"]),
+        ({"b": "x", "c": "x"}, ["input_context", "b"]),
+        ({"each": {"message": 1}}, ["input_context", "each"]),
+        ({"each": [{}, 1, 2]}, ["input_context", "each", "1"]),
+    ]
+    test = await make(acme, flow, input_context={"c": [1]})
+    for given, path in wrong:
+        for method, at in (("POST", ""), ("PATCH", f"/{test}")):
+            body = {"name": "T", "input_context": given}
+            answer = await acme.ask(method, f"/workflows/{flow}/tests{at}", body)
+            assert answer.status_code == 400, answer.text
+            (error,) = answer.json()["errors"]
+            assert (error["path"], error["code"]) == (path, "type")
+        # What only the version that runs can tell fails the test there.
+        await platform.change(
+            "UPDATE workflow_tests SET input_context = :given WHERE id = :id",
+            given=encode(given),
+            id=test,
+        )
+        told = await execute(acme, flow, test)
+        assert (told["status"], told["run"]) == ("FAILED", None)
+        assert ".".join(path) in told["error"]
+    fits = {"m": {"message": 1, "raw": 2}, "each": [{}], "b": {"x": False}, "c": None}
+    assert (await execute(acme, flow, await make(acme, flow, input_context=fits)))["run"]
+    assert len(await acme.ok("GET", "/runs?verbose=all")) == 1
 
 
 async def test_defaults_and_input_problems(platform: Platform) -> None:

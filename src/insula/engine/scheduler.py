@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from insula.engine.graph import ELSE, ORDINARY, Edge, Plan, condition_group
-from insula.engine.state import RunState, StepState
+from insula.engine.state import RunState, StepState, output_is_object
 from insula.kit import json
 
 
@@ -85,6 +85,8 @@ def live_groups(step: StepState) -> frozenset[str]:
     if step.status not in ("COMPLETED", "FAILED"):
         return frozenset()
     if step.type != "branch" or step.status == "FAILED" or step.output is None:
+        return frozenset((ORDINARY,))
+    if not output_is_object(step.output):  # it was given to the run, and tells of no condition
         return frozenset((ORDINARY,))
     held = held_conditions(json.decode(step.output))
     return frozenset((ORDINARY, *([condition_group(key) for key in held] or (ELSE,))))

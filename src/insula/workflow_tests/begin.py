@@ -1,20 +1,15 @@
 """Gives a test that waits for its turn its run: in one commit, so that there is one at most."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
-from insula.engine.document import Document, NoteStep
-from insula.engine.events import Event, RunStarted, StepEnded, StepStarted
 from insula.engine.failures import StepFailure
-from insula.engine.loop import loop_of
 from insula.engine.ports import Ports
 from insula.errors import (
     BadInput,
     Conflict,
-    FieldError,
     InsulaError,
     NotFound,
     TooMany,
@@ -28,6 +23,7 @@ from insula.runs.services import RunServices
 from insula.runs.start import Start, queue
 from insula.web.auth import Principal
 from insula.workflow_tests import repository
+from insula.workflow_tests.given import faked
 from insula.workflow_tests.playing import play
 from insula.workflow_tests.rows import FAILED, RUNNING, Verdict, WorkflowTest
 from insula.workflows.retention import stored
@@ -88,30 +84,6 @@ def _taking(test: WorkflowTest, run_id: str) -> Before:
         return None
 
     return unit
-
-
-def faked(document: Document, context: Mapping[str, Any], now: int) -> list[Event]:
-    """Return the events that a run begins with to which outputs of steps are given.
-
-    Raises:
-        BadInput: one entry for each key that names no step.
-    """
-    steps = {step.key: step for step in document.steps if not isinstance(step, NoteStep)}
-    wrong = "names no step of this version: take it out"
-    errors = [
-        FieldError(("input_context", key), "unknown_step", f"input_context.{key} {wrong}")
-        for key in context
-        if key not in steps
-    ]
-    if errors:
-        raise BadInput("input_context names steps that do not exist", errors)
-    events: list[Event] = [RunStarted(now)]
-    for key, output in context.items():
-        step = steps[key]
-        looped = loop_of(step) is not None
-        events.append(StepStarted(now, key, step.type, looped=looped))
-        events.append(StepEnded(now, key, "COMPLETED", output=json.raw(output)))
-    return events
 
 
 async def outfit(services: RunServices, row: RunRow, ports: Ports) -> Ports:

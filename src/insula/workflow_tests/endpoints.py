@@ -22,6 +22,7 @@ from insula.web.respond import json_answer, null_answer
 from insula.web.sse import EventStream
 from insula.workflow_tests import actions, execute, expectation_endpoints, repository
 from insula.workflow_tests.from_run import record_test
+from insula.workflow_tests.given import check_given
 from insula.workflow_tests.progress import progress
 from insula.workflow_tests.render import tests_wire
 from insula.workflow_tests.rows import WorkflowTest
@@ -183,6 +184,7 @@ def _add_writing(routes: APIRouter, services: RunServices, runner: TestRunner) -
         """Only `name` is required; it is a DRAFT until it is executed."""
         fields = await payload(request, CreateTest)
         await services.resolver.check_own(principal.app_id, workflow_id)
+        await check_given(services, principal.app_id, workflow_id, fields.input_context)
         key = read_key(request)
         with in_flight.hold(principal, key):
             made = await actions.create(services, principal, workflow_id, fields, key)
@@ -201,6 +203,7 @@ def _add_writing(routes: APIRouter, services: RunServices, runner: TestRunner) -
         """What is left out stays; `expectations` are replaced as a whole."""
         fields = await payload(request, UpdateTest)
         await services.resolver.check_own(principal.app_id, workflow_id)
+        await check_given(services, principal.app_id, workflow_id, fields.input_context)
         await actions.update(services, principal, workflow_id, test_id, fields)
         return await _answer(services, principal, workflow_id, test_id)
 

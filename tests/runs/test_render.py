@@ -1,0 +1,29 @@
+"""What is shown of a step, whatever was once stored as its output."""
+
+from typing import Any
+
+import pytest
+
+from insula.engine.state import StepState
+from insula.kit import json
+from insula.runs.render import Sight, shown_step
+
+OPEN = Sight(None, None)
+CLOSED = Sight(None, None, frozenset(("s",)))
+
+
+def shown(kind: str, output: object, sight: Sight) -> Any:
+    step = StepState("s", kind, "COMPLETED", 1, 2, output=json.raw(output))
+    return json.decode(json.encode(shown_step(step, sight)["output"]))
+
+
+@pytest.mark.parametrize("sight", [OPEN, CLOSED])
+def test_a_model_output_that_is_no_answer_is_shown_as_it_is(sight: Sight) -> None:
+    assert shown("model", [1, {"raw": 2, "message": 3}], sight) == [1, {"message": 3}]
+    assert shown("model", '"raw":', sight) == '"raw":'
+
+
+def test_a_workflow_output_that_is_no_run_is_shown_as_it_is() -> None:
+    assert shown("workflow", [7, None], CLOSED) == [7, None]
+    hidden = {"output": {}, "usage": {"total": 0, "steps": {}}}
+    assert shown("workflow", {"usage": 5, "output": 1}, CLOSED) == hidden
