@@ -51,10 +51,18 @@ class Unit:
     key: str
     address: Address = (None, None, None)
 
-    def effect(self, number: int) -> str:
-        """Return the idempotency key of this unit's request of this number, the same for ever."""
-        parts = (self.run_id, self.key, *self.address, number)
+    def effect(self, number: int, *name: str) -> str:
+        """Return the idempotency key of this unit's request of this number, the same for ever; of
+        a request of code its ``name`` counts too."""
+        parts = (self.run_id, self.key, *self.address, number, *name)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+
+
+def named(arrival: Arrival) -> str:
+    """Return what code's request is told apart by: method, URL and body."""
+    url = f"http://{arrival.headers['host']}{arrival.path}"
+    asked = f"{arrival.method} {url}\n".encode() + arrival.body
+    return hashlib.sha256(asked).hexdigest()[:32]
 
 
 @dataclass(slots=True)
@@ -88,11 +96,14 @@ class Evidence:
 
     def effects(self) -> dict[str, Unit]:
         """Return the units by the idempotency keys of their effects."""
-        return {
-            unit.effect(number): unit
-            for unit in self.attempts()
-            for number in range(1, EFFECTS + 1)
-        }
+        units = self.attempts()
+        found = {unit.effect(n): unit for unit in units for n in range(1, EFFECTS + 1)}
+        # The others are of code, in whose paths the steps stand.
+        for arrival in [one for one in self.arrivals if one.key not in found]:
+            name = named(arrival)
+            asking = (unit for unit in units if f".{unit.key}" in arrival.path)
+            found |= {unit.effect(n, name): unit for unit in asking for n in range(1, EFFECTS + 1)}
+        return found
 
     def line(self, run_id: str) -> list[str]:
         """Return a run and those above it."""

@@ -17,7 +17,7 @@ from insula.engine.events import (
 )
 from tests.acceptance.loopback import Arrival
 from tests.chaos.auditor import RULES, audit, looked_at
-from tests.chaos.evidence import Evidence, StoredRun, Unit, counted
+from tests.chaos.evidence import Evidence, StoredRun, Unit, counted, named
 from tests.chaos.history import Claimed, Heard, History, Kept, Listening, Stopped, Told
 
 Change = Callable[[Evidence], None]
@@ -57,7 +57,13 @@ def stored(run_id: str, status: str, events: tuple[Event, ...], **more: Any) -> 
 
 def arrival(unit: Unit, at: float, number: int = 1) -> Arrival:
     path = f"/slow/{unit.run_id}.{unit.key}.{unit.address[0]}.{number}"
-    return Arrival(at, "GET", path, "", unit.effect(number), {}, b"")
+    return Arrival(at, "GET", path, "", unit.effect(number), {"host": "a"}, b"")
+
+
+def of_code(unit: Unit, at: float, number: int = 1) -> Arrival:
+    """Make an arrival of what code asked: its key tells what that was."""
+    one = arrival(unit, at)
+    return replace(one, key=unit.effect(number, named(one)))
 
 
 SAID = {"message": "three"}
@@ -279,6 +285,13 @@ def test_sound_evidence_is_sound(sound: Evidence) -> None:
 def test_what_is_planted_is_found(sound: Evidence, rule: str, plant: Change) -> None:
     plant(sound)
     assert rule in {found.partition(":")[0] for found in audit(sound)}
+
+
+def test_what_code_asked_belongs_to_its_attempts(sound: Evidence) -> None:
+    arrives(of_code(ASKS, 2.5))(sound)
+    assert audit(sound) == []
+    arrives(of_code(ASKS, 2.6))(sound)
+    assert {found.partition(":")[0] for found in audit(sound)} == {"effects_are_attempts"}
 
 
 def test_something_is_planted_for_every_rule() -> None:

@@ -148,7 +148,7 @@ async def test_an_answer_comes_back_as_it_was_or_is_left_out(
     fetches = Fetches(RunState(steps={"A": StepState("A", "code", "RUNNING", 1)}), "A")
     answer = HttpResponse(201, headers, body, "http://a/")
 
-    async def given(request: HttpRequest) -> HttpResponse:
+    async def given(request: HttpRequest, name: str) -> HttpResponse:
         return answer
 
     assert await fetches.through(given)(get("http://a/")) is answer
@@ -163,7 +163,7 @@ async def test_an_answer_comes_back_as_it_was_or_is_left_out(
 async def test_a_step_keeps_so_much_and_a_run_so_much() -> None:
     state = RunState(steps={"A": StepState("A", "code", "RUNNING", 1)})
 
-    async def large(request: HttpRequest) -> HttpResponse:
+    async def large(request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponse(200, (), b"x" * 200_000, request.url)
 
     sizes = []
@@ -189,7 +189,7 @@ async def test_what_others_have_taken_meanwhile_is_room_no_more() -> None:
     state = RunState(steps={"A": StepState("A", "code", "RUNNING", 1)})
     fetches = Fetches(state, "A")
 
-    async def some(request: HttpRequest) -> HttpResponse:
+    async def some(request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponse(200, (), b"x" * 1000, request.url)
 
     for number in range(3):

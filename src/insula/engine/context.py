@@ -1,6 +1,7 @@
 """What a step has in its hands while it runs: scope, units, and the world through ports."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,18 +60,19 @@ class StepContext:
     tool: str | None = None
     """The name under which a model calls the step. What happens inside of a call is part of that
     call, and not journaled by itself."""
-    requests: int = 0
-    """How many effects this attempt has had: the last part of their idempotency keys."""
+    effects: Counter[str] = field(default_factory=Counter)
+    """How many effects of each name this attempt has had: the last part of their idempotency
+    keys."""
     told: list[Raw] = field(default_factory=list)
     """Logs of conditionals, loops and templates, until they are stored with a result."""
 
     def at(self, address: Address, scope: Scope | None = None) -> "StepContext":
         """Return the same step's context at another of its units."""
-        return replace(self, address=address, scope=scope or self.scope, requests=0)
+        return replace(self, address=address, scope=scope or self.scope, effects=Counter())
 
     def begin_attempt(self) -> None:
         """Forget what the last attempt did: the same effects have the same keys in every one."""
-        self.requests = 0
+        self.effects = Counter()
         self.activity.parts.clear()
         self.activity.since = self.ports.clock()
 
@@ -116,11 +118,14 @@ class StepContext:
         """Return what fills in this step's settings."""
         return Renderer(self.scope, self._values)
 
-    async def fetch(self, request: HttpRequest) -> HttpResponse:
-        """Send a request; it begins only after everything before it is stored."""
+    async def fetch(self, request: HttpRequest, name: str = "") -> HttpResponse:
+        """Send a request; it begins only after everything before it is stored.
+
+        ``name`` tells it apart from those that may be sent at the same time.
+        """
         part = self.begin_effect(f"{request.method} {shortened(request.url)}")
         try:
-            keyed = replace(request, idempotency_key=self.effect_key())
+            keyed = replace(request, idempotency_key=self.effect_key(name))
             await self.ports.recorder.stored()
             self.crew.check()
             response = await self.ports.http.send(keyed, part)
@@ -157,10 +162,14 @@ class StepContext:
         if part in self.activity.parts:
             self.activity.parts.remove(part)
 
-    def effect_key(self) -> str:
-        """Name the next effect of this unit: the same in every attempt at it."""
-        self.requests += 1
-        return effect_key(self.ports.run_id, self.key, self.address, self.requests)
+    def effect_key(self, name: str = "") -> str:
+        """Return the key of this unit's next effect of that name: the same in every attempt at it.
+
+        Effects are counted in the order in which they begin. Where that is not the same every time,
+        the name has to be.
+        """
+        self.effects[name] += 1
+        return effect_key(self.ports.run_id, self.key, self.address, self.effects[name], name)
 
     def timeout(self, default: float) -> float:
         """Seconds that one attempt may take."""
@@ -182,9 +191,10 @@ class StepContext:
         return done.outputs
 
 
-def effect_key(run_id: str, key: str, address: Address, number: int) -> str:
-    """Name the effect that has this number among those of one attempt at a unit."""
-    parts = (run_id, key, *address, number)
+def effect_key(run_id: str, key: str, address: Address, number: int, name: str = "") -> str:
+    """Return the key of the effect that has this number among those of its name in one attempt at
+    a unit."""
+    parts = (run_id, key, *address, number, *((name,) if name else ()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
 
 

@@ -1,12 +1,14 @@
 """What the ``fetch`` of code was answered: kept with the end of its unit, so that a test of the run
 can play it.
 
-Requests are told apart by method, URL and body. Handles of secrets, of which every run has its own,
-all count as the same.
+Requests are told apart by method, URL and body, here and by their idempotency keys: code may send
+them at the same time, and in another order at another attempt. Handles of secrets, of which every
+run has its own, all count as the same.
 """
 
 import base64
 import hashlib
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -84,14 +86,15 @@ class Fetches:
         self._parts: list[bytes] = []
         self._size = 0
 
-    def through(self, fetch: Fetch) -> Fetch:
-        """Return a ``fetch`` whose answers are collected."""
+    def through(self, fetch: Callable[[HttpRequest, str], Awaitable[HttpResponse]]) -> Fetch:
+        """Return a ``fetch`` whose answers are collected, made of one that is given each request's
+        digest besides."""
 
         async def collected(request: HttpRequest) -> HttpResponse:
             asked = digest(request)
             place = self._add(Fetched(asked, open=True))
             try:
-                response = await fetch(request)
+                response = await fetch(request, asked)
             except StepFailure as failure:
                 self._settle(place, Fetched(asked, error=failure.message, code=failure.code))
                 raise

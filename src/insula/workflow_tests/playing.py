@@ -1,12 +1,12 @@
 """Playing to a run what was recorded of another one: behind its ports is nothing else, and nobody
 outside is asked or told anything.
 
-An answer is found again by the idempotency key of its unit's first effect; those to requests of
-code by their unit, and there by method, URL and body, in the order in which they were asked.
+An answer is found again by the idempotency key of its unit's first effect; one to a request of
+code by the request's own, which is made of method, URL and body.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from insula.engine.context import effect_key, shortened
 from insula.engine.events import FinalStatus, Interruption
 from insula.engine.failures import StepFailure, Unanswerable
-from insula.engine.fetched import BODY_MAX, STEP_MAX, Fetched, digest
+from insula.engine.fetched import BODY_MAX, STEP_MAX, Fetched
 from insula.engine.ports import (
     Activity,
     Aspect,
@@ -40,16 +40,18 @@ _NOT_RECORDED = "not_available"
 def play(recording: bytes, ports: Ports) -> Ports:
     """Return ports behind which there is nothing but the recording."""
     known: dict[str, Answer] = {}
-    requests: dict[str, tuple[_Requests, int]] = {}
+    requests: dict[str, Fetched] = {}
     for answer in answers_in(recording):
         if not answer.fetched:
             # Of a unit that was tried several times the last answer counts.
             known[effect_key(ports.run_id, answer.key, answer.address, 1)] = answer
             continue
-        of_unit = _Requests(answer.fetched)
-        for number in range(1, len(answer.fetched) + 1):
-            key = effect_key(ports.run_id, answer.key, answer.address, number)
-            requests[key] = (of_unit, number)
+        same: Counter[str] = Counter()
+        for one in answer.fetched:
+            same[one.asked] += 1
+            number = same[one.asked]
+            key = effect_key(ports.run_id, answer.key, answer.address, number, one.asked)
+            requests[key] = one
     return replace(
         ports,
         http=_Http(known, requests),
@@ -82,30 +84,8 @@ def _refuse(what: str, why: str = "") -> NoReturn:
     )
 
 
-class _Requests:
-    """What the code of one unit was answered, for every attempt at it anew."""
-
-    def __init__(self, fetched: list[Fetched]) -> None:
-        self._fetched = fetched
-        self._numbers: set[int] = set()
-        self._left: defaultdict[str, deque[Fetched]] = defaultdict(deque)
-
-    def take(self, request: HttpRequest, number: int) -> Fetched | None:
-        """Return what came of the next request that is the same; ``None``: there is none."""
-        if not self._numbers or number in self._numbers:  # an attempt begins
-            self._numbers.clear()
-            self._left.clear()
-            for one in self._fetched:
-                self._left[one.asked].append(one)
-        self._numbers.add(number)
-        same = self._left.get(digest(request))
-        return same.popleft() if same else None
-
-
 class _Http:
-    def __init__(
-        self, known: Mapping[str, Answer], requests: Mapping[str, tuple[_Requests, int]]
-    ) -> None:
+    def __init__(self, known: Mapping[str, Answer], requests: Mapping[str, Fetched]) -> None:
         self._known = known
         self._requests = requests
 
@@ -113,7 +93,7 @@ class _Http:
         what = f"The request {request.method} {shortened(request.url)}"
         of_code = self._requests.get(request.idempotency_key or "")
         if of_code is not None:
-            return await _fetched(*of_code, request, what)
+            return await _fetched(of_code, what)
         output = _found(self._known, request.idempotency_key, what).output
         if not isinstance(output, dict) or not {"status", "headers", "body"} <= output.keys():
             _refuse(what)
@@ -122,12 +102,7 @@ class _Http:
         return HttpResponse(output["status"], tuple(headers.items()), body, request.url)
 
 
-async def _fetched(
-    requests: _Requests, number: int, request: HttpRequest, what: str
-) -> HttpResponse:
-    one = requests.take(request, number)
-    if one is None:
-        _refuse(what)
+async def _fetched(one: Fetched, what: str) -> HttpResponse:
     if one.omitted:
         why = f": of what code fetches, answers up to {BODY_MAX >> 10} KiB are kept, and up to "
         _refuse(what, f"{why}{STEP_MAX >> 20} MiB for a step")

@@ -1,12 +1,15 @@
 """*code*: its return value is the output."""
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from tests.engine.stage import code, play
+from tests.fetching import FetchingSandbox, Script, get
 
 from insula.engine.failures import StepFailure
-from insula.engine.ports import Evaluated, Evaluation, HttpRequest, HttpResponse
+from insula.engine.ports import Evaluated, Evaluation, Fetch, HttpRequest, HttpResponse
 from insula.kit.json import Raw
 from insula.testing import UNDEFINED, RecordedHttp
 
@@ -65,3 +68,37 @@ async def test_each_request_has_a_key_of_its_own_the_same_in_every_attempt() -> 
     assert keys[:2] == keys[2:]
     assert keys[0] != keys[1]
     assert run.state.steps["A"].all_logs() == Raw(b'["hello"]')
+
+
+def branches(slow: str) -> Script:
+    """Make a script that twice sends two requests at the same time as two others; one of them is
+    answered last."""
+
+    async def script(fetch: Fetch, scope: Mapping[str, Any]) -> None:
+        first_is_over = asyncio.Event()
+
+        async def branch(name: str) -> None:
+            if name == slow:
+                await first_is_over.wait()
+            for number in range(2):
+                await fetch(get(f"http://{name}/{number}", "POST", "x"))
+            await fetch(get("http://both/", "POST", "x"))
+            first_is_over.set()
+
+        await asyncio.gather(branch("a"), branch("b"))
+
+    return script
+
+
+async def test_requests_at_the_same_time_have_the_same_keys_in_whatever_order_they_are_sent() -> (
+    None
+):
+    told = []
+    for slow in ("a", "b"):
+        http = RecordedHttp(lambda request: HttpResponse(200, (), b"", request.url))
+        sandbox = FetchingSandbox({"code_A()": branches(slow)})
+        await play(code("A"), sandbox=sandbox, http=http)
+        told.append([(request.url, request.idempotency_key) for request in http.requests])
+    assert told[0] != told[1]
+    assert set(told[0]) == set(told[1])
+    assert len({key for _, key in told[0]}) == 6

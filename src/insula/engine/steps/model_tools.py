@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -145,7 +146,7 @@ def _tool_context(
         address=address,
         activity=context.begin_effect(f"tool {name}"),
         tool=name,
-        requests=0,
+        effects=Counter(),
         told=[],
     )
 
