@@ -291,6 +291,24 @@ async def test_retention_changed_at_another_node_holds_at_the_end(
     assert refused.status_code == 503
 
 
+async def test_retention_changed_at_another_node_holds_if_the_run_ends_meanwhile(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    path, _ = await running(one)
+    write = two.services.database.write
+
+    async def ends_meanwhile(unit: Any) -> Any:
+        written = await write(unit)
+        one.platform.gate("a").opened.set()
+        await one.platform.idle()
+        return written
+
+    monkeypatch.setattr(two.services.database, "write", ends_meanwhile)
+    await two.acme.ok("PATCH", f"{path}/retention", {"retention": 0})
+    assert (await one.acme.ok("GET", path))["output"] == {}
+
+
 async def test_what_one_node_changes_the_others_see(pair: tuple[Node, Node]) -> None:
     one, two = pair
     workflow_id = await one.acme.make(code("A", "1"))

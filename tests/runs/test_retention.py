@@ -9,6 +9,7 @@ from tests.contract import validate
 from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.kit import json
+from insula.runs import change
 from insula.runs.dispatch import remove_old_rows
 from insula.runs.erasing import erase_due
 from insula.runs.retention import stricter
@@ -170,6 +171,34 @@ async def test_it_is_changed_while_the_run_is_live(platform: Platform) -> None:
     assert is_erased(await platform.acme.ok("GET", path))
 
 
+@pytest.mark.parametrize(("before", "after"), [(900, 0), (None, 70), (900, -1), (0, 0), (0, 70)])
+async def test_it_is_changed_while_the_run_ends(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, before: int | None, after: int
+) -> None:
+    flow = await platform.acme.make(code("a", "wait(g)"))
+    run = await platform.acme.run(flow, background=True, retention=before)
+    await platform.reached("g")
+    write = platform.services.database.write
+
+    async def ends_meanwhile(unit: Any) -> Any:
+        written = await write(unit)
+        if getattr(unit, "func", None) is change._change:
+            platform.gate("g").opened.set()
+            await platform.idle()
+        return written
+
+    monkeypatch.setattr(platform.services.database, "write", ends_meanwhile)
+    path = f"/workflows/{flow}/runs/{run['id']}"
+    changed = await platform.acme.ask("PATCH", f"{path}/retention", {"retention": after})
+    late = before == 0 and after != 0
+    assert changed.status_code == (409 if late else 200), changed.text
+    shown = await platform.acme.ok("GET", path)
+    assert is_erased(shown) == (late or after == 0)
+    if not late:
+        (row,) = await platform.rows("SELECT ended_at, retention_due_at FROM runs")
+        assert row.retention_due_at == (None if after == -1 else row.ended_at + after * 1000)
+
+
 async def test_children_are_as_strict_as_their_parents(platform: Platform) -> None:
     inner = await platform.acme.make(code("z", "return 1"), retention=500)
     outer = await platform.acme.make(child("o", inner))
@@ -202,6 +231,32 @@ async def test_a_child_s_data_stays_for_who_recovers_its_parent(
     assert is_erased(await platform.acme.ok("GET", path))
     root = await platform.acme.ok("GET", f"/workflows/{outer}/runs/{run['id']}")
     assert is_erased(root) == (kept == 0)
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_child_that_is_erased_stays_until_its_root_has_ended(
+    platform: Platform, deleted: bool
+) -> None:
+    inner = await platform.acme.make(code("z", "return 1"))
+    outer = await platform.acme.make(child("o", inner, "last"), code("last", "wait(g)"))
+    run = await platform.acme.run(outer, background=True)
+    await platform.reached("g")
+    (below,) = await platform.rows("SELECT id FROM runs WHERE depth = 1")
+    path = f"/workflows/{inner}/runs/{below.id}"
+    root = f"/workflows/{outer}/runs/{run['id']}"
+    if deleted:
+        assert await platform.acme.ok("DELETE", path) is None
+        # Whatever its root is to be, that stays so.
+        await platform.acme.ok("PATCH", f"{root}/retention", {"retention": 900})
+    else:
+        await platform.acme.ok("PATCH", f"{path}/retention", {"retention": 0})
+    assert await erase_due(platform.services) == 0
+    assert (await platform.acme.ok("GET", path))["result"] == 1
+    platform.gate("g").opened.set()
+    await platform.idle()
+    assert await erase_due(platform.services) == 1
+    assert is_erased(await platform.acme.ok("GET", path))
+    assert not is_erased(await platform.acme.ok("GET", root))
 
 
 async def test_a_run_is_deleted_with_what_is_below_it(platform: Platform) -> None:

@@ -1,17 +1,22 @@
 """Changing what becomes of a run's data: its retention, and erasing it now."""
 
+import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy import Connection
 
 from insula.errors import Conflict, Unavailable
+from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.runs import repository, retention
-from insula.runs.cluster import Cluster
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 
 _TOLD_WITHIN = 1.0
+_ENDS_WITHIN = 5.0
+"""Seconds that the end of a run may take to be stored, once it has begun to be."""
+_AT_ONCE = json.encode({"max_age_in_seconds": 0})
 
 
 async def change_retention(services: RunServices, row: RunRow, chosen: bytes | None) -> None:
@@ -21,58 +26,101 @@ async def change_retention(services: RunServices, row: RunRow, chosen: bytes | N
 
     Raises:
         Conflict: the data was erased already.
+        Unavailable: whoever executes the run does not say that it knows.
     """
     if row.erased_at is not None:
         raise Conflict("The run's data was erased already")
-    now = now_ms()
     obsolete: list[str] = []
-
-    def unit(connection: Connection) -> dict[str, RunRow]:
-        obsolete.clear()
-        current = repository.find(connection, row.id)
-        changed: dict[str, RunRow] = {}
-        for each in [] if current is None else [current, *repository.below(connection, current)]:
-            own = each.id == row.id
-            new = chosen if own else retention.stricter(each.retention, chosen, services.retention)
-            each.retention = new
-            if each.ended_at is None:
-                changed[each.id] = each
-            obsolete.extend(_set(connection, each, services.retention, now))
-        return changed
-
-    for run_id, changed in (await services.database.write(unit)).items():
-        live = services.live.get(run_id)
-        if live is not None:  # its end is computed from the row in memory
-            live.row.retention = changed.retention
-        elif changed.owner is not None and services.cluster is not None:
-            await _tell_owner(services, services.cluster, changed)
-    await services.files.remove(obsolete)
+    unit = partial(_change, row.id, chosen, services.retention, obsolete)
+    told: set[str] = set()
+    while True:
+        # What goes on may end meanwhile by what it was to be before, and begin others: so it is
+        # told, and then all is looked at again.
+        going = [each for each in await services.database.write(unit) if each.id not in told]
+        await services.files.remove(obsolete)
+        if not going:
+            return
+        for each in going:
+            await _tell(services, each)
+            told.add(each.id)
 
 
-async def _tell_owner(services: RunServices, cluster: Cluster, row: RunRow) -> None:
-    assert row.owner is not None
-    if await cluster.ask_owner(row.owner, "retention", row.id, _TOLD_WITHIN):
+def _change(
+    run_id: str,
+    chosen: bytes | None,
+    default: int,
+    obsolete: list[str],
+    connection: Connection,
+) -> list[RunRow]:
+    """Store a new retention of a run and of those below it; return what of these goes on."""
+    obsolete.clear()
+    now = now_ms()
+    # Whoever takes the run up now, at whichever node, reads it before this or after it.
+    current = repository.find_locked(connection, run_id)
+    if current is None:
+        return []
+    kept = _is_awaited(connection, current)
+    going = []
+    for each in [current, *repository.below(connection, current)]:
+        own = each.id == run_id
+        each.retention = chosen if own else retention.stricter(each.retention, chosen, default)
+        due = None
+        if each.ended_at is not None:
+            due = retention.due_at(each, each.status, each.ended_at, default)
+        is_due = due is not None and due <= now
+        if each.erased_at is not None:
+            if own and not is_due:
+                raise Conflict("The run's data was erased already")
+            continue
+        repository.set_retention(connection, each.id, each.retention, due, now)
+        if each.ended_at is None:
+            going.append(each)
+        elif is_due and not kept:
+            obsolete += retention.erase(connection, [each.id], now)
+    return going
+
+
+async def _tell(services: RunServices, row: RunRow) -> None:
+    """Tell whoever executes a run what is stored of its retention.
+
+    Raises:
+        Unavailable: nobody says that it was heard, and the run has not ended.
+    """
+    if row.owner is None or await take_retention(services, row):
+        return
+    cluster = services.cluster if row.owner != services.token else None
+    if cluster and await cluster.ask_owner(row.owner, "retention", row.id, _TOLD_WITHIN):
         return
     found = await services.database.read(partial(repository.find, run_id=row.id))
     if found is not None and not found.is_final:
         raise Unavailable("The node that executes the run does not answer; ask again", (), 2)
 
 
-def _set(connection: Connection, row: RunRow, default: int, now: int) -> list[str]:
-    """Store a run's new retention; return the files to remove if its data is due."""
-    if row.erased_at is not None:
-        return []
-    due = None
-    if row.ended_at is not None:
-        due = retention.due_at(row, row.status, row.ended_at, default)
-    repository.set_retention(connection, row.id, row.retention, due, now)
-    if due is None or due > now:
-        return []
-    return retention.erase(connection, [row.id], now)
+async def take_retention(services: RunServices, row: RunRow) -> bool:
+    """Let a run of this process end by the retention that ``row`` has; say whether it will, or has
+    ended."""
+    live = services.live.get(row.id)
+    if live is None:
+        return row.is_final
+    live.row.retention = row.retention  # its end is computed from the row in memory
+    if live.ending:  # maybe it was already: whoever asked looks at what is stored
+        await asyncio.wait([live.finished], timeout=_ENDS_WITHIN)
+        return live.finished.done()
+    return True
+
+
+def _is_awaited(connection: Connection, row: RunRow) -> bool:
+    """Say whether the data of the runs of a tree has to stay, due or not: its root goes on.
+
+    Should the process die before a parent has stored what its child gave, whoever recovers it
+    reads that again.
+    """
+    root = repository.find(connection, row.root_id) if row.depth else row
+    return root is not None and root.ended_at is None
 
 
 async def delete_run(services: RunServices, row: RunRow) -> None:
-    """Erase the data of a run, and of the runs below it, now.
+    """Erase the data of a run, and of the runs below it: now, or when its root has ended.
 
     Raises:
         Conflict: the run has not ended.
@@ -81,9 +129,13 @@ async def delete_run(services: RunServices, row: RunRow) -> None:
         raise Conflict("The run has not ended; cancel it or wait, then delete it")
     now = now_ms()
 
-    def unit(connection: Connection) -> list[str]:
-        kept = [row, *repository.below(connection, row)]
-        ids = [each.id for each in kept if each.erased_at is None and each.is_final]
-        return retention.erase(connection, ids, now) if ids else []
+    def unit(connection: Connection) -> Sequence[str]:
+        inside = [row, *repository.below(connection, row)]
+        ids = [each.id for each in inside if each.erased_at is None and each.is_final]
+        if not _is_awaited(connection, row):
+            return retention.erase(connection, ids, now) if ids else []
+        for run_id in ids:
+            repository.set_retention(connection, run_id, _AT_ONCE, now, now)
+        return []
 
     await services.files.remove(await services.database.write(unit))

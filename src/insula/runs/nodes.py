@@ -9,6 +9,7 @@ from insula.errors import InsulaError
 from insula.journal.lease import node_of
 from insula.runs import repository
 from insula.runs.cancel import stop
+from insula.runs.change import take_retention
 from insula.runs.cluster import SWEEP, Cluster
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -53,9 +54,8 @@ async def _stop(services: RunServices, row: RunRow) -> None:
 
 
 async def _take_retention(services: RunServices, row: RunRow) -> None:
-    live = services.live.get(row.id)
-    if live is not None:  # its end is computed from the row in memory
-        live.row.retention = row.retention
+    if not await take_retention(services, row):
+        raise NotMine
 
 
 def heed(services: RunServices, run_ids: list[str]) -> None:

@@ -66,6 +66,12 @@ def find(connection: Connection, run_id: str) -> RunRow | None:
     return None if row is None else run_row(row)
 
 
+def find_locked(connection: Connection, run_id: str) -> RunRow | None:
+    """Return a run that nobody else changes before this unit's end."""
+    row = connection.execute(_BY_ID.with_for_update(), {"run_id": run_id}).first()
+    return None if row is None else run_row(row)
+
+
 def find_mine(
     connection: Connection,
     run_id: str,
