@@ -20,7 +20,7 @@ from insula.engine.events import (
 from insula.errors import Unavailable
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
-from insula.kit.json import Raw
+from insula.kit.json import Raw, decode, encode
 from insula.runs import recovery
 from insula.runs.dispatch import sweep
 
@@ -121,6 +121,43 @@ async def test_a_run_goes_on_where_its_journal_ends(
     assert platform.sandbox.evaluated == again
     (row,) = await platform.rows("SELECT owner FROM runs")
     assert row.owner == platform.services.token
+
+
+HOUR = 60 * 60 * 1000
+
+
+@pytest.mark.parametrize("ahead", [5 * HOUR, -5 * HOUR])
+async def test_time_without_a_process_does_not_count(platform: Platform, ahead: int) -> None:
+    flow = await platform.acme.make(code("a", "return 1", "b"), code("b", "return 2"))
+    began = now_ms() - ahead
+    events = [RunStarted(began), StepStarted(began + 1000, "a", "code", attempt=1)]
+    run_id = await insert(platform, flow, *events, started_at=began)
+    await swept(platform)
+    run = await read(platform, flow, run_id)
+    assert (run["status"], run["result"]) == ("COMPLETED", 2)
+    (row,) = await platform.rows("SELECT options FROM runs WHERE id = :id", id=run_id)
+    assert decode(row.options)["spent"]["ms"] == 1000
+    # What was spent adds up, takeover after takeover; a replay has all its time.
+    spent = encode({"spent": {"ms": 5000, "since": began + 400}})
+    run_id = await insert(platform, flow, *events, started_at=began - 9, options=spent)
+    await swept(platform)
+    (row,) = await platform.rows("SELECT options FROM runs WHERE id = :id", id=run_id)
+    assert decode(row.options)["spent"]["ms"] == 5600
+    path = f"/workflows/{flow}/runs/{run_id}/replay"
+    await platform.acme.ok("POST", path, {"stepKey": "b"})
+    rows = await platform.rows("SELECT options FROM runs WHERE replay_of = :id", id=run_id)
+    assert "spent" not in decode(rows[0].options)
+
+
+async def test_a_run_that_had_spent_its_time_fails_when_it_is_taken_over(
+    platform: Platform,
+) -> None:
+    flow = await platform.acme.make(code("a", "wait(g)"))
+    events = [BEGUN, StepStarted(AT + 9000, "a", "code", attempt=1)]
+    run_id = await insert(platform, flow, *events, options=encode({"timeout": 9}))
+    await swept(platform)
+    run = await read(platform, flow, run_id)
+    assert (run["status"], run["error_code"]) == ("FAILED", "timeout")
 
 
 async def test_a_run_whose_cancel_was_requested_starts_nothing(platform: Platform) -> None:

@@ -23,6 +23,7 @@ from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import retention
 from insula.runs.children import ChildRuns
+from insula.runs.deadline import seconds_left
 from insula.runs.live import LiveRun, Place
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -108,10 +109,8 @@ def launch(services: RunServices, live: LiveRun) -> LiveRun:
     """Begin to execute a run whose row is stored and owned by this process."""
     services.live.add(live)
     if live.row.depth == 0:
-        seconds = live.row.option("timeout") or services.run_timeout
-        spent = (now_ms() - (live.row.started_at or now_ms())) / 1000
-        loop = asyncio.get_running_loop()
-        live.deadline = loop.call_later(max(0.0, seconds - spent), live.stop, "deadline")
+        left = seconds_left(live.row, services.run_timeout)
+        live.deadline = asyncio.get_running_loop().call_later(left, live.stop, "deadline")
     services.metrics.started.inc()
     live.task = services.group.create_task(_carry(services, live))
     return live

@@ -11,7 +11,7 @@ from insula.engine.state import RunState, UnitState, fold
 from insula.errors import BadInput, Conflict, InsulaError, NotFound
 from insula.kit.clock import now_ms
 from insula.kit.json import Raw
-from insula.runs import repository
+from insula.runs import deadline, repository
 from insula.runs.execution import end_unrunnable, launch, prepare
 from insula.runs.live import LiveRun
 from insula.runs.rows import RunRow
@@ -100,7 +100,7 @@ async def take_over(services: RunServices, run_id: str) -> LiveRun | None:
             return None
         if row.cancel_requested_at is not None:
             await _end_below(services, row)
-        return await resume(services, row)
+        return await resume(services, row, taken_over=True)
 
 
 async def _claim(services: RunServices, run_id: str) -> RunRow | None:
@@ -131,8 +131,8 @@ async def _end_below(services: RunServices, row: RunRow) -> None:
             await end_unowned(services, child.id)
 
 
-async def resume(services: RunServices, row: RunRow) -> LiveRun:
-    """Go on with a run that this process has just taken over, from where its journal ends.
+async def resume(services: RunServices, row: RunRow, *, taken_over: bool = False) -> LiveRun:
+    """Go on with a run that this process has just begun or taken over, from where its journal ends.
 
     Raises:
         InsulaError: its version cannot be run any more; the run has ended as FAILED.
@@ -143,6 +143,9 @@ async def resume(services: RunServices, row: RunRow) -> LiveRun:
         left.drop()
     events, row.seq = await services.journal.read(row.id)
     state = fold(events)
+    if taken_over and row.depth == 0 and row.cancel_requested_at is None:
+        deadline.take_in(row, events[-1].at if events else 0, now_ms())
+        await services.database.write(partial(deadline.store, row=row))
     given, draft = await services.database.read(partial(repository.data_of, run_id=row.id))
     place = services.live.take_place(row.app_id, row.workflow_id) if row.depth == 0 else None
     with place or contextlib.nullcontext():

@@ -23,6 +23,7 @@ from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import repository
 from insula.runs.creation import create_waiting
+from insula.runs.deadline import SPENT
 from insula.runs.execution import prepare
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -173,6 +174,7 @@ def _row(
     # Its limits and its timeout are the source's, as its version and its input are.
     # What is kept may hold its handles of secrets, which are to mean the same here.
     own = {"handles": source.root_id, **json.decode(source.options)}
+    own.pop(SPENT, None)
     options = {**own, **asked.options, "replay_step": step_key}
     return replace(
         source,

@@ -1,0 +1,35 @@
+"""How long a run may still take. Time in which nobody executed it does not count: with each
+takeover stands how long it had run before by the clocks of those who executed it, and since when
+it runs now by the clock of who does.
+"""
+
+from sqlalchemy import Connection, update
+
+from insula.kit import json
+from insula.runs.rows import RunRow
+from insula.storage.tables import runs
+
+SPENT = "spent"
+"""The option of a run that was taken over: ``{ms, since}``."""
+
+
+def seconds_left(row: RunRow, default: float) -> float:
+    """Return the seconds that a run may still take, from its beginning or its takeover on."""
+    spent = row.option(SPENT)
+    whole = float(row.option("timeout") or default)
+    return whole if spent is None else max(0.0, whole - spent["ms"] / 1000)
+
+
+def take_in(row: RunRow, last_at: int, now: int) -> None:
+    """Let a run that is taken over have the time that it had left at its last stored event."""
+    since = row.started_at if row.started_at is not None else now
+    before = row.option(SPENT) or {"ms": 0, "since": since}
+    spent = before["ms"] + max(0, last_at - before["since"])
+    options = {**json.decode(row.options), SPENT: {"ms": spent, "since": now}}
+    row.options = json.encode(options)
+
+
+def store(connection: Connection, row: RunRow) -> None:
+    """Store what ``take_in`` changed, unless the run is another's by now."""
+    mine = update(runs).where(runs.c.id == row.id, runs.c.owner == row.owner)
+    connection.execute(mine.where(runs.c.ended_at.is_(None)).values(options=row.options))
