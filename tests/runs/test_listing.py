@@ -4,13 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
 from tests.contract import validate
 from tests.runs.platform import Caller, Platform, child, code, model
-
-from insula.runs import repository
-from insula.runs.listing import RunFilter, list_runs, unfinished_ids
-from insula.web.pagination import Page
 
 
 async def ids(caller: Caller, path: str, **query: Any) -> list[str]:
@@ -150,47 +145,6 @@ async def test_counts_hold_while_runs_come_and_go(platform: Platform) -> None:
         f=flow,
     )
     assert {(row.status, row.n) for row in rows if row.n} == {("COMPLETED", 20)}
-
-
-async def test_no_list_scans(platform: Platform) -> None:
-    """Whatever is asked for, SQLite looks at an index and sorts nothing."""
-    executed: list[tuple[str, Any]] = []
-
-    def explained(connection: Connection) -> list[str]:
-        plans = []
-
-        def note(
-            conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
-        ) -> None:
-            if statement.startswith("SELECT runs"):
-                executed.append((statement, parameters))
-
-        event.listen(connection, "before_cursor_execute", note)
-        try:
-            for wanted in filters:
-                list_runs(connection, wanted, Page())
-                unfinished_ids(connection, wanted, 10)
-            repository.unfinished_of_app(connection, "app_1")
-            repository.unfinished_of_workflow(connection, "work_1", "app_1")
-        finally:
-            event.remove(connection, "before_cursor_execute", note)
-        for statement, parameters in executed:
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans += [f"{row[3]} <- {statement[-300:]}" for row in rows]
-        return plans
-
-    filters = [
-        RunFilter("app_1", workflow_id, own_workflow=own, status=status, identifier=identifier)
-        for workflow_id, own in ((None, False), ("work_1", True), ("work_1", False))
-        for status in (None, "COMPLETED", "FAILED", "RUNNING", "PENDING")
-        for identifier in (None, "x")
-    ]
-    plans = await platform.read(explained)
-    assert len(plans) > len(filters)
-    scans = [plan for plan in plans if plan.startswith("SCAN")]
-    assert not scans
-    sorts = [p for p in plans if "TEMP B-TREE" in p and "runs_live" not in p]
-    assert not [p for p in sorts if "ended_at IS NULL" not in p]
 
 
 async def test_what_is_no_longer_found_lists_ones_own_runs_alone(platform: Platform) -> None:

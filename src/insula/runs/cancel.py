@@ -13,7 +13,9 @@ from sqlalchemy import Connection
 from insula.errors import InsulaError, Unavailable
 from insula.kit.clock import now_ms
 from insula.runs import repository
+from insula.runs.listing import unfinished_ids
 from insula.runs.live import LiveRun
+from insula.runs.ranges import RunFilter
 from insula.runs.reach import reach
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -23,6 +25,7 @@ _log = structlog.get_logger(__name__)
 
 _AT_ONCE = 64
 """How many runs of a bulk cancel are stopped at the same time."""
+_FOUND_AT_ONCE = 1_000
 
 
 async def cancel(
@@ -151,13 +154,18 @@ async def cancel_workflow(
 
     ``callers_of`` leaves the runs of that app alone: its own.
     """
-    query = partial(repository.unfinished_of_workflow, workflow_id=workflow_id, not_of=callers_of)
+    query = partial(
+        repository.unfinished_of_workflow,
+        workflow_id=workflow_id,
+        not_of=callers_of,
+        limit=_FOUND_AT_ONCE,
+    )
     return await _cancel_found(services, query, by)
 
 
 async def cancel_app(services: RunServices, app_id: str, by: str) -> int:
     """Cancel every run of an app; return how many have stopped."""
-    query = partial(repository.unfinished_of_app, app_id=app_id)
+    query = partial(unfinished_ids, wanted=RunFilter(app_id), limit=_FOUND_AT_ONCE)
     return await _cancel_found(services, query, by)
 
 

@@ -15,7 +15,8 @@ from insula.runs.answers import (
 )
 from insula.runs.cancel import cancel, cancel_many, cancel_workflow
 from insula.runs.change import change_retention, delete_run
-from insula.runs.listing import RunFilter, has_run, list_runs, unfinished_ids
+from insula.runs.listing import has_run, list_runs, unfinished_ids
+from insula.runs.ranges import RunFilter
 from insula.runs.reading import (
     Look,
     find,

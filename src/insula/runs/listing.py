@@ -1,40 +1,21 @@
-"""Lists of an app's runs: filters, pages and cursors over the indexes, counts from the counters."""
+"""Lists of an app's runs: pages and cursors over ranges of indexes, counts from the counters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, select
 
-from insula.kit.ids import first_id
-from insula.runs.repository import live_only
+from insula.runs.ranges import RunFilter, count, live_ranges, ranges, select_ids
 from insula.runs.rows import RunRow, run_row
 from insula.storage import counters
 from insula.storage.tables import runs
 from insula.web.pagination import Page
 
-LIVE = ("PENDING", "RUNNING")
-_SLACK_MS = 60 * 60 * 1000
 COUNTED = 10_000
 """How far runs are counted where no counter tells."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs of an app; ``None`` does not restrict. Times are Unix milliseconds."""
-
-    app_id: str
-    workflow_id: str | None = None
-    own_workflow: bool = False
-    status: str | None = None
-    origin: str | None = None
-    identifier: str | None = None
-    since: int | None = None
-    until: int | None = None
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether the counters know how many there are."""
-        return self.identifier is None and self.since is None and self.until is None
+_FEW = 1_000
+"""So many runs are looked through for an identifier, rather than its runs for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,62 +30,41 @@ class RunPage:
 
 def list_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     """Read one page."""
-    statement = _filtered(select(runs), wanted).order_by(runs.c.id.desc())
+    counted = _counted(connection, wanted)
+    found = following = ranges(wanted, by_identifier=counted > _FEW)
     if page.cursor is not None:
-        statement = statement.where(runs.c.id < str(page.cursor.get("id", "")))
-    found = connection.execute(statement.offset(page.offset).limit(page.take + 1)).all()
-    rows = [run_row(row) for row in found[: page.take]]
-    following = {"id": rows[-1].id} if len(found) > page.take else None
-    count, capped = _count(connection, wanted)
-    return RunPage(rows, count, capped, following)
+        before = str(page.cursor.get("id", ""))
+        following = [one.where("id < ?", before) for one in found]
+    ids = select_ids(connection, following, page.take + 1, page.offset)
+    rows = _rows(connection, ids[: page.take])
+    cursor = {"id": rows[-1].id} if len(ids) > page.take else None
+    if wanted.is_counted:
+        return RunPage(rows, counted, False, cursor)
+    number = count(connection, found, COUNTED + 1)
+    return RunPage(rows, min(number, COUNTED), number > COUNTED, cursor)
 
 
 def unfinished_ids(connection: Connection, wanted: RunFilter, limit: int) -> list[str]:
     """Return ids of runs that match and are not final, roots only: children follow them."""
-    statement = _filtered(select(runs.c.id), wanted)
-    live = statement.where(runs.c.ended_at.is_(None), runs.c.depth == 0)
-    return list(connection.scalars(live_only(live).order_by(runs.c.id).limit(limit)))
+    roots = [one.where("depth = 0") for one in live_ranges(wanted)]
+    return select_ids(connection, roots, limit, newest_first=False)
 
 
 def has_run(connection: Connection, app_id: str, workflow_id: str) -> bool:
     """Say whether an app has a run of a workflow that it may see, whatever became of that."""
-    statement = _filtered(select(runs.c.id), RunFilter(app_id, workflow_id))
-    return connection.execute(statement.limit(1)).first() is not None
+    return bool(select_ids(connection, ranges(RunFilter(app_id, workflow_id)), 1))
 
 
-def _filtered(statement: Select[Any], wanted: RunFilter) -> Select[Any]:
-    statement = statement.where(runs.c.app_id == wanted.app_id, runs.c.hidden.is_(False))
-    if wanted.own_workflow:
-        statement = statement.where(runs.c.workflow_app_id == wanted.app_id)
-    for column, value in (
-        (runs.c.workflow_id, wanted.workflow_id),
-        (runs.c.status, wanted.status),
-        (runs.c.origin, wanted.origin),
-        (runs.c.identifier, wanted.identifier),
-    ):
-        if value is not None:
-            statement = statement.where(column == value)
-    if wanted.status in LIVE:
-        statement = live_only(statement.where(runs.c.ended_at.is_(None)))
-    if wanted.status in ("FAILED", "CANCELLED", "SKIPPED"):  # lets the partial indexes serve
-        statement = statement.where(runs.c.status.in_(("FAILED", "CANCELLED", "SKIPPED")))
-    # Ids sort by the time they were made: they bound what is looked at, loosely, for a child's id
-    # is made a little before its row, and longer before if its parent was interrupted in between.
-    if wanted.since is not None:
-        first = first_id("run", wanted.since - _SLACK_MS)
-        statement = statement.where(runs.c.created_at >= wanted.since, runs.c.id >= first)
-    if wanted.until is not None:
-        last = first_id("run", wanted.until + _SLACK_MS)
-        statement = statement.where(runs.c.created_at < wanted.until, runs.c.id < last)
-    return statement
+def _counted(connection: Connection, wanted: RunFilter) -> int:
+    """Return how many runs there are of what the counters tell apart."""
+    return counters.count(
+        connection, wanted.app_id, wanted.workflow_id, wanted.status, wanted.origin
+    )
 
 
-def _count(connection: Connection, wanted: RunFilter) -> tuple[int, bool]:
-    if wanted.is_counted:
-        count = counters.count(
-            connection, wanted.app_id, wanted.workflow_id, wanted.status, wanted.origin
-        )
-        return count, False
-    some = _filtered(select(runs.c.id), wanted).limit(COUNTED + 1).subquery()
-    count = connection.execute(select(func.count()).select_from(some)).scalar_one()
-    return min(count, COUNTED), count > COUNTED
+def _rows(connection: Connection, ids: Sequence[str]) -> list[RunRow]:
+    if not ids:
+        return []
+    found = connection.execute(select(runs).where(runs.c.id.in_(ids)))
+    rows = {row.id: row for row in map(run_row, found)}
+    return [rows[run_id] for run_id in ids]

@@ -96,6 +96,15 @@ def is_postgres(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def by_index(connection: Connection, name: str) -> str:
+    """Return what stands behind a table's name for its rows to be found by an index.
+
+    SQLite gathers no figures about the rows, so it would have to guess; if the index cannot serve,
+    the statement fails. PostgreSQL knows better, and has no such words.
+    """
+    return "" if is_postgres(connection) else f"INDEXED BY {name}"
+
+
 def now_ms(connection: Connection) -> ColumnElement[int]:
     """Return the time of the database in Unix milliseconds, as an expression.
 
