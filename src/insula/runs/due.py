@@ -4,14 +4,24 @@ stored.
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection
 
-from insula.storage.tables import runs
+from insula.storage.dialect import by_index, driver
 
 DAYS = 30
 COUNTED_MAX = 10_000
-"""Runs of the installation that are looked at for one count; where there are more, it says so."""
+"""Runs of an app that are looked at for one count; where there are more, it says so."""
 DAY_MS = 24 * 60 * 60 * 1000
+
+
+_SOON = """
+    SELECT count(*), min(retention_due_at) FROM (
+        SELECT retention_due_at FROM runs {index}
+        WHERE app_id = ? AND erased_at IS NULL AND retention_due_at IS NOT NULL
+        AND retention_due_at > ? AND retention_due_at <= ?
+        ORDER BY retention_due_at LIMIT ?
+    ) AS soon
+"""
 
 
 class Count(NamedTuple):
@@ -42,17 +52,7 @@ def status(connection: Connection, app_id: str, now: int) -> Status:
 
 
 def _count(connection: Connection, app_id: str, after: int, end: int) -> Count:
-    some = (
-        select(runs.c.app_id, runs.c.retention_due_at)
-        .where(runs.c.erased_at.is_(None))
-        .where(runs.c.retention_due_at > after, runs.c.retention_due_at <= end)
-        .order_by(runs.c.retention_due_at)
-        .limit(COUNTED_MAX + 1)
-        .subquery()
-    )
-    mine = some.c.app_id == app_id
-    query = select(
-        func.count(), func.count(case((mine, 1))), func.min(case((mine, some.c.retention_due_at)))
-    ).select_from(some)
-    looked_at, found, first = connection.execute(query).one()
-    return Count(end, min(found, COUNTED_MAX), looked_at > COUNTED_MAX, first)
+    query = _SOON.format(index=by_index(connection, "runs_due_of_app"))
+    values = (app_id, after, end, COUNTED_MAX + 1)
+    found, first = driver(connection).execute(query, values).fetchone()
+    return Count(end, min(found, COUNTED_MAX), found > COUNTED_MAX, first)
