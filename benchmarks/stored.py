@@ -1,7 +1,9 @@
-"""Many stored runs: how long a page of a list takes, plain, filtered and by cursor, and how fast
-what is due is erased beside live runs.
+"""Many stored runs: how long a page of each list takes, walked by its cursor, with its count, and
+how fast what is due is erased beside live runs.
 
-    python benchmarks/stored.py [RUNS] [sqlite|postgresql]
+    python benchmarks/stored.py [RUNS] [sqlite|postgresql] [lists]
+
+``lists`` leaves the erasing out.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +27,7 @@ from benchmarks.client import percentile, request
 from benchmarks.databases import Kind, database
 from benchmarks.server import LIGHT_INPUT, Server, drive_apart, light, serving
 from insula.engine.events import RunEnded, RunStarted, StepEnded, StepStarted, encode_events
-from insula.kit.clock import now_ms
+from insula.kit.clock import iso, now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs.rows import COLUMNS, RunRow
@@ -32,7 +35,19 @@ from insula.runs.rows import COLUMNS, RunRow
 _BATCH = 5_000
 _PAGES = 100
 _SLOT = 15
-_FILTER = {"status": "COMPLETED"}
+_RARE = 20_000
+"""One run in so many has FAILED, and one is of a test."""
+_LISTS: dict[str, dict[str, str]] = {
+    "all": {},
+    "COMPLETED": {"status": "COMPLETED"},
+    "FAILED, which is rare": {"status": "FAILED"},
+    "RUNNING, which none is": {"status": "RUNNING"},
+    "TEST, which is rare": {"origin": "TEST"},
+    "COMPLETED and ENDPOINT": {"status": "COMPLETED", "origin": "ENDPOINT"},
+    "FAILED and TEST, which none is": {"status": "FAILED", "origin": "TEST"},
+    "of the last minute": {"since": "minute"},
+    "until the first hour, which none is": {"until": "2000-01-01T00:00:00Z"},
+}
 MAKE_DUE = "UPDATE runs SET retention_due_at = 1 WHERE credits = 0 AND seq = 4"
 LEFT = "SELECT 1 FROM runs WHERE erased_at IS NULL AND retention_due_at = 1 LIMIT 1"
 GONE = "SELECT COUNT(*) FROM runs WHERE erased_at IS NOT NULL AND retention_due_at = 1"
@@ -41,8 +56,17 @@ _LIVE_CALLERS = 1
 """Callers of light runs beside the erasing: one makes about 300 a second."""
 
 
-def _row(app_id: str, workflow_id: str, version_id: str, due: int | None) -> RunRow:
+def _kind(number: int) -> tuple[str, str]:
+    """Return the status and the origin of a run."""
+    return (
+        "FAILED" if number % _RARE == 1 else "COMPLETED",
+        "TEST" if number % _RARE == 2 else "ENDPOINT",
+    )
+
+
+def _row(app_id: str, workflow_id: str, version_id: str, number: int) -> RunRow:
     now = now_ms()
+    status, origin = _kind(number)
     run_id = new_id("run")
     values: dict[str, Any] = dict.fromkeys(COLUMNS)
     values.update(
@@ -55,13 +79,13 @@ def _row(app_id: str, workflow_id: str, version_id: str, due: int | None) -> Run
         root_id=run_id,
         depth=0,
         hidden=False,
-        status="COMPLETED",
-        origin="ENDPOINT",
+        status=status,
+        origin=origin,
         background=False,
         options=b"{}",
         seq=4,
         credits=0.0,
-        retention_due_at=due,
+        retention_due_at=None,
         started_at=now,
         ended_at=now,
         created_at=now,
@@ -134,8 +158,8 @@ def fill(stored: Stored, workflow_id: str, count: int) -> float:
         f"SELECT app_id, latest_version_id FROM workflows WHERE id = '{workflow_id}'"
     )
     for start in range(0, count, _BATCH):
-        some = range(min(_BATCH, count - start))
-        rows = [_row(app_id, workflow_id, version_id, None) for _ in some]
+        some = range(start, min(start + _BATCH, count))
+        rows = [_row(app_id, workflow_id, version_id, number) for number in some]
         stored.insert("runs", COLUMNS, [tuple(row.values()) for row in rows])
         stored.insert(
             "run_data", ("run_id", "input", "events"), [(row.id, given, journal) for row in rows]
@@ -143,19 +167,24 @@ def fill(stored: Stored, workflow_id: str, count: int) -> float:
     stored.insert(
         "counters",
         ("app_id", "workflow_id", "status", "origin", "slot", "count"),
-        [(app_id, workflow_id, "COMPLETED", "ENDPOINT", _SLOT, count)],
+        [
+            (app_id, workflow_id, *kind, _SLOT, number)
+            for kind, number in Counter(map(_kind, range(count))).items()
+        ],
     )
     return time.perf_counter() - began
 
 
-async def measure(count: int, kind: Kind = "sqlite") -> dict[str, Any]:
+async def measure(count: int, kind: Kind = "sqlite", *, erase: bool = True) -> dict[str, Any]:
     """Return how long a page of 20 runs takes with ``count`` stored, and how fast they go."""
     with tempfile.TemporaryDirectory() as name:
         async with database(kind) as settings:
-            return await _measure(count, Path(name), settings)
+            return await _measure(count, Path(name), settings, erase)
 
 
-async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[str, Any]:
+async def _measure(
+    count: int, folder: Path, settings: dict[str, str], erase: bool
+) -> dict[str, Any]:
     url = settings.get("database_url")
     stored: Stored = SqliteStored(folder / "insula.db") if url is None else PostgresStored(url)
     async with serving(folder, **settings) as server:
@@ -165,8 +194,16 @@ async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[s
     if url is not None:
         await asyncio.to_thread(stored.rows, "ANALYZE")  # as autovacuum does in its time
     async with serving(folder, **settings) as server:
-        found: dict[str, Any] = {"stored": count, "list": await _pages(server, key, made, {})}
-        found["filter"] = await _pages(server, key, made, _FILTER)
+        lists: dict[str, dict[str, float]] = {}
+        for where, base in (
+            ("app", "/apps/c/runs"),
+            ("workflow", f"/apps/c/workflows/{made}/runs"),
+        ):
+            for name, filters in _LISTS.items():
+                lists[f"of the {where}, {name}"] = await _pages(server, key, base, filters)
+        found: dict[str, Any] = {"stored": count, "lists": lists}
+        if not erase:
+            return found
         body = {**LIGHT_INPUT, "retention": -1}
         path = f"/apps/c/workflows/{made}/runs"
         data = request("POST", path, key, json.dumps(body).encode())
@@ -176,23 +213,21 @@ async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[s
     return found
 
 
-async def _pages(
-    server: Server, key: str, workflow_id: str, filters: dict[str, str]
-) -> dict[str, float]:
-    """Walk pages by cursor."""
+async def _pages(server: Server, key: str, path: str, filters: dict[str, str]) -> dict[str, float]:
+    """Walk pages by cursor, from the start again at the end."""
     headers = {"authorization": f"Bearer {key}"}
+    if filters.get("since") == "minute":
+        filters = {"since": iso(now_ms() - 60_000)}
     took, following = [], None
     for _ in range(_PAGES):
         query = {"take": "20"} | filters | ({"next": following} if following else {})
         began = time.perf_counter()
-        path = f"/apps/c/workflows/{workflow_id}/runs"
         answer = await server.http.get(path, params=query, headers=headers)
         took.append((time.perf_counter() - began) * 1000)
-        assert answer.status_code == 200
-        assert len(answer.json()) == 20
+        assert answer.status_code == 200, answer.text
         following = answer.headers.get("pagination-next")
     took.sort()
-    return {"p50_ms": percentile(took, 0.5), "p99_ms": percentile(took, 0.99)}
+    return {f"p{share}_ms": percentile(took, share / 100) for share in (50, 95, 99)}
 
 
 async def _erase(
@@ -226,4 +261,5 @@ async def _erase(
 if __name__ == "__main__":
     asked = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     chosen: Kind = "postgresql" if "postgresql" in sys.argv[2:] else "sqlite"
-    print(json.dumps(asyncio.run(measure(asked, chosen)), indent=1))
+    found = asyncio.run(measure(asked, chosen, erase="lists" not in sys.argv[2:]))
+    print(json.dumps(found, indent=1))
