@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, text, update
 
 from insula.errors import Conflict
 from insula.kit.clock import now_ms
@@ -72,7 +72,7 @@ def begin_deletion(connection: Connection, app_id: str) -> bool:
 
 def being_deleted(connection: Connection, stale_ms: int) -> list[str]:
     """Return the apps whose deletion was begun, or gone on with, some time ago."""
-    left = and_(apps.c.deleting.is_(True), apps.c.updated_at <= now_ms() - stale_ms)
+    left = and_(text("deleting"), apps.c.updated_at <= now_ms() - stale_ms)
     return list(connection.scalars(select(apps.c.id).where(left).limit(_DELETED_AT_ONCE)))
 
 

@@ -13,18 +13,25 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 
 from insula.collections import counts
 from insula.collections.rows import LIVE, RecordRow, RuleRow, Standing, names, values
 from insula.kit.clock import now_ms
+from insula.storage.dialect import by_index
 from insula.storage.tables import collections, files, record_rules, records, runs
 from insula.tags import repository as tags
 
 _STALE_MS = 5_000
 SOME = 500
 """How many records are found at once."""
+_LIVE = text("records.status IN ('QUEUED', 'RUNNING')")
+_RESTING = """
+    NOT EXISTS (SELECT 1 FROM record_rules {index}
+                WHERE record_rules.record_id = records.id AND record_rules.status = 'RUNNING')
+"""
 _STANDING = [record_rules.c[name] for name in names(Standing)]
 
 
@@ -133,18 +140,16 @@ def needing(connection: Connection, after: str) -> list[tuple[str, str | None]]:
     """Return records, from the one after ``after`` on, that somebody has to go on with: nothing of
     them runs, or somebody who was at it has left. With each id, who asked for its cancel.
     """
-    running = exists().where(
-        record_rules.c.record_id == records.c.id, record_rules.c.status == "RUNNING"
-    )
+    resting = text(_RESTING.format(index=by_index(connection, "record_rules_running")))
     due = exists().where(record_rules.c.record_id == records.c.id, record_rules.c.due.is_(True))
     stale = now_ms() - _STALE_MS
     left = or_(
-        ~running,
+        resting,
         and_(due, records.c.updated_at < stale),
         records.c.cancel_requested_at < stale,
     )
     query = select(records.c.id, records.c.cancel_requested_by).where(
-        records.c.status.in_(LIVE), records.c.id > after, left
+        _LIVE, records.c.id > after, left
     )
     found = connection.execute(query.order_by(records.c.id).limit(SOME))
     return [(record_id, by) for record_id, by in found]

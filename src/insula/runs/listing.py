@@ -31,7 +31,8 @@ class RunPage:
 def list_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     """Read one page."""
     counted = _counted(connection, wanted)
-    found = following = ranges(wanted, by_identifier=counted > _FEW)
+    is_divided = wanted.status is not None or wanted.origin is not None
+    found = following = ranges(wanted, by_identifier=not is_divided or counted > _FEW)
     if page.cursor is not None:
         before = str(page.cursor.get("id", ""))
         following = [one.where("id < ?", before) for one in found]

@@ -486,7 +486,14 @@ workflow_tests = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Index("workflow_tests_by_workflow", "workflow_id", "id", "status"),
-    Index("workflow_tests_running", "id", **_where("status = 'RUNNING'")),
+    Index(
+        "workflow_tests_running",
+        "workflow_id",
+        "run_id",
+        "updated_at",
+        "id",
+        **_where("status = 'RUNNING'"),
+    ),
 )
 
 webhooks = Table(
@@ -521,7 +528,7 @@ deliveries = Table(
     Column("thing_id", Text, nullable=False),  # of the run or record it tells of
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    Index("deliveries_due", "next_at", "id", **_where("next_at IS NOT NULL")),
+    Index("deliveries_due", "webhook_id", "next_at", "id", **_where("next_at IS NOT NULL")),
     Index("deliveries_by_age", "id"),
     Index("deliveries_by_thing", "thing_id"),
 )

@@ -4,7 +4,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from insula.errors import NotFound
 from insula.kit.clock import now_ms
@@ -62,10 +73,16 @@ async def go_on(
     database: Database, resolver: Resolver, hooks: Sequence[BeforeDelete], stale_ms: int
 ) -> None:
     """Go on with deletions that nobody has been at for some time: whoever began them has died."""
-    left = and_(workflows.c.stopping.is_(True), workflows.c.updated_at <= now_ms() - stale_ms)
-    found = await database.read(partial(_some, mine=left))
+    found = await database.read(partial(being_deleted, stale_ms=stale_ms))
     mine = [each for each in found if not resolver.is_closing(each[1])]
     await _remove_each(database, resolver, hooks, mine)
+
+
+def being_deleted(connection: Connection, stale_ms: int) -> list[tuple[str, str]]:
+    """Return the workflows whose deletion was begun, or gone on with, some time ago, with their
+    apps."""
+    left = and_(text("stopping"), workflows.c.updated_at <= now_ms() - stale_ms)
+    return _some(connection, left)
 
 
 async def _remove_each(
