@@ -373,7 +373,10 @@ async def _has(node: Node, count: int) -> bool:
     return len(node.services.live) == count
 
 
-async def test_a_node_without_room_leaves_runs_to_others(nodes: Nodes) -> None:
+async def test_a_node_without_room_leaves_runs_to_others(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)  # the test sweeps itself
     one = await nodes.open()
     full = await nodes.open(runs_max=1, runs_share=1)
     await running(full)
@@ -382,6 +385,29 @@ async def test_a_node_without_room_leaves_runs_to_others(nodes: Nodes) -> None:
     await sweep(full.services)
     assert full.services.live.get(run_id) is None
     assert path
+
+
+async def test_what_nobody_has_room_for_goes_on_all_the_same(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)  # the test sweeps itself
+    one = await nodes.open()
+    full = await nodes.open(runs_max=2, runs_share=0.5)
+    await running(full)
+    lost = [await running(one, code("A", "wait(b)"), gate="b") for _ in range(3)]
+    await one.lapse()
+    await sweep(full.services)
+    assert len(full.services.live) == 1  # others with room come first
+    await sweep(full.services)
+    assert {run_id for _, run_id in lost} < {live.row.id for live in full.services.live}
+    owners = {await one.owner(run_id) for _, run_id in lost}
+    assert owners == {full.services.token}
+    refused = await full.acme.ask("POST", lost[0][0].rpartition("/")[0], {})
+    assert refused.status_code == 429  # nothing new is admitted beyond the limit
+    full.platform.gate("b").opened.set()
+    for path, _ in lost:
+        stream = await full.acme.stream(f"{path}/stream")
+        assert stream[-1].data["status"] == "COMPLETED"
 
 
 async def test_while_nothing_can_be_stored_no_run_is_taken_and_in_the_end_those_here_fail(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -25,14 +26,16 @@ _AT_ONCE = 16
 async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
     """Take over runs whose owner has lapsed; children follow their parents. Returns how many.
 
-    A node of a cluster takes as many as it has room for, and leaves the others to the others.
+    A node of a cluster takes as many as it has room for, and leaves the others to the others; for
+    one sweep, and no longer: what nobody had room for was admitted before, and must go on.
     """
     gate = asyncio.Semaphore(_AT_ONCE)
+    room = _Room(services, services.left_before, _beyond(services))
 
     async def one(run_id: str) -> bool:
         async with gate:
             try:
-                return await _recover_one(services, run_id)
+                return await _recover_one(services, run_id, room)
             except InsulaError as error:  # the next sweep tries again
                 _log.warning("run.not_recovered", run_id=run_id, reason=error.message)
             except Exception:  # one run's defect must not keep the others, or the server, waiting
@@ -41,17 +44,48 @@ async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(run_id)) for run_id in run_ids]
+    services.left_before = frozenset(room.left)
     taken = sum(task.result() for task in tasks)
     if taken:
         _log.info("runs.recovered", count=taken)
     return taken
 
 
-async def _recover_one(services: RunServices, run_id: str) -> bool:
+def _beyond(services: RunServices) -> int:
+    """Return how many runs one sweep may take without room for them: its part of what a whole node
+    had, so that the nodes together take them all at once."""
+    return max(_AT_ONCE, -(-services.live.maximum // max(1, services.living)))
+
+
+@dataclass(slots=True)
+class _Room:
+    """What a node takes in one sweep: all that it has room for, and some that were left before."""
+
+    services: RunServices
+    left_before: frozenset[str]
+    beyond: int
+    left: set[str] = field(default_factory=set)
+
+    def may_take(self, row: RunRow) -> bool:
+        """Say whether this node takes a run over. What only has to be ended needs no room, and a
+        child none of its own."""
+        live = self.services.live
+        if not self.services.can_store:
+            return False
+        if row.cancel_requested_at is not None or row.depth > 0 or live.has_room(row.app_id):
+            return True
+        if row.id in self.left_before and self.beyond > 0:
+            self.beyond -= 1
+            return True
+        self.left.add(row.id)
+        return False
+
+
+async def _recover_one(services: RunServices, run_id: str, room: _Room) -> bool:
     row = await services.database.read(partial(repository.find, run_id=run_id))
     if row is None or row.is_final or services.live.get(run_id) is not None:
         return False
-    if services.cluster is not None and not _may_take(services, row):
+    if services.cluster is not None and not room.may_take(row):
         return False
     if row.depth == 0:
         return await take_over(services, run_id) is not None
@@ -59,13 +93,6 @@ async def _recover_one(services: RunServices, run_id: str) -> bool:
         return False
     await end_unowned(services, run_id)
     return True
-
-
-def _may_take(services: RunServices, row: RunRow) -> bool:
-    """Say whether this node takes a run over: what only has to be ended needs no room."""
-    if not services.can_store:
-        return False
-    return row.cancel_requested_at is not None or services.live.has_room(row.app_id)
 
 
 async def _is_awaited(services: RunServices, row: RunRow) -> bool:

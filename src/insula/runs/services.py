@@ -127,6 +127,8 @@ class RunServices:
     """Runs that waited and have begun here since the last sweep."""
     idle_before: set[str] = field(default_factory=set)
     """Runs that the last sweep found under this process, and not executed."""
+    left_before: frozenset[str] = frozenset()
+    """Runs without a living owner that the last sweep left to other nodes, for want of room."""
     offered_to: str = ""
     """The last run that waits which the last sweep offered to the queue."""
     equip: Equip = _as_they_are
