@@ -1,14 +1,26 @@
 """How much is erased at once: it follows what a batch costs, and gives way to live runs."""
 
+from unittest.mock import Mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 from tests.runs.platform import Platform, code
 
+from insula.kit.clock import now_ms
 from insula.runs import erasing
-from insula.runs.erasing import Pace, Took, erase_due
+from insula.runs.erasing import Pace, Took, Traffic, erase_due, remove_old_keys
+from insula.storage.dialect import driver
+from insula.web.idempotency import LIFE_MS
 
 DATABASES = ("sqlite", "postgres")
+
+
+@pytest.fixture(autouse=True)
+def only_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing erased but by the test."""
+    monkeypatch.setattr(erasing, "ERASE_SECONDS", 3600)
 
 
 @given(st.lists(st.floats(0, 10), max_size=50))
@@ -71,3 +83,43 @@ async def test_beside_live_runs_it_rests(platform: Platform) -> None:
     assert all(seconds > 0 for seconds in rested)
     platform.gate("g").opened.set()
     await platform.idle()
+
+
+async def keys(platform: Platform, count: int, made: int) -> None:
+    """Put records of idempotency keys there."""
+
+    def unit(connection: Connection) -> None:
+        for number in range(count):
+            driver(connection).execute(
+                "INSERT INTO idempotency (app_id, method, path, key, body_hash, created_at)"
+                " VALUES (?, 'POST', '/runs', ?, ?, ?)",
+                (platform.acme.id, f"{made}-{number}", b"", made),
+            )
+
+    await platform.services.database.write(unit)
+
+
+async def test_old_keys_go_in_batches_and_nobody_writes_for_none(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = platform.services
+    fresh = now_ms() - LIFE_MS + 600_000
+    await keys(platform, 3, fresh)
+    aside = Mock(wraps=services.database.aside)
+    monkeypatch.setattr(services.database, "aside", aside)
+    assert await remove_old_keys(services) == 0
+    assert aside.call_count == 0
+    await keys(platform, 2_500, 1)
+    assert await remove_old_keys(services) == 2_500
+    assert aside.call_count == 7  # of 400, the last one not full
+    left = await platform.rows("SELECT created_at FROM idempotency")
+    assert [made for (made,) in left] == [fresh] * 3
+
+
+async def test_a_node_alone_is_busy_with_its_own_runs_only(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Mock()
+    monkeypatch.setattr(erasing.repository, "any_since", elsewhere)
+    assert not await Traffic(platform.services).is_busy()
+    assert elsewhere.call_count == 0

@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy import Connection
 from tests.postgres import PostgresServer
 from tests.runs.cluster_platform import Node, Nodes, open_nodes
+from tests.runs.platform import code
 
 from insula.kit.clock import now_ms
 from insula.runs import dispatch, erasing, retention
-from insula.runs.dispatch import remove_old_rows
-from insula.runs.erasing import erase_due
+from insula.runs.dispatch import remove_old_rows, sweep
+from insula.runs.erasing import Traffic, erase_due, remove_old_keys
 from insula.storage.dialect import driver
 
 RUNS = 600
@@ -116,6 +117,39 @@ async def test_two_who_erase_at_once_erase_each_run_once(
     erased = [node.services.metrics.erased._value.get() for node in pair]
     assert sum(erased) == RUNS
     assert all(erased), "one of them had nothing to do"
+
+
+async def test_two_who_remove_old_keys_at_once_remove_each_once(
+    pair: tuple[Node, Node], deadlocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing, "_LARGEST", 10)  # so that they meet often
+    await pair[0].platform.change(
+        "INSERT INTO idempotency (app_id, method, path, key, body_hash, created_at)"
+        " SELECT 'app_1', 'POST', '/runs', n::text, '', 1 FROM generate_series(1, 600) n"
+    )
+    done = await asyncio.gather(*(remove_old_keys(node.services) for node in (*pair, *pair)))
+    done.append(await remove_old_keys(pair[0].services))  # what the others held
+    assert sum(done) == 600
+    assert (await pair[0].platform.rows("SELECT count(*) FROM idempotency"))[0][0] == 0
+
+
+async def test_a_node_without_runs_gives_way_to_those_of_others(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    await sweep(two.services)  # it learns of the other
+    assert two.services.living == 2
+    flow = await one.acme.make(code("A", "wait(a)"))
+    assert not await Traffic(two.services).is_busy()
+    run = await one.acme.run(flow, background=True)
+    await one.platform.reached("a")
+    assert await Traffic(two.services).is_busy()
+    one.platform.gate("a").opened.set()
+    await one.platform.idle()
+    monkeypatch.setattr(erasing, "_QUIET_SECONDS", 3600.0)
+    assert await Traffic(two.services).is_busy()  # it was made not long ago
+    await two.platform.change("UPDATE runs SET id = 'run_0' WHERE id = :id", id=run["id"])
+    assert not await Traffic(two.services).is_busy()
 
 
 async def test_rows_that_two_remove_at_once_are_counted_once(

@@ -4,20 +4,22 @@ notice.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
 from insula.errors import InsulaError
 from insula.kit.clock import now_ms
-from insula.runs import retention
-from insula.runs.retention import Erased
+from insula.runs import repository, retention
 from insula.runs.services import RunServices
 from insula.storage.database import Database
 from insula.web import idempotency
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 ERASE_SECONDS = 1.0
@@ -46,7 +48,7 @@ class Took(NamedTuple):
 
 @dataclass(slots=True)
 class Pace:
-    """How many runs are erased at once, and how long is rested, learned from how long it took.
+    """How much is erased at once, and how long is rested, learned from how long it took.
 
     That depends on the machine, on the database, and on what else both do just now.
     """
@@ -74,48 +76,107 @@ def pace_of(database: Database) -> Pace:
     return Pace(work=_WORK_ASIDE, rest=_REST_ASIDE) if database.has_aside else Pace()
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Whether anybody may wait for what erasing holds up: at this node, or at another one."""
+
+    services: RunServices
+    _looked_at: float = float("-inf")
+    _elsewhere: bool = False
+
+    async def is_busy(self) -> bool:
+        """Say whether any run is live or was a moment ago; of others', as of a second ago."""
+        services, now = self.services, time.monotonic()
+        if services.live.were_any(_QUIET_SECONDS):
+            return True
+        if services.cluster is None or services.living < 2:
+            return False
+        if now - self._looked_at >= _QUIET_SECONDS:
+            since = now_ms() - int(_QUIET_SECONDS * 1000)
+            query = partial(repository.any_since, since=since)
+            self._elsewhere = await services.database.read(query)
+            self._looked_at = now
+        return self._elsewhere
+
+
 async def erase_for_ever(services: RunServices) -> None:
     """Once a second, erase what is due; beside the sweep, which must not wait for it."""
-    pace = pace_of(services.database)
+    traffic = Traffic(services)
+    async with asyncio.TaskGroup() as group:
+        for what in (erase_due, remove_old_keys):
+            group.create_task(_repeat(partial(what, services, pace_of(services.database), traffic)))
+
+
+async def _repeat(work: Callable[[], Awaitable[int]]) -> None:
     while True:
         await asyncio.sleep(ERASE_SECONDS)
         try:
-            await erase_due(services, pace)
-            await services.database.write(idempotency.sweep)
+            await work()
         except (InsulaError, OSError) as error:
             _log.warning("erase.failed", reason=str(error))
 
 
-async def erase_due(services: RunServices, pace: Pace | None = None) -> int:
+async def erase_due(
+    services: RunServices, pace: Pace | None = None, traffic: Traffic | None = None
+) -> int:
     """Erase what is due, in batches; return how many runs.
 
     While runs are live, or were a moment ago, the batches are small and it rests after each.
     """
-    pace = pace or pace_of(services.database)
-    total = 0
-    while True:
-        busy = services.live.were_any(_QUIET_SECONDS)
-        limit = pace.limit(busy=busy)
-        erased, took = await _erase(services, limit)
+
+    async def batch(limit: int) -> tuple[int, Took]:
+        unit = partial(retention.erase_due, now=now_ms(), limit=limit)
+        erased, took = await _timed(services.database, unit)
         await services.files.remove(erased.files)
-        total += erased.runs
         services.metrics.erased.inc(erased.runs)
         services.metrics.erased_lately.note(erased.runs)
-        if erased.runs < limit:
+        return erased.runs, took
+
+    return await _in_batches(
+        batch, pace or pace_of(services.database), traffic or Traffic(services)
+    )
+
+
+async def remove_old_keys(
+    services: RunServices, pace: Pace | None = None, traffic: Traffic | None = None
+) -> int:
+    """Remove records of idempotency keys that hold no more, as ``erase_due``; return how many."""
+    database = services.database
+    if not await database.read(idempotency.any_old):
+        return 0
+
+    async def batch(limit: int) -> tuple[int, Took]:
+        return await _timed(database, partial(idempotency.sweep, limit=limit))
+
+    return await _in_batches(batch, pace or pace_of(database), traffic or Traffic(services))
+
+
+async def _in_batches(
+    batch: Callable[[int], Awaitable[tuple[int, Took]]], pace: Pace, traffic: Traffic
+) -> int:
+    """Do batch after batch until one is not full; return how much all of them did."""
+    total = 0
+    while True:
+        busy = await traffic.is_busy()
+        limit = pace.limit(busy=busy)
+        done, took = await batch(limit)
+        total += done
+        if done < limit:
             return total
         await asyncio.sleep(pace.learn(took, busy=busy))
 
 
-async def _erase(services: RunServices, limit: int) -> tuple[Erased, Took]:
-    """Erase a batch; return what went, and what it took. Its waiting for others is not its own."""
+async def _timed(database: Database, work: Callable[[Connection], T]) -> tuple[T, Took]:
+    """Do it aside; return what came of it and what it took. Its waiting for others is not its
+    own."""
     began = done = 0.0
 
-    def unit(connection: Connection) -> Erased:
+    def unit(connection: Connection) -> T:
         nonlocal began, done
         began = time.perf_counter()
-        erased = retention.erase_due(connection, now_ms(), limit)
+        result = work(connection)
         done = time.perf_counter()
-        return erased
+        return result
 
-    erased = await services.database.aside(unit)
-    return erased, Took(done - began, time.perf_counter() - began)
+    result = await database.aside(unit)
+    return result, Took(done - began, time.perf_counter() - began)

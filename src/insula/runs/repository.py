@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from insula.journal.lease import lives
+from insula.kit.ids import first_id
 from insula.runs.live import app_is_full
 from insula.runs.rows import COLUMNS, RunRow, run_row
 from insula.storage import counters
@@ -211,6 +212,13 @@ def owned_by(connection: Connection, token: str) -> list[str]:
     """Return the ids of the runs that have not ended and stand under this owner."""
     query = select(runs.c.id).where(runs.c.owner == token, runs.c.ended_at.is_(None))
     return list(connection.scalars(query))
+
+
+def any_since(connection: Connection, since: int) -> bool:
+    """Say whether any run is live or waits, at whichever node, or was made since then (Unix ms)."""
+    live = select(runs.c.id).where(runs.c.ended_at.is_(None)).limit(1)
+    made = select(runs.c.id).where(runs.c.id >= first_id("run", since)).limit(1)
+    return any(connection.execute(query).first() is not None for query in (live, made))
 
 
 def below(connection: Connection, row: RunRow) -> list[RunRow]:
