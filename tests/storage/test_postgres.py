@@ -14,6 +14,7 @@ from insula.storage import counters, postgres
 from insula.storage.dialect import driver, now_ms
 from insula.storage.postgres import PostgresDatabase, open_postgres
 from insula.storage.postgres_address import DatabaseUnusable
+from insula.storage.postgres_session import SERIAL_LOCK, PostgresSession
 from insula.storage.tables import facts, nodes
 
 
@@ -114,6 +115,60 @@ async def test_a_commit_without_an_answer_waits_for_the_server(
         assert await pending == "a"
     await eventually(database, put("b"))
     assert {"a", "b"} <= set(await database.read(names))
+
+
+async def test_a_server_that_falls_silent_when_it_is_asked_of_a_commit_is_asked_again(
+    database: PostgresDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, loop = database._writer, asyncio.get_running_loop()
+    monkeypatch.setattr(writer, "_deadline", 0.3)
+    session = writer._session
+    assert isinstance(session, PostgresSession)
+    settle, given_up = session.settle, asyncio.Event()
+
+    async def stall() -> None:
+        proxy.stall()
+
+    def silent(mark: str) -> bool:
+        if given_up.is_set():
+            return settle(mark)
+        session._line.connect()
+        asyncio.run_coroutine_threadsafe(stall(), loop).result(10)
+        try:
+            return settle(mark)
+        finally:
+            loop.call_soon_threadsafe(given_up.set)
+
+    monkeypatch.setattr(session, "settle", silent)
+    proxy.cut_at(b"COMMIT", "after")
+    pending = database.submit(put("a"))
+    async with asyncio.timeout(20):
+        await given_up.wait()
+        proxy.go_on()
+        assert await pending == "a"
+    assert await database.read(names) == ["a"]
+
+
+async def test_a_lock_that_is_not_had_after_a_reconnect_fails_its_group_alone(
+    proxy: Proxy,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres, "_WRITING", postgres._WRITING._replace(lock_ms=200))
+    database = await open_postgres(postgres_url.replace(str(postgres_server.port), str(proxy.port)))
+    await database.write(put("a"))
+    other = psycopg.connect(postgres_url)
+    other.execute("SELECT pg_advisory_xact_lock(%s::bigint)", (SERIAL_LOCK,))
+    proxy.cut()
+    for name in ("b", "c"):  # the second finds the connection that was made for the first
+        with pytest.raises(Unavailable, match="another process holds"):
+            await database.write(put(name))
+    assert await database.submit(put("d"), fenced=True) == "d"
+    other.close()
+    assert await database.write(put("e")) == "e"
+    assert await database.read(names) == ["a", "d", "e"]
+    await database.close()
 
 
 async def test_a_server_that_is_away_is_unavailable_and_comes_back(

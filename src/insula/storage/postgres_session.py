@@ -126,22 +126,28 @@ class PostgresSession:
         and waits for the installation's lock."""
         line = self._line
         self._mark = ""
-        if line.is_lost():
+        rested = not line.is_lost()
+        if not rested:
             line.connect()
-        elif serial:
-            try:
-                self._begin_serial()
-            except psycopg.Error:
-                if not line.is_lost():
-                    self.rollback()
-                    raise
-                line.connect()
-            else:
-                return
-        if serial:
-            self._begin_serial()
-        else:
+        if not serial:
             line.raw.own_pipeline.begin(_BEGIN, Command(_NUMBER, told=self._note))
+            return
+        try:
+            self._begin_serial_on(rested=rested)
+        except BaseException:
+            # What failed after BEGIN, as a lock that was waited for too long, left one open.
+            self.rollback()
+            raise
+
+    def _begin_serial_on(self, *, rested: bool) -> None:
+        """Begin; a connection that was lost while it rested is made anew, once."""
+        try:
+            self._begin_serial()
+        except psycopg.Error:
+            if not (rested and self._line.is_lost()):
+                raise
+            self._line.connect()
+            self._begin_serial()
 
     def _begin_serial(self) -> None:
         raw = self._line.raw

@@ -30,6 +30,7 @@ class Session(Protocol):
         """Begin a transaction, on a new connection if the last one was lost.
 
         ``serial``: no other such transaction of the installation is open until this one ends.
+        Where it raises none is open.
         """
         ...
 

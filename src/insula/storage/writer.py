@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import structlog
@@ -96,7 +96,7 @@ class Writer:
         if began is not None and time.monotonic() - began >= self._deadline:
             log.warning("storage.stuck", seconds=round(time.monotonic() - began, 1))
             self._session.abort()
-        if began is not None or not self._waiting.empty():
+        if began is not None or self._unsettled or not self._waiting.empty():
             self._watch = self._loop.call_later(self._deadline / 4, self._look)
 
     def _run(self) -> None:
@@ -105,9 +105,8 @@ class Writer:
                 self._settle(last=not group)
                 inside = [submitted for submitted in group if not submitted.outside]
                 if inside:
-                    self._began = time.monotonic()
-                    self._commit(inside)
-                    self._began = None
+                    with self._watched():
+                        self._commit(inside)
                 for submitted in group:
                     if submitted.outside:
                         self._call_loop(_set, submitted.future, self._run_outside(submitted.unit))
@@ -139,22 +138,34 @@ class Writer:
     def _settle(self, last: bool = False) -> None:
         """Find out what became of the groups whose commits nobody answered, as far as can be
         found out now. Those who wait for them are told then, and not before."""
-        unsettled, self._unsettled = self._unsettled, []
-        for one in unsettled:
-            try:
-                stood = self._session.settle(one.mark)
-            except Exception as error:
-                if last:
-                    told = self._session.told(error) or error
-                    self._call_loop(_tell, one.group, [Outcome(error=told) for _ in one.group])
-                else:
-                    self._unsettled.append(one)
-                continue
-            log.info("storage.settled", units=len(one.group), committed=stood)
-            if stood:
-                self._call_loop(_tell, one.group, one.outcomes)
-            else:
-                self._commit(one.group)
+        for one in tuple(self._unsettled):
+            with self._watched():
+                self._settle_one(one, last)
+
+    def _settle_one(self, one: _Unsettled, last: bool) -> None:
+        try:
+            stood = self._session.settle(one.mark)
+        except Exception as error:
+            if last:
+                self._unsettled.remove(one)
+                told = self._session.told(error) or error
+                self._call_loop(_tell, one.group, [Outcome(error=told) for _ in one.group])
+            return
+        self._unsettled.remove(one)
+        log.info("storage.settled", units=len(one.group), committed=stood)
+        if stood:
+            self._call_loop(_tell, one.group, one.outcomes)
+        else:
+            self._commit(one.group)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Lose the connection where this takes longer than the deadline."""
+        self._began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began = None
 
     def _commit(self, group: list[_Submitted]) -> None:
         units = [submitted.unit for submitted in group]
