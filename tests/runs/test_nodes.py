@@ -1,6 +1,7 @@
 """Runs on several nodes: cancelled, followed and taken over at one that does not execute them."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -9,10 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Connection
 from tests.postgres import postgres_server, postgres_url
 from tests.runs.cluster_platform import Node, Nodes, open_nodes
 from tests.runs.platform import code
 
+from insula.errors import Unavailable
 from insula.journal import elsewhere, lease
 from insula.kit.clock import now_ms
 from insula.runs import creation, dispatch, pace, repository
@@ -448,6 +451,64 @@ async def test_a_run_that_is_not_stored_in_time_is_refused_and_stops_if_it_comes
     await one.platform.idle()
     runs = await one.acme.ok("GET", f"/workflows/{workflow_id}/runs")
     assert [run["status"] for run in runs] == ["CANCELLED"]
+
+
+async def test_a_waiting_run_that_was_refused_is_cancelled_when_it_turns_out_to_be_stored(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "STORED_WITHIN", 0.05)
+    monkeypatch.setattr(creation, "_CANCELLED_EVERY", 0.01)
+    one = await nodes.open(runs_max=1, runs_share=1)
+    await running(one)
+    workflow_id = await one.acme.make(code("A", "1"))
+    database = one.services.database
+    submit, loop = database.submit, asyncio.get_running_loop()
+    answer: asyncio.Future[None] = loop.create_future()
+    failures: list[asyncio.Future[Any]] = []
+
+    def unanswered(unit: Callable[[Connection], Any], fenced: bool = False) -> asyncio.Future[Any]:
+        if not failures:
+            submit(unit).add_done_callback(lambda _: failures.append(loop.create_future()))
+            return answer
+        if len(failures) < 4:
+            failures.append(loop.create_future())
+            failures[-1].set_exception(Unavailable("away"))
+            return failures[-1]
+        return submit(unit, fenced)
+
+    monkeypatch.setattr(database, "submit", unanswered)
+    path = f"/workflows/{workflow_id}/runs"
+    refused = await one.acme.ask("POST", path, {"background": True})
+    assert refused.status_code == 503
+    assert len(failures) == 2  # it was asked for at once, in vain
+    answer.set_result(None)
+
+    async def asked() -> bool:
+        rows = await one.platform.rows(
+            "SELECT cancel_requested_at FROM runs WHERE workflow_id = :id", id=workflow_id
+        )
+        return [at is not None for (at,) in rows] == [True]
+
+    await until(asked)
+    assert len(failures) == 4
+
+
+async def test_a_waiting_run_that_was_refused_is_not_stored_afterwards(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "STORED_WITHIN", 0.05)
+    one = await nodes.open(runs_max=1, runs_share=1)
+    await running(one)
+    workflow_id = await one.acme.make(code("A", "1"))
+    writer_is_free = threading.Event()
+    held = one.services.database.submit(lambda _: writer_is_free.wait(10))
+    path = f"/workflows/{workflow_id}/runs"
+    refused = await one.acme.ask("POST", path, {"background": True})
+    writer_is_free.set()
+    await held
+    assert refused.status_code == 503
+    await one.services.database.write(lambda _: None)  # behind whatever was on its way
+    assert await one.acme.ok("GET", path) == []
 
 
 async def test_a_broker_that_is_away_is_told_and_harms_no_run(nodes: Nodes) -> None:

@@ -25,6 +25,7 @@ Before = Callable[[Connection], str | None]
 already, or raises, and then nothing is inserted."""
 STORED_WITHIN = 2.0
 """Seconds that a caller waits for a run to be stored, where the database is not on this machine."""
+_CANCELLED_EVERY = 0.5
 _UNSTORED = "cancelled: not stored in time"
 Told = Callable[[str | None, BaseException | None], None]
 
@@ -130,17 +131,52 @@ async def _stored(
 ) -> str | None:
     if services.cluster is None:
         return await services.database.write(unit)
-    storing = services.database.submit(unit)
+    refused: list[bool] = []
+
+    def unless_refused(connection: Connection) -> str | None:
+        if refused:
+            raise _not_stored()
+        return unit(connection)
+
+    storing = services.database.submit(unless_refused)
     try:
         async with asyncio.timeout(STORED_WITHIN):
             return await asyncio.shield(storing)
     except TimeoutError:
-        if not keyed:
-            cancel = partial(repository.request_cancel, run_id=run_id, by=_UNSTORED, now=now_ms())
-            # Behind it in the queue of the writer: it never begins.
-            services.database.submit(cancel).add_done_callback(_heard)
         storing.add_done_callback(_heard)
+        if not keyed:  # with a key, whoever sends it again attaches
+            refused.append(True)
+            _cancel_late(services, storing, run_id)
         raise _not_stored() from None
+
+
+def _cancel_late(
+    services: RunServices, storing: "asyncio.Future[str | None]", run_id: str
+) -> None:
+    """Have a run that was refused stop, or never begin, if it is stored all the same.
+
+    That is asked for at once, behind it in the queue of the writer; and when it turns out to be
+    stored, again and again until that stands: whatever kept the one away keeps the other.
+    """
+    loop = asyncio.get_running_loop()
+    cancel = partial(repository.request_cancel, run_id=run_id, by=_UNSTORED, now=now_ms())
+
+    def submit(told: Callable[[asyncio.Future[None]], None]) -> None:
+        try:
+            services.database.submit(cancel).add_done_callback(told)
+        except Unavailable:  # too much waits
+            loop.call_later(_CANCELLED_EVERY, submit, again)
+
+    def again(cancelling: asyncio.Future[None]) -> None:
+        if cancelling.exception() is not None:
+            loop.call_later(_CANCELLED_EVERY, submit, again)
+
+    def stored(storing: asyncio.Future[str | None]) -> None:
+        if storing.exception() is None:
+            submit(again)
+
+    submit(_heard)
+    storing.add_done_callback(stored)
 
 
 def _heard(future: "asyncio.Future[Any]") -> None:
