@@ -15,6 +15,7 @@ from insula.jobs.nats_link import NatsLink
 from insula.jobs.nats_signals import NatsSignals
 from insula.jobs.signals import MESSAGE_MAX, NoAnswer, Signals
 from insula.jobs.transport import open_transport
+from insula.jobs.wire_signals import WireSignals
 
 __all__ = ["redis_server", "redis_session"]
 
@@ -95,6 +96,32 @@ async def test_who_has_ended_hears_no_more(pair: Pair) -> None:
     pair[0].publish("run.one", b"late")
     assert await heard.first(1) == [b"late"]
     assert ended.bodies == []
+
+
+async def test_who_goes_away_while_it_begins_to_listen_leaves_nothing_behind(pair: Pair) -> None:
+    gone, heard, before = Heard(), Heard(), _interests(pair[1])
+    beginning = asyncio.ensure_future(pair[1].listen("run.one", gone))
+    await asyncio.sleep(0)
+    beginning.cancel()
+    await asyncio.wait([beginning])
+    if not beginning.cancelled():  # where nothing has to be waited for it listens already
+        beginning.result()()
+    await pair[1].listen("run.one", heard)
+    pair[0].publish("run.one", b"late")
+    assert await heard.first(1) == [b"late"]
+    assert gone.bodies == []
+    assert _interests(pair[1]) == before + 1
+
+
+def _interests(signals: Signals) -> int:
+    """Count what a node listens to."""
+    if isinstance(signals, NatsSignals):
+        return len(signals._interests)
+    if isinstance(signals, WireSignals):
+        return len(signals._own)
+    assert isinstance(signals, MemorySignals)
+    listening = signals._exchange.listening.values()
+    return sum(node is signals for entries in listening for node, _ in entries)
 
 
 async def test_one_that_raises_does_not_keep_others_from_hearing(pair: Pair) -> None:

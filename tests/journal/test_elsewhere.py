@@ -74,6 +74,28 @@ async def test_a_run_is_followed_from_the_node_that_does_not_execute_it(
     assert pair.there.elsewhere._woken == {}
 
 
+@pytest.mark.parametrize("how", ["follow", "wait"])
+async def test_who_goes_away_while_it_begins_to_listen_is_forgotten(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(subject: str, heard: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(pair.signals[1], "listen", never)
+    there = pair.there.elsewhere
+    assert there is not None
+    work = anext(there.follow("run_a", 0)) if how == "follow" else there.wait("run_a", 60)
+    task = asyncio.ensure_future(work)
+    await asyncio.wait_for(asked.wait(), 10)
+    assert there._woken
+    task.cancel()
+    await asyncio.wait([task])
+    assert there._woken == {}
+
+
 async def test_without_messages_it_is_looked_again(
     database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

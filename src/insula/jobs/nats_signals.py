@@ -229,6 +229,9 @@ class NatsSignals:
                 await self._settle(client)
             except TROUBLE:
                 log.debug("signal.stands_later", subject=interest.subject)
+            except BaseException:  # whoever was to end it does not hear of it
+                self._end(interest)
+                raise
         return lambda: self._end(interest)
 
     async def _settle(self, client: Client) -> None:

@@ -177,7 +177,11 @@ class WireSignals:
                 self._own.discard(interest)
                 self._link.leave(interest)
 
-        await self._link.stand(interest)
+        try:
+            await self._link.stand(interest)
+        except BaseException:  # whoever was to end it does not hear of it
+            end()
+            raise
         return end
 
     async def _reply(

@@ -1,7 +1,8 @@
 """Following runs that another process executes: what is stored is read, and messages say when."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -49,11 +50,8 @@ class Elsewhere:
         It reads only what it has not seen, and as fast as its reader takes it: a slow one is never
         let go, it reads more at a time.
         """
-        woken = asyncio.Event()
         # It listens before it reads: what is stored in between is told.
-        self._woken.setdefault(run_id, []).append(woken)
-        end = await self._wakes.listen(f"run.{run_id}", partial(_set, woken))
-        try:
+        async with self._woken_by(run_id) as woken:
             while not self._closed:
                 woken.clear()
                 try:
@@ -70,25 +68,30 @@ class Elsewhere:
                     return
                 if not stored.more:
                     await _wait(woken)
-        finally:
-            end()
-            self._forget(run_id, woken)
 
     async def wait(self, run_id: str, seconds: float) -> None:
         """Wait until something of a run is stored, anywhere, and no longer than so many seconds."""
-        woken = asyncio.Event()
-        self._woken.setdefault(run_id, []).append(woken)
-        end = await self._wakes.listen(f"run.{run_id}", partial(_set, woken))
-        try:
+        async with self._woken_by(run_id) as woken:
             await _wait(woken, seconds)
-        finally:
-            end()
-            self._forget(run_id, woken)
 
     def close(self) -> None:
         """Let all followers go."""
         self._closed = True
         self._wake_all()
+
+    @asynccontextmanager
+    async def _woken_by(self, run_id: str) -> AsyncIterator[asyncio.Event]:
+        """Give what is set whenever something of a run is stored, here or elsewhere."""
+        woken = asyncio.Event()
+        self._woken.setdefault(run_id, []).append(woken)
+        try:
+            end = await self._wakes.listen(f"run.{run_id}", partial(_set, woken))
+            try:
+                yield woken
+            finally:
+                end()
+        finally:
+            self._forget(run_id, woken)
 
     def _wake(self, run_id: str) -> None:
         for woken in self._woken.get(run_id, ()):

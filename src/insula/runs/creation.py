@@ -150,9 +150,7 @@ async def _stored(
         raise _not_stored() from None
 
 
-def _cancel_late(
-    services: RunServices, storing: "asyncio.Future[str | None]", run_id: str
-) -> None:
+def _cancel_late(services: RunServices, storing: "asyncio.Future[str | None]", run_id: str) -> None:
     """Have a run that was refused stop, or never begin, if it is stored all the same.
 
     That is asked for at once, behind it in the queue of the writer; and when it turns out to be
