@@ -464,23 +464,29 @@ async def test_a_waiting_run_that_was_refused_is_cancelled_when_it_turns_out_to_
     database = one.services.database
     submit, loop = database.submit, asyncio.get_running_loop()
     answer: asyncio.Future[None] = loop.create_future()
-    failures: list[asyncio.Future[Any]] = []
+    asked_for: list[Callable[[Connection], Any]] = []
 
     def unanswered(unit: Callable[[Connection], Any], fenced: bool = False) -> asyncio.Future[Any]:
-        if not failures:
-            submit(unit).add_done_callback(lambda _: failures.append(loop.create_future()))
+        if fenced:  # of the run that is live
+            return submit(unit, fenced)
+        asked_for.append(unit)
+        if len(asked_for) == 1:
+            stored = threading.Event()
+            submit(unit)
+            submit(lambda _: stored.set())
+            assert stored.wait(10)
             return answer
-        if len(failures) < 4:
-            failures.append(loop.create_future())
-            failures[-1].set_exception(Unavailable("away"))
-            return failures[-1]
+        if len(asked_for) < 4:
+            failing: asyncio.Future[Any] = loop.create_future()
+            failing.set_exception(Unavailable("away"))
+            return failing
         return submit(unit, fenced)
 
     monkeypatch.setattr(database, "submit", unanswered)
     path = f"/workflows/{workflow_id}/runs"
     refused = await one.acme.ask("POST", path, {"background": True})
     assert refused.status_code == 503
-    assert len(failures) == 2  # it was asked for at once, in vain
+    assert len(asked_for) == 2  # it was asked for at once, in vain
     answer.set_result(None)
 
     async def asked() -> bool:
@@ -490,7 +496,7 @@ async def test_a_waiting_run_that_was_refused_is_cancelled_when_it_turns_out_to_
         return [at is not None for (at,) in rows] == [True]
 
     await until(asked)
-    assert len(failures) == 4
+    assert len(asked_for) == 4
 
 
 async def test_a_waiting_run_that_was_refused_is_not_stored_afterwards(
@@ -509,6 +515,38 @@ async def test_a_waiting_run_that_was_refused_is_not_stored_afterwards(
     assert refused.status_code == 503
     await one.services.database.write(lambda _: None)  # behind whatever was on its way
     assert await one.acme.ok("GET", path) == []
+
+
+_FULL = (
+    "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$",
+    "CREATE TRIGGER full_disk BEFORE INSERT ON runs EXECUTE FUNCTION full_disk()",
+    "CREATE TRIGGER full_disk BEFORE INSERT ON run_events EXECUTE FUNCTION full_disk()",
+)
+
+
+async def test_while_the_database_s_disk_is_full_runs_pause_and_go_on_afterwards(
+    nodes: Nodes,
+) -> None:
+    one = await nodes.open()
+    path, _ = await running(one, code("A", "wait(a)", "B"), asking("B"))
+    for statement in _FULL:
+        await one.platform.change(statement)
+    refused = await one.acme.ask("POST", path.rpartition("/")[0], {})
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    one.platform.gate("a").opened.set()
+
+    async def waits() -> bool:
+        return bool(one.services.journal.stalled(asyncio.get_running_loop().time()))
+
+    await until(waits)
+    assert one.platform.http.requests == []
+    await one.platform.change("DROP FUNCTION full_disk() CASCADE")
+    told = await asyncio.wait_for(one.acme.stream(f"{path}/stream?from=0"), 20)
+    assert told[-1].data["status"] == "COMPLETED"
+    assert [event.id for event in told] == list(range(1, len(told) + 1))
+    assert len(one.platform.http.requests) == 1
 
 
 async def test_a_broker_that_is_away_is_told_and_harms_no_run(nodes: Nodes) -> None:

@@ -12,7 +12,7 @@ from tests.proxy import Proxy, proxied
 from insula.errors import Unavailable
 from insula.storage import counters, postgres
 from insula.storage.dialect import driver, now_ms
-from insula.storage.postgres import PostgresDatabase, open_postgres
+from insula.storage.postgres import PostgresDatabase, look, open_postgres
 from insula.storage.postgres_address import DatabaseUnusable
 from insula.storage.postgres_session import SERIAL_LOCK, PostgresSession
 from insula.storage.tables import facts, nodes
@@ -408,6 +408,60 @@ async def test_aside_gives_way_to_whom_it_would_block_for_ever(database: Postgre
     assert await database.write(unit) == "done"
     with suppress(Unavailable):  # if it was the one that the server chose
         await running
+
+
+@pytest.mark.parametrize(
+    ("given", "durable", "holds"),
+    [
+        ("off", True, "on"),
+        ("off", False, "off"),
+        ("remote_apply", True, "remote_apply"),
+        ("local", True, "local"),
+    ],
+)
+async def test_what_is_told_is_on_the_disk_whatever_the_server_s_default_is(
+    postgres_server: PostgresServer, postgres_url: str, given: str, durable: bool, holds: str
+) -> None:
+    def setting(connection: Connection) -> str:
+        row = driver(connection).execute("SHOW synchronous_commit").fetchone()
+        return str(row[0])
+
+    name = postgres_url.rpartition("/")[2]
+    postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {given}')
+    database = await open_postgres(postgres_url, durable=durable)
+    assert await database.write(setting) == holds
+    backend = await database.write(
+        lambda c: driver(c).execute("SELECT pg_backend_pid()").fetchone()
+    )
+    postgres_server.execute(f"SELECT pg_terminate_backend({backend[0]})")
+    assert await eventually(database, setting) == holds  # on the next connection, too
+    await database.close()
+
+
+async def test_what_a_server_may_lose_is_seen(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await look(postgres_url)).risks == []
+    # Of what matters nothing can be switched off here, so something else is.
+    monkeypatch.setattr(postgres, "_RISKS", {**postgres._RISKS, "enable_seqscan": "words"})
+    assert (await look(postgres_url)).risks == ["enable_seqscan is off: words"]
+
+
+async def test_a_full_disk_is_told_and_spoils_nothing_else(database: PostgresDatabase) -> None:
+    def full(connection: Connection) -> None:
+        put("lost")(connection)
+        raising = "DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$"
+        driver(connection).execute(raising)
+
+    failing, beside = database.submit(full), database.submit(put("a"))
+    with pytest.raises(Unavailable, match="the database's disk is full") as caught:
+        await failing
+    assert caught.value.retry_after == 1
+    assert await beside == "a"
+    with pytest.raises(Unavailable, match="the database's disk is full"):
+        await database.aside(full)
+    assert await database.write(put("b")) == "b"
+    assert await database.read(names) == ["a", "b"]
 
 
 async def test_nothing_is_left_open(postgres_server: PostgresServer, postgres_url: str) -> None:

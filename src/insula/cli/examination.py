@@ -128,7 +128,9 @@ async def _database(data: Path) -> list[Finding]:
         return []
     cluster = Finding("cluster", *await look_at_cluster(settings))
     try:
-        return [Finding("database", "ok", await look(url.get_secret_value())), cluster]
+        seen = await look(url.get_secret_value())
+        risks = [Finding("durability", "warning", risk) for risk in seen.risks]
+        return [Finding("database", "ok", seen.words), *risks, cluster]
     except (DatabaseUnusable, NewerSchema, ForeignFile) as error:
         return [Finding("database", "failed", str(error)), cluster]
 

@@ -23,8 +23,8 @@ async def open_database(
     """Open the database at the URL; without one, the file in the folder.
 
     ``name`` is what a server's administrator sees, ``readers`` how many connections read.
-    ``synchronous`` is for the file alone: on a server everything that was told has been written by
-    the server's own rules.
+    ``synchronous`` FULL: what was told is on the disk. On a server NORMAL leaves it to the server's
+    default whether it is.
 
     Raises:
         DatabaseUnusable: there is none at the URL that this program could use.
@@ -33,4 +33,4 @@ async def open_database(
     """
     if url is None:
         return await open_sqlite(folder / FILE, synchronous, readers)
-    return await open_postgres(url, readers, name)
+    return await open_postgres(url, readers, name, durable=synchronous == "FULL")

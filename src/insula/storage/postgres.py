@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import psycopg
 from sqlalchemy import Connection
@@ -36,6 +36,10 @@ OLDEST = 14
 _SLOTS = 16
 MIGRATION_LOCK = 0x1A5C_5E70
 """Whoever changes the schema, or everything, holds this advisory lock of the database."""
+_RISKS = {
+    "fsync": "a power cut may lose what was told, or destroy the whole database",
+    "full_page_writes": "a power cut may leave pages that are half written",
+}
 _SWITCH_INTERVAL = 500e-6
 _GROUP_DEADLINE = 10.0
 # A process that is paused in the middle of a transaction must not hold its locks for long.
@@ -45,11 +49,17 @@ _MAINTAINING = Limits(statement_ms=0, lock_ms=60_000, idle_in_transaction_ms=60_
 
 
 async def open_postgres(
-    url: str, readers: int = 4, name: str = "insula", slot: int | None = None
+    url: str,
+    readers: int = 4,
+    name: str = "insula",
+    slot: int | None = None,
+    *,
+    durable: bool = True,
 ) -> "PostgresDatabase":
     """Open the database at this URL, brought up to date if need be.
 
-    ``name`` is what the server's administrator sees; ``slot`` is where this process counts.
+    ``name`` is what the server's administrator sees; ``slot`` is where this process counts. Without
+    ``durable`` a server whose default it is may tell of commits that are not on its disk yet.
 
     Raises:
         DatabaseUnusable: it cannot be reached or used; says what to do, without the password.
@@ -59,7 +69,7 @@ async def open_postgres(
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
     await asyncio.to_thread(_prepare, url, name)
     chosen = secrets.randbelow(_SLOTS) if slot is None else slot
-    line = Line(url, name, _WRITING, chosen)
+    line = Line(url, name, _WRITING, chosen, durable)
     try:
         await asyncio.to_thread(line.connect)
     except (DBAPIError, psycopg.Error) as error:  # it may have gone away just now
@@ -67,7 +77,14 @@ async def open_postgres(
     return PostgresDatabase(url, name, line, readers)
 
 
-async def look(url: str) -> str:
+class Seen(NamedTuple):
+    """What is at a URL, in words, and by what its server may lose what it was told to keep."""
+
+    words: str
+    risks: list[str]
+
+
+async def look(url: str) -> Seen:
     """Say what is at this URL, and change nothing.
 
     Raises:
@@ -76,12 +93,12 @@ async def look(url: str) -> str:
         ForeignFile: what belongs to another program.
     """
 
-    def ask() -> str:
+    def ask() -> Seen:
         with _usable(url, "insula doctor") as (where, line):
             found = check_version(line.connection)
             schema = f"schema {found}" if found else "empty: the first start makes the tables"
             release = raw_of(line.connection).info.server_version // 10_000
-            return f"{where}: PostgreSQL {release}, {schema}"
+            return Seen(f"{where}: PostgreSQL {release}, {schema}", _risks(line.connection))
 
     return await asyncio.to_thread(ask)
 
@@ -122,6 +139,12 @@ def _check(where: str, connection: Connection) -> None:
         raise DatabaseUnusable(
             f"The database {where} has the encoding {encoding}. Create it with ENCODING 'UTF8'."
         )
+
+
+def _risks(connection: Connection) -> list[str]:
+    raw = driver(connection)
+    states = {name: raw.execute(f"SHOW {name}").fetchone()[0] for name in _RISKS}
+    return [f"{name} is off: {_RISKS[name]}" for name, state in states.items() if state == "off"]
 
 
 def _words(where: str, error: BaseException) -> str:

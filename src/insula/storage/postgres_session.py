@@ -33,16 +33,28 @@ _BEGIN = Command(b"BEGIN", as_is=True)
 _NUMBER = b"SELECT pg_current_xact_id()::text"
 _COMMIT = Command(b"COMMIT", as_is=True)
 _BEGIN_SERIAL = b"BEGIN; SELECT pg_current_xact_id(), pg_advisory_xact_lock(%d)" % SERIAL_LOCK
+# What waits for more than the disk of the server alone is its administrator's choice, and stays.
+_DURABLE = (
+    b"SELECT set_config('synchronous_commit', 'on', false)"
+    b" WHERE current_setting('synchronous_commit') = 'off'"
+)
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MAX = 1.0
 
 
 class Line:
-    """A connection that is made anew when it was lost, though not more often than makes sense."""
+    """A connection that is made anew when it was lost, though not more often than makes sense.
 
-    def __init__(self, url: str, name: str, limits: Limits, slot: int = 0) -> None:
+    With ``durable`` its commits are on the server's disk when they are told, whatever the server's
+    default is.
+    """
+
+    def __init__(
+        self, url: str, name: str, limits: Limits, slot: int = 0, durable: bool = False
+    ) -> None:
         self._engine: Engine = make_engine(url, name, limits)
         self._slot = slot
+        self._durable = durable
         self._connection: Connection | None = None
         self._raw: Raw | None = None
         self._backoff = 0.0
@@ -86,7 +98,13 @@ class Line:
             self._not_before = time.monotonic() + self._backoff
             raise
         self._backoff = 0.0
-        self._raw = raw_of(self._connection)
+        try:
+            self._raw = raw_of(self._connection)
+            if self._durable:
+                execute_simple(self._raw, _DURABLE)
+        except BaseException:
+            self.drop()
+            raise
         use_slot(self._connection, self._slot)
 
     def drop(self) -> None:
