@@ -61,7 +61,7 @@ class Deletion:
         """End everything of a workflow; what would start runs goes first."""
         database = self.services.database
         await database.write(lambda c: schedules_repository.remove_of_workflow(c, workflow_id))
-        await remove_tests(self.tests, database, workflow_id)
+        await remove_tests(self.tests, self.services, workflow_id)
         await self.webhooks.remove_workflow(workflow_id)
         await cancel_workflow(self.services, workflow_id, DELETED)
         await let_go(database, app_id, workflow_id)

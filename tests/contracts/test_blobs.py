@@ -74,6 +74,19 @@ async def keys(blobs: Blobs) -> set[str]:
     return seen
 
 
+async def test_a_copy_stands_for_itself(blobs: Blobs) -> None:
+    await blobs.write(KEY, chunks(b"abc"), 100)
+    await blobs.write(OTHER, chunks(b"old"), 100)
+    for _ in range(2):  # also over itself
+        await blobs.copy(KEY, OTHER)
+        assert await blobs.read(OTHER) == b"abc"
+    await blobs.delete(KEY)
+    assert await blobs.read(OTHER) == b"abc"
+    with pytest.raises(MissingBlob):
+        await blobs.copy(KEY, OTHER)
+    assert await keys(blobs) == {OTHER}
+
+
 async def test_what_is_written_is_read(blobs: Blobs) -> None:
     assert await blobs.write(KEY, chunks(b"ab", b"", b"cde"), 100) == 5
     assert await blobs.read(KEY) == b"abcde"

@@ -1,11 +1,18 @@
 """Replaying: what is kept, what runs again, and what cannot be replayed."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+from sqlalchemy import Connection
 from tests.contract import validate
 from tests.runs.platform import Caller, Platform, code, model, open_platform
+
+from insula.files import extractions, repository
+from insula.files.wish import Wish
+from insula.kit.ids import new_id
 
 DATABASES = ("sqlite", "postgres")
 
@@ -224,3 +231,82 @@ async def test_a_replay_waits_where_there_is_no_room(tmp_path: Path) -> None:
         ended = await platform.acme.ok("GET", f"/workflows/{flow}/runs/{waiting['id']}")
         assert statuses(ended) == {"a": "COMPLETED", "b": "COMPLETED"}
         assert platform.sandbox.evaluated.count("1") == 1
+
+
+FILE_FLOW = {"doc": {"type": "file", "order": 0}}
+
+
+async def held(platform: Platform) -> tuple[Any, Any]:
+    """Run with a file in the input, whose address a step repeats; return the run, and the rows."""
+    start = {"type": "input", "key": "start", "input": FILE_FLOW, "destinations": ["a"]}
+    flow = await platform.acme.make(
+        start, code("a", "return input.doc.file_url", "b"), code("b", "return 1")
+    )
+    doc = {"data": "hello", "name": "a.txt", "encoding": "raw"}
+    run = await platform.acme.run(flow, input={"doc": doc})
+    return run, await platform.rows("SELECT id FROM files")
+
+
+async def content(platform: Platform, url: str) -> tuple[int, bytes]:
+    answer = await platform.acme.client.get(url[url.index("/files/") :])
+    return answer.status_code, answer.content
+
+
+async def test_a_replay_keeps_files_of_its_own(platform: Platform) -> None:
+    first, _ = await held(platform)
+    second = await replay(platform.acme, first, "b")
+    third = await replay(platform.acme, second, "b")
+    ids = {run["input"]["doc"]["id"] for run in (first, second, third)}
+    assert len(ids) == 3
+    for run in (first, second):
+        path = f"/workflows/{run['workflow_id']}/runs/{run['id']}"
+        await platform.acme.ok("DELETE", path)
+    for url in (third["input"]["doc"]["file_url"], third["output"]["a"]["output"]):
+        assert third["input"]["doc"]["id"] in url
+        assert await content(platform, url) == (200, b"hello")
+    await platform.change("UPDATE files SET expires_at = 1")
+    await platform.services.files.sweep()
+    assert await content(platform, third["input"]["doc"]["file_url"]) == (200, b"hello")
+    await platform.acme.ok("DELETE", f"/workflows/{third['workflow_id']}/runs/{third['id']}")
+    assert await platform.rows("SELECT id FROM files") == []
+
+
+async def test_what_was_read_of_a_file_is_taken_over(platform: Platform) -> None:
+    first, [(file_id,)] = await held(platform)
+    store = platform.services.files.store
+    row = await platform.read(partial(repository.find_file, file_id=file_id))
+    assert row is not None
+    page = replace(row, id=new_id("file"), parent_id=file_id)
+    await store.blobs.copy(file_id, page.id)
+    found = {"contents": [], "images": [{"file_id": page.id}], "pages": None, "time": 0}
+    wish = Wish(images=True)
+
+    def unit(connection: Connection) -> None:
+        repository.insert_file(connection, page)
+        began = extractions.begin(connection, file_id, row.app_id, row.mimetype, wish)
+        done = replace(began, file_id=page.id, status="PROCESSED")
+        extractions.insert_whole(connection, done, None)
+        extractions.claim(connection, "t", [], "")
+        packed = extractions.compressed(found)
+        assert extractions.finish(connection, file_id, "t", document=packed, message=None)
+
+    await store.database.write(unit)
+    second = await replay(platform.acme, first, "b")
+    own = second["input"]["doc"]["id"]
+    document = await platform.read(partial(extractions.find_document, file_id=own))
+    assert document is not None
+    (image,) = document["images"]
+    assert image["file_id"] != page.id
+    copied = await platform.read(partial(repository.find_file, file_id=image["file_id"]))
+    assert copied is not None
+    assert (copied.parent_id, copied.run_id) == (own, second["id"])
+    assert await store.blobs.read(copied.id) == b"hello"
+
+
+async def test_a_file_that_is_gone_meanwhile_is_no_input(platform: Platform) -> None:
+    first, [(file_id,)] = await held(platform)
+    await platform.services.files.store.blobs.delete(file_id)
+    path = f"/workflows/{first['workflow_id']}/runs/{first['id']}/replay"
+    answer = await platform.acme.ask("POST", path, {"stepKey": "b"})
+    assert answer.status_code == 409
+    assert len(await platform.rows("SELECT id FROM files")) == 1

@@ -262,3 +262,36 @@ async def test_the_run_of_a_recorded_test_changes_nothing(platform: Platform) ->
     assert (done["status"], done["run"]["result"]) == ("PASSED", ran["result"]), done
     assert (await acme.ok("GET", f"/files/{kept}"))["id"] == kept
     assert await platform.rows("SELECT id FROM deliveries") == told
+
+
+async def test_a_test_keeps_the_files_of_its_run(platform: Platform) -> None:
+    acme = platform.acme
+    fields = {"doc": {"type": "file", "order": 0}}
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["a"]}
+    flow = await acme.make(start, code("a", "return input.doc.id"))
+    doc = {"data": "hello", "name": "a.txt", "encoding": "raw"}
+    ran = await acme.run(flow, input={"doc": doc})
+    made = await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    await acme.ok("DELETE", f"/workflows/{flow}/runs/{ran['id']}")
+    own = made["input"]["doc"]["id"]
+    assert own != ran["input"]["doc"]["id"]
+    await platform.change("UPDATE files SET expires_at = 1")
+    await platform.services.files.sweep()
+    assert (await acme.ok("GET", f"/files/{own}"))["file_size"] == 5
+    done = await acme.ok("POST", f"/workflows/{flow}/tests/{made['id']}/runs", {})
+    assert (done["status"], done["run"]["result"]) == ("PASSED", own)
+    await acme.ok("DELETE", f"/workflows/{flow}/tests/{made['id']}")
+    assert await platform.rows("SELECT id FROM files") == []
+
+
+async def test_files_of_tests_go_with_the_workflow(platform: Platform) -> None:
+    acme = platform.acme
+    fields = {"doc": {"type": "file", "order": 0}}
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["a"]}
+    flow = await acme.make(start, code("a", "return 1"))
+    doc = {"data": "hello", "name": "a.txt", "encoding": "raw"}
+    ran = await acme.run(flow, input={"doc": doc})
+    await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    await acme.ok("DELETE", f"/workflows/{flow}")
+    rows = await platform.rows("SELECT run_id FROM files")
+    assert [row.run_id for row in rows if row.run_id.startswith("test_")] == []

@@ -107,9 +107,39 @@ def find_document(connection: Connection, file_id: str) -> dict[str, Any] | None
     return None if data is None else json.decode(zlib.decompress(bytes(data)))
 
 
+def find_whole(
+    connection: Connection, file_ids: Sequence[str]
+) -> list[tuple[ExtractionRow, bytes | None]]:
+    """Find the extractions of files, each with what was found, as it is stored."""
+    found = []
+    for file_id in file_ids:
+        query = select(*_COLUMNS, extractions.c.document).where(extractions.c.file_id == file_id)
+        row = connection.execute(query).first()
+        if row is not None:
+            found.append((_row(row[:-1]), None if row[-1] is None else bytes(row[-1])))
+    return found
+
+
+def insert_whole(connection: Connection, row: ExtractionRow, document: bytes | None) -> None:
+    """Insert an extraction with what was found, as ``find_whole`` gives it."""
+    now = now_ms()
+    values = msgspec.structs.asdict(row) | {"created_at": now, "updated_at": now}
+    connection.execute(insert(extractions).values(values | {"document": document}))
+
+
 def compressed(document: object) -> bytes:
     """Return what was found as it is stored."""
-    return zlib.compress(json.encode(document), 6)
+    return packed(json.encode(document))
+
+
+def packed(text: bytes) -> bytes:
+    """Return a text of JSON as it is stored."""
+    return zlib.compress(text, 6)
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the text that ``packed`` stores."""
+    return zlib.decompress(data)
 
 
 def claim(

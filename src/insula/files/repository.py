@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from insula.files import extractions
 from insula.files.wish import Wish
-from insula.storage.tables import files, runs
+from insula.storage.tables import files, runs, workflow_tests
 
 COUNTED = 10_000
 """How far a list's count goes."""
@@ -50,6 +50,22 @@ def find_file(connection: Connection, file_id: str, app_id: str | None = None) -
         query = query.where(files.c.app_id == app_id)
     row = connection.execute(query).first()
     return None if row is None else FileRow(*row)
+
+
+def find_held(connection: Connection, app_id: str, file_ids: Collection[str]) -> list[FileRow]:
+    """Find which of these an app has only as long as their holder, with what came of them."""
+    held = (files.c.app_id == app_id) & (files.c.storage == "TEMPORARY")
+    held &= files.c.run_id.is_not(None)
+    found: dict[str, FileRow] = {}
+    for batch in _batches(list(file_ids)):
+        named = select(func.coalesce(files.c.parent_id, files.c.id)).where(
+            held, files.c.id.in_(batch)
+        )
+        roots = list(connection.scalars(named.distinct()))
+        for which in (files.c.id.in_(roots), files.c.parent_id.in_(roots)):
+            rows = connection.execute(select(*_COLUMNS).where(held, which))
+            found.update((row.id, FileRow(*row)) for row in rows)
+    return [row for row in found.values() if row.parent_id is None or row.parent_id in found]
 
 
 def list_files(
@@ -110,15 +126,16 @@ def delete_files(connection: Connection, file_ids: Sequence[str]) -> list[str]:
 
 
 def delete_expired(connection: Connection, now: int, limit: int = 1000) -> tuple[int, list[str]]:
-    """Look at up to ``limit`` files whose time is over, and delete those that no run holds.
+    """Look at up to ``limit`` files whose time is over, and delete those that nothing holds.
 
-    A file that came in with a run's input lives as long as the run's data; if there is no such run,
-    it was never created. Returns how many were looked at, and the keys of the bytes to delete.
+    A file that came in with a run's input lives as long as the run's data, one of a test as long as
+    the test; if there is no such run or test, it was never created. Returns how many were looked
+    at, and the keys of the bytes to delete.
     """
     due = connection.execute(
         select(files.c.id, files.c.run_id).where(files.c.expires_at <= now).limit(limit)
     ).all()
-    held = _held_runs(connection, list({row.run_id for row in due if row.run_id is not None}))
+    held = _holders(connection, list({row.run_id for row in due if row.run_id is not None}))
     for batch in _batches([row.id for row in due if row.run_id in held]):
         connection.execute(update(files).where(files.c.id.in_(batch)).values(expires_at=None))
     gone: list[str] = []
@@ -127,11 +144,14 @@ def delete_expired(connection: Connection, now: int, limit: int = 1000) -> tuple
     return len(due), gone
 
 
-def _held_runs(connection: Connection, run_ids: Sequence[str]) -> set[str]:
+def _holders(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Say which of these runs, and tests, still have what was given to them."""
     held: set[str] = set()
-    for batch in _batches(run_ids):
+    for batch in _batches(ids):
         live = select(runs.c.id).where(runs.c.id.in_(batch), runs.c.erased_at.is_(None))
         held.update(connection.scalars(live))
+        kept = select(workflow_tests.c.id).where(workflow_tests.c.id.in_(batch))
+        held.update(connection.scalars(kept))
     return held
 
 

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import hmac
+import re
 import secrets
-from urllib.parse import parse_qsl, urlencode
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sqlalchemy import Connection, insert, select
 
@@ -14,6 +16,9 @@ from insula.storage.tables import facts
 LIFE_SECONDS = 3600
 _FACT = "file_url_key"
 _KEY_BYTES = 32
+_NAMED = re.compile(
+    rb"(file_\w{22})(?:/content\?expires=(\d{1,19})(?:&|\\u0026)signature=([\w-]{43}))?"
+)
 
 
 def signing_key(connection: Connection) -> bytes:
@@ -24,6 +29,11 @@ def signing_key(connection: Connection) -> bytes:
     key = secrets.token_bytes(_KEY_BYTES)
     connection.execute(insert(facts).values(name=_FACT, value=key))
     return key
+
+
+def named_in(text: bytes) -> set[str]:
+    """Return what may be ids of files in a text."""
+    return {found[1].decode() for found in _NAMED.finditer(text)} if b"file_" in text else set()
 
 
 class FileUrls:
@@ -64,6 +74,21 @@ class FileUrls:
         given = dict(parse_qsl(query))
         good = self.good(file_id, given.get("expires", ""), given.get("signature", ""))
         return file_id, good
+
+    def moved(self, text: bytes, ids: Mapping[str, str]) -> bytes:
+        """Return a text of JSON in which files have other ids, and signatures fitting these."""
+
+        def renamed(found: re.Match[bytes]) -> bytes:
+            old, expires, signature = (part and part.decode() for part in found.groups())
+            new = ids.get(old or "")
+            if old is None or new is None:
+                return found[0]
+            if expires is None or signature is None or self._sign(old, expires) != signature:
+                return found[0].replace(found[1], new.encode())
+            query = urlsplit(self.signed(new)).query
+            return f"{new}/content?{query}".encode()
+
+        return _NAMED.sub(renamed, text)
 
     def _sign(self, file_id: str, expires: str) -> str:
         message = f"{file_id}\n{expires}".encode("utf-8", "replace")

@@ -12,11 +12,13 @@ from insula.engine.events import (
     StepStarted,
     UnitEnded,
     UnitStarted,
+    decode_events,
     encode_events,
 )
 from insula.engine.graph import Plan, check_start
 from insula.engine.state import CallState, RunState, StepState, fold
 from insula.errors import BadInput, Conflict, FieldError
+from insula.files.copies import copy_held
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -74,6 +76,7 @@ async def replay(
     kept = kept_events(plan, fold(events), step_key, now_ms())
     queued = waits(services, principal.app_id, asked)
     row = _row(services, source, step_key, asked, len(kept), waits=queued)
+    given, kept = await _own_files(services, row, given, kept)
     new = NewRun(row, given, draft, encode_events(kept))
     if queued:
         earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
@@ -82,6 +85,15 @@ async def replay(
     with services.live.admit(row.app_id, row.workflow_id, limit) as held:
         live = prepare(services, row, runnable, Raw(given), fold(kept), held)
         return await begin(services, live, new, principal, asked, kept)
+
+
+async def _own_files(
+    services: RunServices, row: RunRow, given: bytes, kept: list[Event]
+) -> tuple[bytes, list[Event]]:
+    """Return what a replay takes over with files of its own: the source's go with the source."""
+    events = encode_events(kept)
+    own = await copy_held(services.files.store, row.app_id, row.id, (given, events))
+    return own[0], kept if own[1] is events else decode_events(own[1])
 
 
 async def _runnable(

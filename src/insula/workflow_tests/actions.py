@@ -28,9 +28,11 @@ async def create(
     workflow_id: str,
     fields: CreateTest,
     key: Idempotency | None,
+    *,
     recording: bytes | None = None,
+    test_id: str | None = None,
 ) -> str:
-    """Make a test, once for each idempotency key; return its id.
+    """Make a test, once for each idempotency key; return its id, ``test_id`` if it was promised.
 
     Raises:
         BadInput: what it expects, or a value, cannot be used.
@@ -38,7 +40,7 @@ async def create(
     """
     now = now_ms()
     made = WorkflowTest(
-        id=new_id("test"),
+        id=test_id or new_id("test"),
         app_id=principal.app_id,
         workflow_id=workflow_id,
         name=fields.name,

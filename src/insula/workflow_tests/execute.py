@@ -148,4 +148,5 @@ async def delete(
         raise unknown()
     if test.status == RUNNING:
         await cancel(services, runner, principal, workflow_id, test_id)
-    await services.database.write(partial(repository.remove, test_id=test_id))
+    gone = await services.database.write(partial(repository.remove, test_id=test_id))
+    await services.files.remove(gone)

@@ -4,7 +4,9 @@ from typing import Any
 
 from insula.engine.state import fold
 from insula.errors import Conflict
+from insula.files.copies import copy_held
 from insula.kit import json
+from insula.kit.ids import new_id
 from insula.runs.reading import Stored, mine, read_stored
 from insula.runs.services import RunServices
 from insula.web.auth import Principal
@@ -41,14 +43,23 @@ async def record_test(
     recording = record(stored.events)
     if len(recording) > RECORDING_MAX:
         raise Conflict(f"What the run was answered is over {RECORDING_MAX:,} bytes")
+    test_id = new_id("test")
+    context = json.encode(await _kept(services, stored))
+    # The test keeps files of its own: the run's go with the run.
+    given, context, recording = await copy_held(
+        services.files.store, principal.app_id, test_id, (stored.input, context, recording)
+    )
     made = CreateTest(
         name=fields.name or f"Run {run_id}",
-        input=json.decode(stored.input),
-        input_context=await _kept(services, stored),
+        input=json.decode(given),
+        input_context=json.decode(context),
         step_key=row.from_step_key,
         expectations=fields.expectations,
     )
-    return row.workflow_id, await create(services, principal, row.workflow_id, made, key, recording)
+    found = await create(
+        services, principal, row.workflow_id, made, key, recording=recording, test_id=test_id
+    )
+    return row.workflow_id, found
 
 
 async def _kept(services: RunServices, stored: Stored) -> dict[str, Any] | None:

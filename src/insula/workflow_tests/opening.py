@@ -4,7 +4,6 @@ from fastapi import APIRouter
 from sqlalchemy import Connection
 
 from insula.runs.services import RunServices
-from insula.storage.database import Database
 from insula.workflow_tests import endpoints, expectations, repository
 from insula.workflow_tests.runner import TestRunner
 
@@ -19,15 +18,17 @@ def tests_router(services: RunServices, runner: TestRunner) -> APIRouter:
     return endpoints.router(services, runner)
 
 
-async def remove_tests(runner: TestRunner, database: Database, workflow_id: str) -> None:
+async def remove_tests(runner: TestRunner, services: RunServices, workflow_id: str) -> None:
     """Remove all that is kept of a workflow's tests, and stop judging them; nothing of them begins
     after that."""
 
-    def unit(connection: Connection) -> list[str]:
+    def unit(connection: Connection) -> tuple[list[str], list[str]]:
         going = [each.id for each in repository.underway(connection, workflow_id)]
-        repository.remove_of_workflow(connection, workflow_id)
+        files = repository.remove_of_workflow(connection, workflow_id)
         expectations.remove_of_workflow(connection, workflow_id)
-        return going
+        return going, files
 
-    await runner.drop(await database.write(unit))
+    going, files = await services.database.write(unit)
+    await runner.drop(going)
     runner.tell()
+    await services.files.remove(files)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from insula.errors import Conflict
+from insula.files.repository import delete_run_files
 from insula.kit.clock import now_ms
 from insula.storage.dialect import is_postgres
 from insula.storage.tables import runs
@@ -128,9 +129,10 @@ def untry(connection: Connection, workflow_id: str, expectation_id: str) -> None
     connection.execute(moved.values(updated_at=tests.c.updated_at + 1))
 
 
-def remove(connection: Connection, test_id: str) -> None:
-    """Remove a test; no matter if it is gone."""
+def remove(connection: Connection, test_id: str) -> list[str]:
+    """Remove a test, no matter if it is gone; return the files whose bytes are to be removed."""
     connection.execute(delete(tests).where(tests.c.id == test_id))
+    return delete_run_files(connection, [test_id])
 
 
 def queue(connection: Connection, test_ids: Sequence[str], version: str) -> list[str]:
@@ -262,9 +264,12 @@ def cancel_stopped(connection: Connection, stopped: Sequence[Underway]) -> None:
         )
 
 
-def remove_of_workflow(connection: Connection, workflow_id: str) -> None:
-    """Remove every test of a workflow; their runs go on."""
-    connection.execute(delete(tests).where(tests.c.workflow_id == workflow_id))
+def remove_of_workflow(connection: Connection, workflow_id: str) -> list[str]:
+    """Remove every test of a workflow; their runs go on. Return the files whose bytes are to be
+    removed."""
+    mine = tests.c.workflow_id == workflow_id
+    gone = list(connection.scalars(delete(tests).where(mine).returning(tests.c.id)))
+    return delete_run_files(connection, gone)
 
 
 def told(connection: Connection, workflow_id: str) -> list[Told]:

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import re
+import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
@@ -95,6 +96,16 @@ class DiskBlobs:
             start += len(piece)
             yield piece
 
+    async def copy(self, source: str, key: str) -> None:
+        """Store under another key what is stored under ``source``; each is deleted for itself.
+
+        Both are names of the same bytes, where the disk can do that.
+        """
+        aside = self._incoming / f"{key}.{os.urandom(4).hex()}"
+        async with self._syncing:
+            work = _on_disk(self._copy, self._place(source), aside, self._place(key))
+            await uninterrupted(work)
+
     async def delete(self, key: str) -> None:
         """Remove it; nothing happens if it is gone already."""
         with suppress(MissingBlob):
@@ -119,6 +130,16 @@ class DiskBlobs:
     def _publish(self, aside: Path, place: Path, rest: bytes) -> None:
         """Make it whole and durable, then visible, then the visibility durable."""
         _append(aside, rest, durable=True)
+        self._show(aside, place)
+
+    def _copy(self, source: Path, aside: Path, place: Path) -> None:
+        try:
+            _link(source, aside)
+            self._show(aside, place)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _show(self, aside: Path, place: Path) -> None:
         if place.parent not in self._durable:
             # Even if it is there: who made it a moment ago may not have synced it yet.
             place.parent.mkdir(mode=0o700, exist_ok=True)
@@ -160,6 +181,19 @@ def _append(path: Path, data: bytes, *, durable: bool = False) -> None:
         if durable:
             file.flush()
             os.fsync(descriptor)
+
+
+def _link(source: Path, aside: Path) -> None:
+    """Give a file another name, or copy it where the disk knows no second names."""
+    try:
+        aside.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, aside)
+        _append(aside, b"", durable=True)
+        return
+    os.utime(aside)  # as new, so that no sweep takes it before its row is there
 
 
 def _piece(path: Path, start: int, size: int) -> bytes:

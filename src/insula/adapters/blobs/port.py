@@ -33,6 +33,17 @@ class Blobs(Protocol):
         """Give the bytes from ``start`` up to ``end`` in pieces. Raises ``MissingBlob``."""
         ...
 
+    async def copy(self, source: str, key: str) -> None:
+        """Store under another key what is stored under ``source``; each is deleted for itself.
+
+        What stood under ``key`` is replaced.
+
+        Raises:
+            MissingBlob: there is no ``source``.
+            Unavailable: the storage is full or broken.
+        """
+        ...
+
     async def delete(self, key: str) -> None:
         """Remove it; nothing happens if it is gone already."""
         ...

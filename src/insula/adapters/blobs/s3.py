@@ -130,6 +130,13 @@ class S3Blobs:
         except StepFailure as failure:
             raise _unreachable(failure) from failure
 
+    async def copy(self, source: str, key: str) -> None:
+        """Store under another key what is stored under ``source``; each is deleted for itself."""
+        named = (("x-amz-copy-source", self._path(source)),)
+        answer = await uninterrupted(self.send("PUT", self._path(key), amz=named))
+        if _parsed(answer).tag.rpartition("}")[2] == "Error":  # told with status 200
+            raise _refused(500)
+
     async def delete(self, key: str) -> None:
         """Remove it; nothing happens if it is gone already."""
         with suppress(MissingBlob):
@@ -171,24 +178,24 @@ class S3Blobs:
         return removed
 
     async def send(
-        self, method: str, path: str, query: Query = (), body: bytes = b""
+        self, method: str, path: str, query: Query = (), body: bytes = b"", amz: Query = ()
     ) -> HttpResponse:
-        """Send a request, again where the storage is busy.
+        """Send a request, again where the storage is busy; ``amz`` are headers of its own.
 
         Raises:
-            MissingBlob: there is no such thing to delete.
+            MissingBlob: there is no such thing to delete, or to copy.
             Unavailable: the storage cannot be reached, or refuses.
         """
         for number in range(_TRIES):
             last = number + 1 == _TRIES
             try:
-                request = self._request(method, path, query, body)
+                request = self._request(method, path, query, body, amz=amz)
                 answer = await self._http.send(request, Activity("storing a file", 0))
             except StepFailure as failure:
                 if last:
                     raise _unreachable(failure) from failure
             else:
-                if answer.status == 404 and method == "DELETE":
+                if answer.status == 404 and (method == "DELETE" or (amz and _no_key(answer))):
                     raise MissingBlob(path)
                 if answer.status < 300:
                     return answer
@@ -205,8 +212,9 @@ class S3Blobs:
         body: bytes,
         headers: tuple[tuple[str, str], ...] = (),
         seconds: float = _SECONDS,
+        amz: Query = (),
     ) -> HttpRequest:
-        signed = self._signer.sign(method, self._host, path, query, body)
+        signed = self._signer.sign(method, self._host, path, query, body, amz=amz)
         return HttpRequest(
             method=method,
             url=f"{self._bucket.endpoint}{path}{'?' if query else ''}{encoded(sorted(query))}",
@@ -282,6 +290,10 @@ def _parsed(answer: HttpResponse) -> Any:
         return etree.fromstring(answer.body, parser)
     except etree.XMLSyntaxError as error:
         raise _refused(answer.status) from error
+
+
+def _no_key(answer: HttpResponse) -> bool:
+    return str(_parsed(answer).findtext("{*}Code", "")) == "NoSuchKey"
 
 
 def _moment(text: str) -> float:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-_SIGNED = "host;x-amz-content-sha256;x-amz-date"
-
 
 @dataclass(frozen=True, slots=True)
 class Signer:
@@ -29,23 +27,27 @@ class Signer:
         query: Sequence[tuple[str, str]],
         body: bytes,
         now: datetime | None = None,
+        amz: Sequence[tuple[str, str]] = (),
     ) -> tuple[tuple[str, str], ...]:
-        """Return the headers that authorise a request; ``path`` is encoded already."""
+        """Return the headers that authorise a request, with those of ``amz``, in lower case, among
+        them; ``path`` is encoded already."""
         moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         digest = hashlib.sha256(body).hexdigest()
-        headers = f"host:{host}\nx-amz-content-sha256:{digest}\nx-amz-date:{moment}\n"
-        canonical = "\n".join((method, path, encoded(sorted(query)), headers, _SIGNED, digest))
+        sent = (("x-amz-content-sha256", digest), ("x-amz-date", moment), *amz)
+        named = sorted((("host", host), *sent))
+        headers = "".join(f"{name}:{value}\n" for name, value in named)
+        names = ";".join(name for name, _ in named)
+        canonical = "\n".join((method, path, encoded(sorted(query)), headers, names, digest))
         scope = f"{moment[:8]}/{self.region}/s3/aws4_request"
         hashed = hashlib.sha256(canonical.encode()).hexdigest()
         text = "\n".join(("AWS4-HMAC-SHA256", moment, scope, hashed))
         signature = hmac.new(self._key(moment[:8]), text.encode(), hashlib.sha256).hexdigest()
         credential = f"Credential={self.access_key}/{scope}"
         return (
-            ("x-amz-content-sha256", digest),
-            ("x-amz-date", moment),
+            *sent,
             (
                 "authorization",
-                f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={_SIGNED}, Signature={signature}",
+                f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={names}, Signature={signature}",
             ),
         )
 
