@@ -211,9 +211,12 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             stack.push_async_callback(membership.leave)
         stack.push_async_callback(shut_down, services)
         stack.push_async_callback(authenticator.write_last_used)
+        # Runs that were interrupted go on at once: whoever equips them, or is to hear of their
+        # ends, has to be there before.
+        tests = open_tests(services)
+        await webhooks.deliverer.refresh()
         await sweep(services)
         timekeeper = Timekeeper(services)
-        tests = open_tests(services)
         services.resolver.watchers.append(lambda _: timekeeper.wake())
         deletion = Deletion(
             services, authenticator, variables, connections, webhooks, tests, records

@@ -1,0 +1,56 @@
+"""A process goes on with what the one before it left: with all that its runs need around them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.runs.platform import Platform, code, open_platform
+from tests.runs.test_recovery import BEGUN, insert
+
+from insula.kit import json
+
+DATABASES = ("sqlite", "postgres")
+
+
+async def ended(platform: Platform, run_id: str) -> Any:
+    """Wait for the end of a run that the start has gone on with."""
+    query = "SELECT status, error FROM runs WHERE id = :id AND ended_at IS NOT NULL"
+    async with asyncio.timeout(20):
+        while not (found := await platform.rows(query, id=run_id)):  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+    return found[0]
+
+
+async def test_the_run_of_a_recorded_test_is_played_on(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    step = {"type": "http_request", "key": "web", "method": "GET", "url": "http://away.test/x"}
+    async with open_platform(tmp_path, database_url=database_url) as platform:
+        flow = await platform.acme.publish(step)
+        ran = await platform.acme.run(flow)
+        assert ran["status"] == "COMPLETED", ran
+        test = await platform.acme.ok("POST", f"/runs/{ran['id']}/test", {})
+        platform.services.draining = True  # it is left to the next one
+        options = json.encode({"outfit": {"test": test["id"]}})
+        run_id = await insert(platform, flow, BEGUN, origin="TEST", options=options)
+        callers = (platform.acme, platform.globex)
+    async with open_platform(tmp_path, callers, database_url=database_url) as platform:
+        row = await ended(platform, run_id)
+        assert (row.status, row.error) == ("COMPLETED", None)
+        assert platform.http.requests == []
+
+
+async def test_webhooks_are_told_of_runs_that_end_while_it_starts(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with open_platform(tmp_path, database_url=database_url) as platform:
+        flow = await platform.acme.publish(code("a", "return 1"))
+        hook = {"url": "http://away.test/hook", "events": [], "run_events": ["run.completed"]}
+        await platform.acme.ok("POST", "/webhooks", hook)
+        platform.services.draining = True
+        run_id = await insert(platform, flow, BEGUN)
+        callers = (platform.acme, platform.globex)
+    async with open_platform(tmp_path, callers, database_url=database_url) as platform:
+        assert (await ended(platform, run_id)).status == "COMPLETED"
+        told = await platform.rows("SELECT thing_id FROM deliveries")
+        assert [each.thing_id for each in told] == [run_id]
