@@ -3,8 +3,12 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -18,6 +22,9 @@ from insula.adapters.blobs.disk import DiskBlobs
 from insula.adapters.blobs.opening import open_blobs
 from insula.adapters.blobs.port import Blobs, MissingBlob
 from insula.adapters.blobs.signing import Signer
+from insula.adapters.http.client import HttpClient
+from insula.engine.failures import StepFailure
+from insula.engine.ports import HttpRequest
 from insula.errors import TooLarge, Unavailable
 from insula.settings import SettingsError, load_settings
 
@@ -242,3 +249,46 @@ async def test_a_storage_that_is_away_is_503(monkeypatch: pytest.MonkeyPatch) ->
     async with open_blobs(settings) as blobs:
         with pytest.raises(Unavailable, match="INSULA_BLOBS_URL"):
             await blobs.write(KEY, chunks(b"x"), 10)
+
+
+async def test_a_bucket_that_is_away_for_a_moment_is_read_on(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "_PAUSE", 0.0)
+    data = os.urandom(300_000)
+    failures = [_Cut(0), _Cut(100_000), _Cut(0)]
+
+    class Flaky:
+        def __init__(self) -> None:
+            self.ranges: list[str] = []
+
+        @asynccontextmanager
+        async def open(self, request: HttpRequest, activity: object) -> AsyncIterator[Any]:
+            named = dict(request.headers).get("range", "bytes=0-")
+            self.ranges.append(named)
+            start = int(named.removeprefix("bytes=").partition("-")[0])
+            cut = failures.pop(0) if failures else None
+            if cut is not None and cut.after == 0:
+                raise StepFailure("away", "network")
+
+            async def pieces() -> AsyncIterator[bytes]:
+                yield data[start:] if cut is None else data[start : start + cut.after]
+                if cut is not None:
+                    raise StepFailure("cut", "network")
+
+            yield SimpleNamespace(status=206, chunks=pieces())
+
+    bucket = s3.Bucket.parse(f"s3://b?endpoint={endpoint}", "key", "secret")
+    flaky = Flaky()
+    blobs = s3.S3Blobs(bucket, cast(HttpClient, flaky))
+    assert await blobs.read(KEY) == data
+    assert flaky.ranges[0] == "bytes=0-"
+    assert flaky.ranges[-1] == "bytes=100000-"
+    failures += [_Cut(0)] * 3
+    with pytest.raises(Unavailable):
+        await blobs.read(KEY)
+
+
+@dataclass
+class _Cut:
+    after: int

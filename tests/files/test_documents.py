@@ -1,15 +1,23 @@
 """Documents read in the background: progress, cancel, deletion, other processes, restarts."""
 
 import asyncio
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import pypdfium2
 import pytest
 from sqlalchemy import insert, select, update
 from tests.adapters.extraction import documents
 from tests.contract import needs_contract, validate
 
+from insula.adapters.blobs.port import Blobs
+from insula.adapters.extraction.extractor import ExtractionFailed
+from insula.errors import Unavailable
+from insula.files import documents as reads
 from insula.files import extractions
 from insula.files.documents import Documents
 from insula.files.repository import find_file
@@ -237,3 +245,155 @@ async def test_many_at_once(client, files: FileInputs) -> None:
     assert {each["file_status"] for each in shown} == {"PROCESSED"}
     task.cancel()
     await asyncio.wait([task])
+
+
+class Away:
+    """A storage that is away for some reads."""
+
+    def __init__(self, blobs: Blobs, times: int, error: Exception) -> None:
+        self._blobs, self.times, self._error = blobs, times, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def open_stream(self, key: str, *span: Any) -> AsyncGenerator[bytes, None]:
+        if self.times:
+            self.times -= 1
+            raise self._error
+        async for piece in self._blobs.open_stream(key, *span):
+            yield piece
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), OSError("away")])
+async def test_a_storage_that_is_away_fails_no_document(
+    client, files: FileInputs, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(reads, "LOOKED_EVERY", 0.01)
+    made = await post(client, "a.txt", b"hello", document_extract_contents=True)
+    away = Away(files.store.blobs, 2 * extractions.ATTEMPTS, error)
+    store = replace(files.store, blobs=cast(Blobs, away))
+    documents_of = Documents(store, files.documents.extractor, lambda: "node_1")
+    task = asyncio.create_task(documents_of.run())
+    shown = await ended(client, made["id"])
+    assert (shown["file_status"], away.times) == ("PROCESSED", 0)
+    query = select(tables.extractions.c.attempts)
+    assert await files.store.database.read(lambda connection: connection.scalar(query)) == 1
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_what_is_put_off_is_left_for_longer_each_time(files: FileInputs) -> None:
+    row = extractions.ExtractionRow("file_1", "app_1", "PROCESSING", None, 0, b"{}", "t", 1)
+    for times in range(1, 10):
+        await files.documents._put_off(row)
+        assert files.documents._resting["file_1"][0] == times
+        assert files.documents._left() == ["file_1"]
+    assert files.documents._resting["file_1"][1] <= time.monotonic() + 60
+
+
+async def test_what_was_cancelled_is_read_when_it_is_wished_again(
+    client, files: FileInputs
+) -> None:
+    asked = {"document_extract_contents": True}
+    made = await post(client, "a.txt", b"hello", **asked)
+    answer = await client.post(f"/apps/c/files/{made['id']}/cancel")
+    assert answer.json()["file_status"] == "FAILED"
+    again = await client.post("/apps/c/files", json={"file": made["id"], **asked})
+    assert again.json()["file_status"] == "PROCESSING"
+    await client.post(f"/apps/c/files/{made['id']}/cancel")
+    task = asyncio.create_task(files.documents.run())
+    file = await files.store.database.read(partial(find_file, file_id=made["id"]))
+    assert file is not None
+    async with asyncio.timeout(30):
+        found = await files.documents.document(file, Wish(contents=True, whole=True))
+    assert found["contents"][0]["content"] == "hello"
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.usefixtures("reading")
+async def test_what_cannot_be_read_is_not_tried_again(client, files: FileInputs) -> None:
+    asked = {"document_extract_contents": True}
+    for name, data in (("a.pdf", b"%PDF-1.4 no"), ("a.bin", b"\0\1")):
+        made = await post(client, name, data, **asked)
+        assert (await ended(client, made["id"]))["file_status"] == "FAILED"
+        again = await client.post("/apps/c/files", json={"file": made["id"], **asked})
+        assert again.json()["file_status"] == "FAILED"
+
+
+async def test_a_cancel_is_final_for_who_waits(
+    client, files: FileInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, change = asyncio.Event(), files.documents._change
+
+    async def seen() -> None:
+        waits.set()
+        await change()
+
+    monkeypatch.setattr(files.documents, "_change", seen)
+    made = await post(client, "a.txt", b"hello", document_extract_contents=True)
+    file = await files.store.database.read(partial(find_file, file_id=made["id"]))
+    assert file is not None
+    waiting = asyncio.create_task(files.documents.document(file, Wish(contents=True)))
+    await waits.wait()
+    await client.post(f"/apps/c/files/{made['id']}/cancel")
+    async with asyncio.timeout(30):
+        with pytest.raises(ExtractionFailed):
+            await waiting
+
+
+@pytest.mark.usefixtures("reading")
+async def test_who_needs_the_whole_gets_it_and_chosen_pages_are_shown(
+    client, files: FileInputs
+) -> None:
+    asked = {"document_extract_contents": True, "document_extract_images": True}
+    pdf = documents.pdf(LETTER, LETTER, LETTER)
+    made = await post(
+        client, "a.pdf", pdf, document_pages=[3, 1], document_extract_pages=True, **asked
+    )
+    await ended(client, made["id"])
+    file = await files.store.database.read(partial(find_file, file_id=made["id"]))
+    assert file is not None
+
+    async def pages(**more: Any) -> tuple[list[int], list[int]]:
+        if more:
+            body = {"file": made["id"], **asked, **more}
+            assert (await client.post("/apps/c/files", json=body)).status_code == 200
+        found = (await ended(client, made["id"]))["document"]
+        texts = dict.fromkeys(block["page"] for block in found["contents"])
+        return list(texts), [image["page"] for image in found["images"]]
+
+    async with asyncio.timeout(60):
+        found = await files.documents.document(file, Wish(contents=True, whole=True))
+        assert {block["page"] for block in found["contents"]} == {1, 2, 3}
+        assert await pages() == ([3, 1], [3, 1])
+        shown = await ended(client, made["id"])
+        assert shown["document_pages"] == [3, 1]
+        written = await client.get(shown["document"]["extracted_pages"])
+        assert len(pypdfium2.PdfDocument(written.content)) == 2
+        assert await pages(document_pages=[2]) == ([2], [2])
+        assert await pages(document_max_pages=2) == ([1, 2], [1, 2])
+        again = await client.post("/apps/c/files", json={"file": made["id"], **asked})
+        assert "document_pages" not in again.json()
+        assert await pages() == ([1, 2, 3], [1, 2, 3])
+
+
+async def test_other_pages_may_be_wished_before_it_is_read(client, files: FileInputs) -> None:
+    asked = {"document_extract_contents": True}
+    made = await post(client, "a.pdf", documents.pdf(LETTER, LETTER), document_pages=[1], **asked)
+    claim = partial(extractions.claim, token="node_1", working=[], after="")
+    assert await files.store.database.write(claim) is not None
+    await client.post("/apps/c/files", json={"file": made["id"], "document_pages": [2], **asked})
+    row = await files.store.database.read(partial(extractions.find, file_id=made["id"]))
+    assert row is not None
+    assert (row.status, row.owner, row.attempts, row.wish.pages) == ("PROCESSING", None, 0, (2,))
+
+
+@pytest.mark.usefixtures("reading")
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+async def test_text_of_any_writing_is_read(client, encoding: str) -> None:
+    asked = {"document_extract_contents": True, "allowed_types": "text/csv"}
+    made = await post(client, "a.csv", "Größe;Preis\n1;2\n".encode(encoding), **asked)
+    assert made["file_mimetype"] == "text/csv"
+    (block,) = (await ended(client, made["id"]))["document"]["contents"]
+    assert (block["type"], block["content"]) == ("TABLE", "Größe\tPreis\n1\t2")

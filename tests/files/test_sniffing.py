@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,21 @@ def _zip() -> bytes:
         ("ä".encode()[:1], "x.txt", "text/plain"),
         (b"\xff\xfe\x00", "x.txt", "application/octet-stream"),
         (b"a\0b", "x.txt", "application/octet-stream"),
+        ("Größe;Preis\n1;2 €\n".encode("cp1252"), "x.csv", "text/csv"),
+        ("Größe\tPreis\n".encode("utf-16"), "x.tsv", "text/tab-separated-values"),
+        ("Größe".encode("utf-16-be"), "x.txt", "application/octet-stream"),
+        (b"\xfe\xff" + "Größe".encode("utf-16-be"), "x.txt", "text/plain"),
+        ("<!doctype html><p>ö".encode("utf-16"), "x.txt", "text/html"),
+        ("<html><p>ö".encode("cp1252"), "x", "text/html"),
+        (b"\xef\xbb\xbf<html>", "x", "text/html"),
+        ("<svg xmlns='x'>".encode("utf-16"), "x.txt", "image/svg+xml"),
+        ("Subject: Grüße\n\nHallo".encode("cp1252"), "x.eml", "message/rfc822"),
+        ("ä€".encode("cp1252") * 50, "x.txt", "application/octet-stream"),
+        (b"abc \x81 def", "x.txt", "application/octet-stream"),
+        (b"abc \xe4 \x01", "x.txt", "application/octet-stream"),
+        (b"\xff\xfea\0\x01\0", "x.txt", "application/octet-stream"),
+        (b"\xff\xfe\0\xd8a\0", "x.txt", "application/octet-stream"),
+        (b"\xff\xfe" + b"\x80\x03" * 9, "x.txt", "application/octet-stream"),
         (b"", "x", "text/plain"),
         (_zip(), "x.zip", "application/zip"),
         (
@@ -75,3 +91,13 @@ def test_anything_has_a_type(head: bytes, name: str) -> None:
 )
 def test_admission(allowed: list[str] | None, mimetype: str, name: str, admitted: bool) -> None:
     assert admits(allowed, mimetype, name) == admitted
+
+
+@given(st.binary(min_size=200, max_size=3000))
+def test_binary_is_no_text(data: bytes) -> None:
+    """Whatever came out of a compressor, with the mark of a text before it or without."""
+    packed = zlib.compress(data + b"x" * 50)[2:]
+    some = packed * (600 // len(packed) + 1)
+    if max(map(some.count, set(some))) < len(some) / 3:
+        for head in (some[:500], b"\xff\xfe" + some[:500], b"\xfe\xff" + some[:500]):
+            assert not sniff(head, "x.txt").startswith("text/")

@@ -3,8 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.files.urls import LIFE_SECONDS, FileUrls, signing_key
+from insula.files.urls import LIFE_SECONDS, FileUrls, named_in, signing_key
+from insula.kit import json
 from insula.kit.clock import now_ms
+from insula.kit.ids import new_id
 from insula.storage.sqlite import SqliteDatabase
 
 URLS = FileUrls("http://insula/", b"k" * 32)
@@ -51,3 +53,18 @@ async def test_the_key_is_made_once(database: SqliteDatabase) -> None:
     first = await database.write(signing_key)
     assert len(first) == 32
     assert await database.write(signing_key) == first
+
+
+def test_addresses_move_with_their_files() -> None:
+    urls = FileUrls("http://h", b"k" * 32)
+    old, new, other = (new_id("file") for _ in range(3))
+    good, forged = urls.signed(old), urls.public(old) + "?expires=9&signature=" + "x" * 43
+    text = json.encode([old, good, forged, urls.signed(other), f"see {urls.public(old)}!"])
+    for written in (text, text.replace(b"&", b"\\u0026")):
+        assert named_in(written) == {old, other}
+        moved = json.decode(urls.moved(written, {old: new}))
+        assert moved[0] == new
+        assert urls.read(moved[1]) == (new, True)
+        assert urls.read(moved[2]) == (new, False)
+        assert urls.read(moved[3]) == (other, True)
+        assert moved[4] == f"see {urls.public(new)}!"

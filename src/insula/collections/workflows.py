@@ -127,7 +127,9 @@ async def taken_in(
             run_id=record_id,
             visibility=slot.field.visibility or "PRIVATE",
             allowed_types=slot.field.allowed_types,
-            wish=Wish(bool(slot.field.extract_contents), bool(slot.field.extract_images)),
+            wish=Wish(
+                bool(slot.field.extract_contents), bool(slot.field.extract_images), whole=True
+            ),
             path=("rules", rule["key"], *(str(part) for part in slot.path)),
         )
         place(value, slot.path, await resolve_file(services.files.store, slot.value, wanted))

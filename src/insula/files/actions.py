@@ -146,10 +146,10 @@ class FileActions:
         raise StepFailure(f"{row.filename}: no pages came of it", "input")
 
     async def _extract_contents(self, call: ServiceCall, given: Given) -> Any:
-        return await self._extracted(call, given, Wish(contents=True))
+        return await self._extracted(call, given, Wish(contents=True, whole=True))
 
     async def _extract_images(self, call: ServiceCall, given: Given) -> Any:
-        return await self._extracted(call, given, Wish(images=True))
+        return await self._extracted(call, given, Wish(images=True, whole=True))
 
     async def _extracted(self, call: ServiceCall, given: Given, wish: Wish) -> Any:
         row = await self._named_file(call, given)

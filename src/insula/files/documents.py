@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import MissingBlob
 from insula.adapters.extraction.extractor import ExtractionFailed, Extractor
-from insula.errors import InsulaError
+from insula.errors import InsulaError, NotFound, TooLarge
 from insula.files import extractions, repository
 from insula.files.extractions import ExtractionRow
 from insula.files.reading import Gone, Reading
@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 LOOKED_EVERY = 1.0
 """Seconds between looks for documents of processes that have died, and for cancels from others."""
+_REST_MAX = 60.0
+"""Seconds that a document is left at most before it is tried again."""
 _POLL_SECONDS = 0.25
 _ASKED_EVERY = 0.02
 """Seconds between looks whether another process has let go of a document."""
@@ -48,6 +50,8 @@ class Documents:
         self._together = together
         self._last_app = ""
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._resting: dict[str, tuple[int, float]] = {}
+        """Documents that could not be had for now: how often, and until when they are left."""
         self._changed = asyncio.Event()
 
     @property
@@ -101,7 +105,7 @@ class Documents:
         claim = partial(
             extractions.claim,
             token=token,
-            working=list(self._tasks),
+            working=[*self._tasks, *self._left()],
             after=self._last_app,
         )
         row = await self._store.database.write(claim)
@@ -113,6 +117,10 @@ class Documents:
         task.add_done_callback(lambda _: self._done(row.file_id))
         return True
 
+    def _left(self) -> list[str]:
+        now = time.monotonic()
+        return [file_id for file_id, (_, until) in self._resting.items() if until > now]
+
     def _done(self, file_id: str) -> None:
         self._tasks.pop(file_id, None)
         self._changed.set()
@@ -122,17 +130,30 @@ class Documents:
     async def _carry(self, row: ExtractionRow) -> None:
         try:
             await self._read(row)
+            self._resting.pop(row.file_id, None)
         except Gone:
+            self._resting.pop(row.file_id, None)
             _log.info("extraction.ended_by_others", file_id=row.file_id)
             await self._let_go(row, clean=True)
         except asyncio.CancelledError:
             _log.debug("extraction.stopped", file_id=row.file_id)
             await self._let_go(row)
-        except InsulaError as error:  # it stays this process's, and is begun again
-            _log.warning("extraction.not_stored", file_id=row.file_id, reason=error.message)
-            await asyncio.sleep(LOOKED_EVERY)  # whatever was away may be back then
+        except (InsulaError, OSError) as error:
+            _log.warning("extraction.put_off", file_id=row.file_id, reason=str(error))
+            await self._put_off(row)
         except Exception:  # one document's defect must not end the others
             _log.exception("extraction.broke", file_id=row.file_id)
+
+    async def _put_off(self, row: ExtractionRow) -> None:
+        """Leave a document for a while: the storage is away, and that is not its fault."""
+        times = self._resting.get(row.file_id, (0, 0.0))[0] + 1
+        rest = min(LOOKED_EVERY * 2 ** (times - 1), _REST_MAX)
+        self._resting[row.file_id] = (times, time.monotonic() + rest)
+        back = partial(extractions.give_back, file_id=row.file_id, token=row.owner or "")
+        try:
+            await self._store.database.write(back)
+        except InsulaError as error:  # then it stays this process's, and is begun again
+            _log.warning("extraction.not_given_back", file_id=row.file_id, reason=error.message)
 
     async def _let_go(self, row: ExtractionRow, *, clean: bool = False) -> None:
         """Tell whoever waits for it that the reader is dead."""
@@ -161,6 +182,10 @@ class Documents:
             await self._fail(row, str(failure))
         except MissingBlob:
             await self._fail(row, "The bytes of the file are gone")
+        except TooLarge as error:
+            await self._fail(row, f"What came of it is too large. {error.message}")
+        except NotFound:  # the app is being deleted
+            raise Gone from None
         else:
             document = reading.document(round(time.monotonic() - started, 3))
             packed = await asyncio.to_thread(extractions.compressed, document)
@@ -246,7 +271,8 @@ class Documents:
             await asyncio.wait([task])
 
     async def document(self, file: FileRow, wish: Wish) -> dict[str, Any]:
-        """Return what is in a document, once it has been read; have it read if it was not.
+        """Return what is in a document, once it has been read; have it read if it was not, or if
+        that was cancelled before.
 
         Raises:
             ExtractionFailed: it could not be read.
@@ -259,9 +285,13 @@ class Documents:
             mimetype=file.mimetype,
             wish=wish,
         )
+        begin = True  # once: what is cancelled while this waits stays so
         while True:
             row = await self._store.database.read(partial(extractions.find, file_id=file.id))
-            if row is None or not (row.status == "PROCESSING" or row.wish.covers(wish)):
+            again = row is not None and row.status == "FAILED" and row.may_be_tried and begin
+            begin = False
+            covered = row is not None and (row.status == "PROCESSING" or row.wish.covers(wish))
+            if row is None or again or not covered:
                 row = await self._store.database.write(ensure)
                 self._store.wished.set()
             if row.status == "FAILED":

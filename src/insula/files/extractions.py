@@ -37,6 +37,11 @@ class ExtractionRow(msgspec.Struct, frozen=True):
         """What is to be extracted."""
         return decode_wish(self.wanted)
 
+    @property
+    def may_be_tried(self) -> bool:
+        """Of one that FAILED: whether that says nothing of the document, as after a cancel."""
+        return self.attempts == 0
+
 
 _COLUMNS = [extractions.c[field] for field in ExtractionRow.__struct_fields__]
 
@@ -65,27 +70,34 @@ def begin(
 def ensure(
     connection: Connection, file_id: str, app_id: str, mimetype: str, wish: Wish
 ) -> ExtractionRow:
-    """Have a file extracted as wished, if it is not already, or being so."""
-    found = find(connection, file_id)
-    if found is None:
-        return begin(connection, file_id, app_id, mimetype, wish)
-    if found.status == "PROCESSING" or found.wish.covers(wish):
-        return found
-    wanted = encode_wish(found.wish.joined(wish))
-    connection.execute(
-        update(extractions)
-        .where(extractions.c.file_id == file_id, extractions.c.status != "PROCESSING")
-        .values(
-            status="PROCESSING",
-            message=None,
-            progress=0.0,
-            wanted=wanted,
-            owner=None,
-            attempts=0,
-            updated_at=now_ms(),
-        )
-    )
-    return find(connection, file_id) or found
+    """Have a file extracted as wished, if it is not already, or being so. What was cancelled, or
+    could not be had, is tried again; what could not be read is not."""
+    while True:
+        found = find(connection, file_id)
+        if found is None:
+            return begin(connection, file_id, app_id, mimetype, wish)
+        failed = found.status == "FAILED"
+        if failed and (kind_of(mimetype) is None or not found.may_be_tried):
+            settled = found.wish.covers(wish)
+        else:
+            settled = not failed and found.wish.covers(wish)
+        if settled or _want(connection, found, wish):
+            return find(connection, file_id) or found
+
+
+def _want(connection: Connection, found: ExtractionRow, wish: Wish) -> bool:
+    """Add to what is wanted, and begin anew if that is more than is, or was, read; say whether
+    it still was as it was found."""
+    joined = found.wish.joined(wish)
+    if found.status == "FAILED":  # what failed was perhaps too much
+        joined = msgspec.structs.replace(joined, whole=wish.whole)
+    values: dict[str, Any] = {"wanted": encode_wish(joined), "updated_at": now_ms()}
+    if found.status == "FAILED" or not found.wish.suffices(joined):
+        anew = {"message": None, "progress": 0.0, "owner": None, "attempts": 0}
+        values |= {"status": "PROCESSING", **anew}
+    same = (extractions.c.wanted == found.wanted) & (extractions.c.status == found.status)
+    mine = (extractions.c.file_id == found.file_id) & same
+    return connection.execute(update(extractions).where(mine).values(**values)).rowcount > 0
 
 
 def find(connection: Connection, file_id: str) -> ExtractionRow | None:
@@ -224,7 +236,7 @@ def cancel(
     ended = connection.execute(
         update(extractions)
         .where(mine, extractions.c.status == "PROCESSING")
-        .values(status="FAILED", message=message, updated_at=now_ms())
+        .values(status="FAILED", message=message, attempts=0, updated_at=now_ms())
     )
     over = extractions.c.status == "FAILED"
     owner = connection.scalar(select(extractions.c.owner).where(mine, over))
@@ -264,6 +276,12 @@ def release(connection: Connection, tokens: Sequence[str]) -> None:
         .where(extractions.c.owner.in_(tokens), extractions.c.status == "PROCESSING")
         .values(owner=None, attempts=extractions.c.attempts - 1)
     )
+
+
+def give_back(connection: Connection, file_id: str, token: str) -> None:
+    """Give a document back that could not be read for now, as if it had not been begun."""
+    back = update(extractions).where(_mine(file_id, token))
+    connection.execute(back.values(owner=None, attempts=extractions.c.attempts - 1))
 
 
 def _mine(file_id: str, token: str) -> ColumnElement[bool]:

@@ -45,7 +45,7 @@ class FileReader:
             return await self._whole(row)
         activity.doing = f"reading {plain(row.filename, 80)}"
         found = await self.document(
-            row, Wish(contents=aspect != "images", images=aspect == "images")
+            row, Wish(contents=aspect != "images", images=aspect == "images", whole=True)
         )
         if aspect == "text":
             return "\n\n".join(block["content"] for block in found["contents"])

@@ -147,6 +147,8 @@ def order_for(file: FileRow, wish: Wish, extractor: Extractor) -> Order:
     if kind is None:
         raise ExtractionFailed(refusal(file.mimetype))
     limits = extractor.limits
+    piece = wish.extract_pages and kind == "pdf"
+    all_of_it = wish.whole and not piece
     return Order(
         kind=kind,
         filename=file.filename,
@@ -154,13 +156,14 @@ def order_for(file: FileRow, wish: Wish, extractor: Extractor) -> Order:
         size=file.size,
         contents=wish.contents,
         images=wish.images,
-        extract_pages=wish.extract_pages and kind == "pdf",
-        pages=None if wish.pages is None else list(wish.pages),
-        max_pages=wish.max_pages,
+        extract_pages=piece,
+        pages=None if all_of_it or wish.pages is None else list(wish.pages),
+        max_pages=None if all_of_it else wish.max_pages,
         pages_limit=limits.pages,
         output=limits.output,
         memory=limits.memory,
         cpu=int(limits.seconds) + 1,
+        whole=wish.whole,
     )
 
 

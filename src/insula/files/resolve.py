@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import Blobs
 from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
+from insula.adapters.extraction.kinds import PAGED, kind_of
 from insula.adapters.http.client import HttpClient
 from insula.engine.failures import StepFailure
 from insula.engine.inputs import FileSlot
 from insula.errors import BadInput
 from insula.files import extractions, uploads
 from insula.files.documents import Documents
+from insula.files.extractions import ExtractionRow
 from insula.files.repository import FileRow, find_file
 from insula.files.schemas import file_wire
 from insula.files.sniffing import admits
@@ -93,13 +95,29 @@ async def shown_file(store: FileStore, app_id: str, file_id: str) -> dict[str, A
         extraction = extractions.find(connection, file_id)
         document = None
         if extraction is not None and extraction.status == "PROCESSED":
-            document = extractions.find_document(connection, file_id)
+            document = _chosen(row, extraction, extractions.find_document(connection, file_id))
         return file_wire(row, store.urls, extraction, document)
 
     shown = await store.database.read(query)
     if shown is None:
         raise unknown()
     return shown
+
+
+def _chosen(
+    row: FileRow, extraction: ExtractionRow, document: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return what was found on the pages that were chosen, where more of them were read."""
+    wish, kind = extraction.wish, kind_of(row.mimetype)
+    if document is None or not wish.whole or kind not in PAGED:
+        return document
+    parts = ("contents", "images") if kind == "pdf" else ("contents",)
+    seen = {part: [each for each in document[part] if wish.shown(each["page"])] for part in parts}
+    if wish.pages is not None:
+        place = {page: number for number, page in enumerate(wish.pages)}
+        for part in parts:
+            seen[part].sort(key=lambda each: place[each["page"]])
+    return {**document, **seen}
 
 
 async def _shown(store: FileStore, row: FileRow) -> dict[str, Any]:
@@ -249,7 +267,9 @@ class FileInputs:
             storage="TEMPORARY",
             visibility=slot.field.visibility or "PRIVATE",
             allowed_types=slot.field.allowed_types,
-            wish=Wish(bool(slot.field.extract_contents), bool(slot.field.extract_images)),
+            wish=Wish(
+                bool(slot.field.extract_contents), bool(slot.field.extract_images), whole=True
+            ),
             path=("input", *(str(part) for part in slot.path)),
         )
         if not slot.configured or workflow_app_id in (None, app_id):

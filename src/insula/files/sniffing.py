@@ -3,6 +3,7 @@
 import codecs
 import mimetypes
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import filetype
@@ -16,6 +17,9 @@ _HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)[\s>
 _SVG = re.compile(
     rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype svg[^>]*>\s*)?<svg[\s>]", re.I | re.S
 )
+_NO_TEXT = ("Cc", "Cn", "Co", "Cs")
+_ASCII_SHARE = 0.7
+"""Of the bytes of a Western text in 8 bits, at least."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 # Kinds of text that no magic number tells apart: here the name decides, among these alone.
@@ -49,23 +53,49 @@ def sniff(head: bytes, filename: str) -> str:
     found = filetype.guess_mime(head)
     if found is not None:
         return _CONTAINER_NAMES.get((found, extension(filename)), str(found))
-    if _SVG.match(head):
+    text = _text(head)
+    if _SVG.match(head) or _SVG.match(text or b""):
         return "image/svg+xml"
-    if not _is_text(head):
+    if text is None:
         return UNKNOWN
-    if _HTML.match(head):
+    if _HTML.match(text):
         return "text/html"
     return _TEXT_NAMES.get(extension(filename), "text/plain")
 
 
-def _is_text(head: bytes) -> bool:
+def _text(head: bytes) -> bytes | None:
+    """Return the beginning of a text in UTF-8; ``None`` if these bytes are none."""
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return _from_utf16(head)
     if _CONTROL.search(head):
-        return False
+        return None
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        return False
-    return True
+        return _from_8_bits(head)
+    return head.removeprefix(codecs.BOM_UTF8)
+
+
+def _from_utf16(head: bytes) -> bytes | None:
+    whole = head if len(head) < HEAD_BYTES else head[:HEAD_BYTES]
+    try:
+        text = codecs.getincrementaldecoder("utf-16")().decode(whole, final=len(head) < HEAD_BYTES)
+    except UnicodeDecodeError:
+        return None
+    if any(unicodedata.category(c) in _NO_TEXT and c not in "\t\n\v\f\r\x1b" for c in text):
+        return None
+    return text.encode()
+
+
+def _from_8_bits(head: bytes) -> bytes | None:
+    """Take it for Western text if it mostly is ASCII: what is compressed, or of numbers, is not."""
+    ascii_bytes = sum(byte < 0x80 for byte in head)
+    if ascii_bytes < _ASCII_SHARE * len(head):
+        return None
+    try:
+        return head.decode("cp1252").encode()
+    except UnicodeDecodeError:
+        return None
 
 
 def admits(allowed: Sequence[str] | None, mimetype: str, filename: str) -> bool:

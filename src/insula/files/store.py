@@ -114,7 +114,7 @@ async def store_file(
         # A cancel in the middle would leave it open whether there is a row for the bytes.
         stored = await uninterrupted(store.database.write(unit))
     except Exception:
-        await store.blobs.delete(file_id)
+        await uninterrupted(store.blobs.delete(file_id))
         raise
     if stored.id != file_id:
         await store.blobs.delete(file_id)

@@ -79,11 +79,11 @@ class FileUrls:
         """Return a text of JSON in which files have other ids, and signatures fitting these."""
 
         def renamed(found: re.Match[bytes]) -> bytes:
-            old, expires, signature = (part and part.decode() for part in found.groups())
-            new = ids.get(old or "")
-            if old is None or new is None:
+            old = found[1].decode()
+            new = ids.get(old)
+            if new is None:
                 return found[0]
-            if expires is None or signature is None or self._sign(old, expires) != signature:
+            if found[2] is None or self._sign(old, found[2].decode()) != found[3].decode():
                 return found[0].replace(found[1], new.encode())
             query = urlsplit(self.signed(new)).query
             return f"{new}/content?{query}".encode()

@@ -18,14 +18,36 @@ class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
     extract_pages: bool = False
     pages: tuple[int, ...] | None = None
     max_pages: int | None = None
+    whole: bool = False
+    """Contents and images are read of all pages; those that are chosen are shown."""
 
     @property
     def anything(self) -> bool:
         """Whether there is anything to do."""
         return self.contents or self.images or self.extract_pages
 
+    @property
+    def of_all(self) -> bool:
+        """Whether contents and images are read of all pages."""
+        return self.whole or self._choice == (None, None)
+
+    @property
+    def _choice(self) -> tuple[tuple[int, ...] | None, int | None]:
+        return self.pages, self.max_pages
+
     def covers(self, other: "Wish") -> bool:
-        """Whether nothing is missing where this was done and the other is wanted."""
+        """Whether nothing is missing where this was done and the other is wanted. One that wants
+        the whole does not mind what is shown."""
+        right_pages = self.of_all if other.whole else self._choice == other._choice
+        return self._gives(other) and right_pages
+
+    def suffices(self, other: "Wish") -> bool:
+        """Whether what was read for this is all that is to be read for the other."""
+        same = self._choice == other._choice
+        read = self.of_all or (same and not other.of_all)
+        return self._gives(other) and read and (same or not other.extract_pages)
+
+    def _gives(self, other: "Wish") -> bool:
         return (
             self.contents >= other.contents
             and self.images >= other.images
@@ -33,13 +55,22 @@ class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def joined(self, other: "Wish") -> "Wish":
-        """Return what both want, of the pages that this one names."""
-        return msgspec.structs.replace(
-            self,
+        """Return what both want; shown are the pages that the other chooses, if it minds."""
+        chooses = self if other.whole else other
+        return Wish(
             contents=self.contents or other.contents,
             images=self.images or other.images,
             extract_pages=self.extract_pages or other.extract_pages,
+            pages=chooses.pages,
+            max_pages=chooses.max_pages,
+            whole=other.whole or self.of_all,
         )
+
+    def shown(self, page: int) -> bool:
+        """Whether a page of a document that was read wholly is one of those that were chosen."""
+        if self.pages is not None:
+            return page in self.pages[: self.max_pages]
+        return self.max_pages is None or page <= self.max_pages
 
 
 _encoder = msgspec.json.Encoder()

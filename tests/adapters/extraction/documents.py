@@ -8,6 +8,7 @@ import zlib
 import docx
 import openpyxl
 import pptx
+from docx.oxml import OxmlElement
 from PIL import Image
 
 Text = tuple[float, float, float, str]
@@ -80,6 +81,19 @@ def word() -> bytes:
     document.add_page_break()
     document.add_heading("Second", 1)
     document.add_picture(io.BytesIO(picture()))
+    return _saved(document)
+
+
+def pages_of_word(count: int, *, noted: bool) -> bytes:
+    """Make a Word document of some pages; ``noted``: as Word stores it, which has laid it out."""
+    document = docx.Document()
+    for number in range(1, count + 1):
+        run = document.add_paragraph().add_run()
+        if noted and number > 1:
+            run._r.append(OxmlElement("w:lastRenderedPageBreak"))
+        run.add_text(f"page {number}")
+        if number < count:
+            document.add_page_break()
     return _saved(document)
 
 

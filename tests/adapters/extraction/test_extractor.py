@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -84,6 +85,20 @@ async def test_mail() -> None:
         ("NARRATIVETEXT", "Hello"),
         ("TEXT", "Attachment: a.pdf"),
     ]
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_pages_of_word(noted: bool) -> None:
+    data = documents.pages_of_word(3, noted=noted)
+
+    async def found(**asked: Any) -> list[tuple[int, str]]:
+        return [(block.page, block.content) for block in await blocks("word", data, **asked)]
+
+    assert await found() == [(1, "page 1"), (2, "page 2"), (3, "page 3")]
+    assert await found(pages=[3, 1]) == [(3, "page 3"), (1, "page 1")]
+    assert await found(max_pages=2) == [(1, "page 1"), (2, "page 2")]
+    with pytest.raises(ExtractionFailed, match="3 pages"):
+        await read("word", data, pages=[9])
 
 
 async def test_word_with_its_picture() -> None:
@@ -170,3 +185,11 @@ async def test_time_is_limited() -> None:
     data = documents.pdf(*[LETTER] * 100)
     with pytest.raises(ExtractionFailed, match="INSULA_EXTRACT_SECONDS"):
         await read("pdf", data, replace(LIMITS, seconds=0.1), images=True)
+
+
+async def test_mail_in_8_bits() -> None:
+    head = b"From: a@b.test\r\nSubject: Hi\r\n"
+    for more in (b"", b"Content-Type: text/plain; charset=iso-8859-1\r\n"):
+        data = head + more + "\r\nGrüße".encode("cp1252")
+        assert ("NARRATIVETEXT", "Grüße") in await told("mail", data)
+    assert ("NARRATIVETEXT", "Grüße") in await told("mail", head + "\r\nGrüße".encode())

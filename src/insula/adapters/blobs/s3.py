@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -113,6 +113,21 @@ class S3Blobs:
         """Give the bytes from ``start`` up to ``end`` in pieces. Raises ``MissingBlob``."""
         if end is not None and end <= start:
             return
+        failed = 0
+        while True:
+            try:
+                async with aclosing(self._stream(key, start, end)) as pieces:
+                    async for piece in pieces:
+                        failed, start = 0, start + len(piece)
+                        yield piece
+                return
+            except _Passing as passing:  # what stands under a key never changes: go on there
+                failed += 1
+                if failed == _TRIES:
+                    raise passing.told from passing
+            await asyncio.sleep(_PAUSE * 2 ** (failed - 1))
+
+    async def _stream(self, key: str, start: int, end: int | None) -> AsyncGenerator[bytes, None]:
         headers: tuple[tuple[str, str], ...] = ()
         if start or end is not None:
             headers = (("range", f"bytes={start}-{'' if end is None else end - 1}"),)
@@ -123,12 +138,14 @@ class S3Blobs:
                     raise MissingBlob(key)
                 if answer.status == 416:
                     return
+                if answer.status in _AGAIN:
+                    raise _Passing(_refused(answer.status))
                 if answer.status not in (200, 206):
                     raise _refused(answer.status)
                 async for chunk in answer.chunks:
                     yield chunk
         except StepFailure as failure:
-            raise _unreachable(failure) from failure
+            raise _Passing(_unreachable(failure)) from failure
 
     async def copy(self, source: str, key: str) -> None:
         """Store under another key what is stored under ``source``; each is deleted for itself."""
@@ -232,6 +249,14 @@ class S3Blobs:
         if not _KEY.match(key):
             raise MissingBlob(key)
         return f"{self._root}/{quote(self._bucket.prefix, safe='/-_.~')}{key}"
+
+
+class _Passing(Exception):
+    """The storage was busy, or away; ``told`` is what callers are told if it stays so."""
+
+    def __init__(self, told: Unavailable) -> None:
+        super().__init__(told.message)
+        self.told = told
 
 
 class _Upload:

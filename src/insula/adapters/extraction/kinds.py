@@ -23,6 +23,8 @@ _KINDS: dict[str, DocumentKind] = {
     "image/bmp": "picture",
     "image/tiff": "picture",
 }
+PAGED = frozenset[DocumentKind | None](("pdf", "word", "sheet", "slides"))
+"""Kinds that have pages to choose from."""
 _COMPOUND = ("application/x-ole-storage", "application/msword", "application/vnd.ms-")
 _READ = "PDF, Word, Excel, PowerPoint, HTML, Markdown, CSV, text, e-mail or an image"
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from insula.adapters.extraction.collector import Collector, Refused
 from insula.adapters.extraction.markup import add_html
-from insula.adapters.extraction.text import add_paragraphs
+from insula.adapters.extraction.text import add_paragraphs, decoded
 
 _SHOWN = ("From", "To", "Cc", "Date")
 _ATTACHMENTS = 1_000
@@ -41,8 +41,10 @@ def _add_headers(message: EmailMessage, found: Collector) -> None:
 
 
 def _content(part: MIMEPart) -> str:
+    data = part.get_payload(decode=True)
+    if part.get_content_charset("us-ascii") == "us-ascii" and isinstance(data, bytes):
+        return decoded(data)  # 8 bits, of which nobody said what they are
     try:
         return str(part.get_content())
     except (LookupError, KeyError, ValueError):  # a charset or a type that nobody knows
-        data = part.get_payload(decode=True)
         return data.decode("utf-8", "replace") if isinstance(data, bytes) else ""

@@ -67,6 +67,8 @@ class Order(msgspec.Struct, array_like=True):
     output: int
     memory: int
     cpu: int
+    whole: bool = False
+    """Contents and images are of all pages, and only the PDF of those that are chosen."""
 
 
 class Block(msgspec.Struct, array_like=True):

@@ -1,7 +1,20 @@
 """Which pages of a document are meant."""
 
+import msgspec
+
 from insula.adapters.extraction.collector import Refused
 from insula.adapters.extraction.messages import Order
+
+
+def read_of(order: Order, count: int) -> list[int]:
+    """Return the numbers of the pages whose contents and images are wanted.
+
+    Raises:
+        Refused: as ``chosen``.
+    """
+    if order.whole:
+        order = msgspec.structs.replace(order, pages=None, max_pages=None)
+    return chosen(order, count)
 
 
 def chosen(order: Order, count: int) -> list[int]:

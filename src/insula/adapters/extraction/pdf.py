@@ -9,7 +9,7 @@ import pypdfium2.raw as pdfium
 
 from insula.adapters.extraction.collector import Collector, Refused
 from insula.adapters.extraction.layout import Character, add_page
-from insula.adapters.extraction.pages import chosen
+from insula.adapters.extraction.pages import chosen, read_of
 from insula.adapters.extraction.pictures import LONGEST, encoded
 
 _SCALE = 2.0
@@ -31,7 +31,7 @@ def prepare() -> None:
 def read_pdf(file: BinaryIO, found: Collector) -> str:
     """Read a PDF; return what is to be said about it."""
     document = _opened(file)
-    pages = chosen(found.order, len(document))
+    pages = read_of(found.order, len(document))
     order = found.order
     steps = len(pages) * (order.contents + order.images) + order.extract_pages
     done = 0
@@ -45,7 +45,7 @@ def read_pdf(file: BinaryIO, found: Collector) -> str:
             _add_image(document, page, found)
             found.progress(done := done + 1, steps)
     if order.extract_pages:
-        _add_pages(document, pages, found)
+        _add_pages(document, chosen(order, len(document)), found)
     if order.contents and not written:
         return "The document has no text: its pages are only images"
     return ""

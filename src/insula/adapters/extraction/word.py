@@ -9,6 +9,7 @@ from docx.text.paragraph import Paragraph
 
 from insula.adapters.extraction.archives import open_archive
 from insula.adapters.extraction.collector import Collector, Refused
+from insula.adapters.extraction.pages import chosen
 from insula.adapters.extraction.pictures import add_embedded
 
 _BREAK = qn("w:br")
@@ -29,17 +30,36 @@ def read_word(file: BinaryIO, found: Collector) -> None:
 
 
 def _read(document: Any, found: Collector) -> None:
+    parts = _paged(document)
+    wanted = chosen(found.order, max((page for page, _ in parts), default=1))
+    by_page: dict[int, list[Table | Paragraph]] = {page: [] for page in wanted}
+    for page, part in parts:
+        if page in by_page:
+            by_page[page].append(part)
+    done, count = 0, sum(map(len, by_page.values()))
+    for page in wanted:
+        for part in by_page[page]:
+            if isinstance(part, Table):
+                found.table([[cell.text for cell in row.cells] for row in part.rows], page)
+            else:
+                _add(part, page, found)
+            found.progress(done := done + 1, count)
+
+
+def _paged(document: Any) -> list[tuple[int, Table | Paragraph]]:
+    """Return the parts of a document, each with its page: as it was laid out when it was stored,
+    if that was noted, else by the breaks that were set."""
+    noted = next(document.element.body.iter(_RENDERED_BREAK), None) is not None
     page = 1
-    body = document.element.body
-    count = len(body)
-    for number, part in enumerate(document.iter_inner_content()):
-        if isinstance(part, Table):
-            rows = [[cell.text for cell in row.cells] for row in part.rows]
-            found.table(rows, page)
-        elif isinstance(part, Paragraph):
-            page += _breaks(part)
-            _add(part, page, found)
-        found.progress(number + 1, count)
+    parts: list[tuple[int, Table | Paragraph]] = []
+    for part in document.iter_inner_content():
+        if isinstance(part, Paragraph):
+            page += _breaks(part._p, noted=noted)
+            parts.append((page, part))
+        elif isinstance(part, Table):
+            parts.append((page, part))
+            page += _breaks(part._tbl, noted=noted)
+    return parts
 
 
 def _add(paragraph: Paragraph, page: int, found: Collector) -> None:
@@ -65,7 +85,7 @@ def _style(paragraph: Paragraph) -> str:
         return ""
 
 
-def _breaks(paragraph: Paragraph) -> int:
-    element = paragraph._p
-    breaks = sum(1 for each in element.iter(_BREAK) if each.get(qn("w:type")) == "page")
-    return breaks or sum(1 for _ in element.iter(_RENDERED_BREAK))
+def _breaks(element: Any, *, noted: bool) -> int:
+    if noted:  # a break that was set is noted as well, where the next page begins
+        return sum(1 for _ in element.iter(_RENDERED_BREAK))
+    return sum(1 for each in element.iter(_BREAK) if each.get(qn("w:type")) == "page")
