@@ -316,3 +316,43 @@ async def test_lists_go_on_by_cursor_and_count(platform: Platform) -> None:
     none = await acme.ask("GET", f"{path}/records", params={"status": "COMPLETED"})
     assert (none.json(), none.headers["pagination-count"]) == ([], "0")
     assert (await acme.ok("GET", path))["records_count"] == 5
+
+
+async def test_update_rules_brings_the_new_default(platform: Platform) -> None:
+    acme = platform.acme
+    given = await rule(acme, "a", workflow_input_default={"note": "old", "text": "t", "gone": 1})
+    path = await collection(acme, given)
+    record = (
+        f"{path}/records/"
+        + (
+            await acme.ok(
+                "POST", f"{path}/records", {"rules": {"a": {"text": "mine"}}, "run": "all"}
+            )
+        )["id"]
+    )
+    await rested(acme, record)
+    new = {**given, "workflow_input_default": {"note": "new", "text": "other"}}
+    await acme.ok("PATCH", f"{path}/config", {"rules": [new], "mappings": []})
+    after = await acme.ok("POST", f"{record}/update-rules")
+    assert after["rules"]["a"]["input"] == {"note": "new", "text": "mine"}
+    assert after["status"] == "COMPLETED"
+    before = after["rules"]["a"]["run"]["id"]
+    await acme.ok("POST", f"{record}/run", {"mode": "changed"})
+    ran = await rested(acme, record)
+    assert ran["rules"]["a"]["run"]["id"] != before
+    # A rule whose default stays is left as it is.
+    await acme.ok("PATCH", f"{path}/config", {"rules": [{**new, "name": "n"}], "mappings": []})
+    again = await acme.ok("POST", f"{record}/update-rules")
+    assert again["rules"]["a"]["input"] == {"note": "new", "text": "mine"}
+
+
+async def test_a_reset_forgets_a_cancel(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": {"a": {"text": "x"}}})
+    record = f"{path}/records/{made['id']}"
+    await platform.change("UPDATE records SET cancel_requested_at = 1, cancel_requested_by = 'k'")
+    assert "cancel_requested_at" in await acme.ok("GET", record)
+    assert "cancel_requested_at" not in await acme.ok("POST", f"{record}/reset")
+    row = await platform.rows("SELECT cancel_requested_at, cancel_requested_by FROM records")
+    assert tuple(row[0]) == (None, None)

@@ -285,7 +285,8 @@ async def reset(
         for rule in found.rules:
             rule.status = "DRAFT"
         tally = record_repository.tally(found.rules)
-        record_repository.change(connection, found.row, {"status": "DRAFT", **tally})
+        cancel = {"cancel_requested_at": None, "cancel_requested_by": None}
+        record_repository.change(connection, found.row, {"status": "DRAFT", **cancel, **tally})
 
     await services.runs.database.write(unit)
 
@@ -295,7 +296,8 @@ async def update_rules(
 ) -> None:
     """Let a record stand on the rules that its collection has now.
 
-    A rule that stays keeps its input and its verdict; ``changed`` runs it if it differs.
+    A rule that stays keeps its verdict, and of its input what is not its default's; ``changed``
+    runs it if it differs.
 
     Raises:
         NotFound, Conflict: as ``update``.
@@ -310,7 +312,7 @@ async def update_rules(
     config = taken[1]
     kept = {each["key"] for each in config.rules}
     held = [rule for rule in before.rules if rule.key in kept]
-    rules = await _inputs(services, before.row, config, held, {})
+    rules = await _inputs(services, before.row, config, held, {}, held_on=before.config)
 
     def unit(connection: Connection) -> None:
         row = record_repository.find(connection, principal.app_id, collection_id, record_id)
@@ -352,8 +354,13 @@ async def _inputs(
     given: Mapping[str, dict[str, Any] | None],
     *,
     from_text: bool = False,
+    held_on: Config | None = None,
 ) -> list[RuleRow]:
-    """Return the rules of a record on a config, with the inputs that are given or held, mapped."""
+    """Return the rules of a record on a config, with the inputs that are given or held, mapped.
+
+    ``held_on`` is the config with which inputs are held, if it is another: what its defaults gave
+    is left to those of this one.
+    """
     known = {rule["key"] for rule in config.rules}
     errors = [
         FieldError(("rules", key), "unknown", "is no rule of this record; see `config.rules`")
@@ -373,6 +380,9 @@ async def _inputs(
         else:
             stands = by_key[key].input
             inputs[key] = None if stands is None else json.decode(stands)
+            if held_on is not None:
+                old = held_on.rule(key)
+                inputs[key] = await _on_new_default(services, record, old, rule, inputs[key])
     mapped = inputs
     if config.mappings:  # they may copy megabytes
         mapped = await asyncio.to_thread(mappings.apply, inputs, config.mappings)
@@ -384,6 +394,28 @@ async def _inputs(
         encoded = None if value is None else json.encode(workflows.storable(key, value))
         made.append(_renewed(row, each, place, encoded))
     return made
+
+
+async def _on_new_default(
+    services: RecordServices,
+    record: RecordRow,
+    old: Mapping[str, Any],
+    rule: Mapping[str, Any],
+    held: dict[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Return what is held of an input with the default that its rule has now: what still is as
+    the default was when it was taken in follows the default."""
+    name = "workflow_input_default"
+    before, now = old.get(name) or {}, rule.get(name) or {}
+    if before == now:
+        return held
+    kept = {
+        key: value
+        for key, value in (held or {}).items()
+        if key not in before or json.encode(before[key]) != json.encode(value)
+    }
+    default = await workflows.taken_in(services.runs, record.app_id, record.id, rule, None)
+    return {**(default or {}), **kept} or None
 
 
 def _blank_rule(record_id: str, key: str, now: int) -> RuleRow:
