@@ -1,14 +1,20 @@
 """Upload links: one file each, without a key, until they expire."""
 
 import asyncio
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import httpx
 import pytest
 from sqlalchemy import update
 from tests.contract import needs_contract, validate
 
+from insula.adapters.blobs.port import Blobs
+from insula.errors import NotFound
 from insula.files.resolve import FileInputs
+from insula.files.upload_endpoints import _take_in
+from insula.files.uploads import find_upload
 from insula.storage import tables
 
 BASE = "/apps/c/files/uploads"
@@ -101,6 +107,44 @@ async def test_a_claim_of_a_process_that_died_does_not_count(client, files: File
     claimed = update(tables.uploads).values(claim="node_dead")
     await files.store.database.write(lambda connection: connection.execute(claimed) and None)
     assert (await send(client, made)).status_code == 200
+
+
+class Slow:
+    """A storage that does not answer for a while once it has written."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.written, self.answers = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def write(self, *given: Any) -> int:
+        size = await self._blobs.write(*given)
+        self.written.set()
+        await self.answers.wait()
+        return size
+
+
+async def test_who_was_taken_over_leaves_the_others_bytes_alone(
+    client, files: FileInputs, on_disk
+) -> None:
+    made = await link(client)
+    row = await files.store.database.read(partial(find_upload, upload_id=made["id"]))
+    assert row is not None
+    slow = Slow(files.store.blobs)
+    store = replace(files.store, blobs=cast(Blobs, slow))
+    lapsed = FileInputs(store, files.documents, lambda: "node_lapsed")
+    sent = {"data": "from the lapsed one", "encoding": "raw"}
+    late = asyncio.create_task(_take_in(lapsed, row, sent, "file"))
+    await slow.written.wait()
+    assert (await send(client, made)).status_code == 200
+    slow.answers.set()
+    with pytest.raises(NotFound):
+        await late
+    shown = (await client.get(f"/apps/c/files/{made['future_file_id']}")).json()
+    assert (await client.get(shown["file_url"])).content == b"hello"
+    assert on_disk() == {made["future_file_id"]}
 
 
 async def test_whoever_sends_names_no_file_that_is_there(client) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import unicodedata
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 from insula.adapters.blobs.port import Blobs
 from insula.adapters.http.client import HttpClient
 from insula.apps.repository import is_there
-from insula.errors import BadInput, FieldError, TooLarge
+from insula.errors import BadInput, FieldError, TooLarge, Unavailable
 from insula.files import repository, uploads
 from insula.files.repository import FileRow
 from insula.files.sniffing import HEAD_BYTES, admits, sniff
@@ -54,6 +55,8 @@ class Wanted:
     wish: Wish | None = None
     file_id: str | None = None
     """Its id, if it has been promised already."""
+    still_ours: Callable[[Connection], None] | None = None
+    """With a promised id: raises if another process has taken it over."""
     text_type: str | None = None
     """What kind of text it is, if it is text."""
     allowed_types: Sequence[str] | None = None
@@ -85,7 +88,10 @@ async def store_file(
         mimetype = wanted.text_type
     if not admits(wanted.allowed_types, mimetype, filename):
         raise wrong_type(wanted, mimetype)
-    size = await store.blobs.write(file_id, whole, store.limit)
+    # An id that was promised may be another process's by now, which has taken over: until it is
+    # seen that it is not, these bytes stand for themselves.
+    key = file_id if wanted.still_ours is None else new_id("file")
+    size = await store.blobs.write(key, whole, store.limit)
     now = now_ms()
     row = FileRow(
         id=file_id,
@@ -112,14 +118,33 @@ async def store_file(
 
     try:
         # A cancel in the middle would leave it open whether there is a row for the bytes.
-        stored = await uninterrupted(store.database.write(unit))
+        stored = await uninterrupted(_insert(store, wanted, key, file_id, unit))
     except Exception:
-        await uninterrupted(store.blobs.delete(file_id))
+        await uninterrupted(store.blobs.delete(key))
         raise
     if stored.id != file_id:
         await store.blobs.delete(file_id)
     elif wanted.wish is not None:
         store.wished.set()
+    return stored
+
+
+async def _insert(
+    store: FileStore,
+    wanted: Wanted,
+    key: str,
+    file_id: str,
+    unit: Callable[[Connection], FileRow],
+) -> FileRow:
+    """Insert the row of bytes that stand under a key; let them stand under its id before."""
+    if wanted.still_ours is None:
+        return await store.database.write(unit)
+    await store.database.read(wanted.still_ours)
+    # Where this fails further on, what stands there is another's, or nobody's: the sweep sees.
+    await store.blobs.copy(key, file_id)
+    stored = await store.database.write(unit)
+    with suppress(Unavailable):  # the sweep takes them, too
+        await store.blobs.delete(key)
     return stored
 
 

@@ -171,12 +171,17 @@ async def _take_in(files: FileInputs, row: UploadRow, given: object, path: str) 
         if not uploads.use(connection, row.id, token):
             raise unknown()  # deleted meanwhile
 
+    def still_ours(connection: Connection) -> None:
+        if not uploads.holds(connection, row.id, token):
+            raise unknown()
+
     options = row.wanted
     wanted = Wanted(
         app_id=row.app_id,
         storage=row.storage,
         visibility=row.visibility,
         file_id=row.file_id,
+        still_ours=still_ours,
         allowed_types=options.allowed_types,
         wish=Wish(bool(options.contents), bool(options.images), pages=options.pages),
         path=(path,),

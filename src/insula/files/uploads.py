@@ -154,12 +154,25 @@ def release(connection: Connection, upload_id: str, token: str) -> None:
     connection.execute(update(uploads).where(mine).values(claim=None))
 
 
+def holds(connection: Connection, upload_id: str, token: str) -> bool:
+    """Say whether a link is still reserved by this process."""
+    return connection.scalar(select(uploads.c.id).where(_mine(upload_id, token))) is not None
+
+
 def use(connection: Connection, upload_id: str, token: str) -> bool:
     """Mark a link as used, in the unit that inserts its file; say whether it still was ours."""
-    mine = (uploads.c.id == upload_id) & (uploads.c.claim == token) & uploads.c.used_at.is_(None)
     now = now_ms()
-    used = update(uploads).where(mine).values(claim=None, used_at=now, updated_at=now)
+    used = (
+        update(uploads)
+        .where(_mine(upload_id, token))
+        .values(claim=None, used_at=now, updated_at=now)
+    )
     return connection.execute(used).rowcount > 0
+
+
+def _mine(upload_id: str, token: str) -> ColumnElement[bool]:
+    claimed = (uploads.c.id == upload_id) & (uploads.c.claim == token)
+    return claimed & uploads.c.used_at.is_(None)
 
 
 class Arriving:
