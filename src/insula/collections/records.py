@@ -1,6 +1,5 @@
 """Making and changing records: their inputs, their rules, their tags."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +8,14 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from insula.collections import analysis, mappings, record_repository, repository, workflows
+from insula.collections import analysis, mappings, record_repository, repository
 from insula.collections.analysis import Chosen
 from insula.collections.entities import entity_of, given_by
-from insula.collections.rows import PHASES, CollectionRow, Config, RecordRow, RuleRow
+from insula.collections.rows import CollectionRow, Config, RecordRow, RuleRow
+from insula.collections.rule_inputs import taken_in
 from insula.collections.schemas import CreateRecord, Mode, UpdateRecord
 from insula.collections.services import RecordServices
-from insula.errors import BadInput, Conflict, FieldError
+from insula.errors import Conflict
 from insula.files.repository import delete_file
 from insula.kit import json
 from insula.kit.clock import now_ms
@@ -105,7 +105,7 @@ async def create(
         given = mappings.merged({key: seen[key] for key in known & seen.keys()}, given)
     blank = _blank(principal, collection, record_id, fields, source, entity)
     try:
-        rules = await _inputs(services, blank, config, [], given, from_text=from_text)
+        rules = await taken_in(services, blank, config, [], given, from_text=from_text)
         chosen = await _chosen(services, blank, Stored(blank, rules, config), fields.run)
         unit = partial(_store, services, principal, fields, blank, rules, chosen, idempotency)
         made = await database.write(unit)
@@ -241,7 +241,7 @@ async def _after(
     """Return a record with the inputs that are sent."""
     if fields.rules is None:
         return before
-    rules = await _inputs(
+    rules = await taken_in(
         services, before.row, before.config, before.rules, fields.rules, from_text=from_text
     )
     return Stored(before.row, rules, before.config)
@@ -312,7 +312,7 @@ async def update_rules(
     config = taken[1]
     kept = {each["key"] for each in config.rules}
     held = [rule for rule in before.rules if rule.key in kept]
-    rules = await _inputs(services, before.row, config, held, {}, held_on=before.config)
+    rules = await taken_in(services, before.row, config, held, {}, held_on=before.config)
 
     def unit(connection: Connection) -> None:
         row = record_repository.find(connection, principal.app_id, collection_id, record_id)
@@ -344,109 +344,6 @@ def check_unchanged(row: RecordRow, before: RecordRow) -> None:
     _check_rests(row)
     if row.updated_at != before.updated_at:
         raise Conflict("The record was changed meanwhile: read it again")
-
-
-async def _inputs(
-    services: RecordServices,
-    record: RecordRow,
-    config: Config,
-    held: Sequence[RuleRow],
-    given: Mapping[str, dict[str, Any] | None],
-    *,
-    from_text: bool = False,
-    held_on: Config | None = None,
-) -> list[RuleRow]:
-    """Return the rules of a record on a config, with the inputs that are given or held, mapped.
-
-    ``held_on`` is the config with which inputs are held, if it is another: what its defaults gave
-    is left to those of this one.
-    """
-    known = {rule["key"] for rule in config.rules}
-    errors = [
-        FieldError(("rules", key), "unknown", "is no rule of this record; see `config.rules`")
-        for key in given
-        if key not in known
-    ]
-    if errors:
-        raise BadInput(f"rules.{errors[0].path[1][:100]} {errors[0].message}", errors)
-    by_key = {row.key: row for row in held}
-    inputs: mappings.Inputs = {}
-    for rule in config.rules:
-        key = rule["key"]
-        if key in given or key not in by_key:
-            inputs[key] = await workflows.taken_in(
-                services.runs, record.app_id, record.id, rule, given.get(key), from_text=from_text
-            )
-        else:
-            stands = by_key[key].input
-            inputs[key] = None if stands is None else json.decode(stands)
-            if held_on is not None:
-                old = held_on.rule(key)
-                inputs[key] = await _on_new_default(services, record, old, rule, inputs[key])
-    mapped = inputs
-    if config.mappings:  # they may copy megabytes
-        mapped = await asyncio.to_thread(mappings.apply, inputs, config.mappings)
-    now = now_ms()
-    made = []
-    for place, each in enumerate(config.rules):
-        key, value = each["key"], mapped[each["key"]]
-        row = by_key.get(key) or _blank_rule(record.id, key, now)
-        encoded = None if value is None else json.encode(workflows.storable(key, value))
-        made.append(_renewed(row, each, place, encoded))
-    return made
-
-
-async def _on_new_default(
-    services: RecordServices,
-    record: RecordRow,
-    old: Mapping[str, Any],
-    rule: Mapping[str, Any],
-    held: dict[str, Any] | None,
-) -> dict[str, Any] | None:
-    """Return what is held of an input with the default that its rule has now: what still is as
-    the default was when it was taken in follows the default."""
-    name = "workflow_input_default"
-    before, now = old.get(name) or {}, rule.get(name) or {}
-    if before == now:
-        return held
-    kept = {
-        key: value
-        for key, value in (held or {}).items()
-        if key not in before or json.encode(before[key]) != json.encode(value)
-    }
-    default = await workflows.taken_in(services.runs, record.app_id, record.id, rule, None)
-    return {**(default or {}), **kept} or None
-
-
-def _blank_rule(record_id: str, key: str, now: int) -> RuleRow:
-    return RuleRow(
-        record_id=record_id,
-        key=key,
-        place=0,
-        phase=1,
-        disabled=False,
-        due=False,
-        status="DRAFT",
-        input=None,
-        run_id=None,
-        ended=None,
-        outcome=None,
-        ran=None,
-        credits=0.0,
-        created_at=now,
-        updated_at=now,
-    )
-
-
-def _renewed(row: RuleRow, rule: Mapping[str, Any], place: int, value: bytes | None) -> RuleRow:
-    kept = {name: getattr(row, name) for name in RuleRow.__dataclass_fields__}
-    kept |= {
-        "place": place,
-        "phase": PHASES.get(rule.get("execution_order"), 1),
-        "disabled": bool(rule.get("disabled")),
-        "input": value,
-    }
-    return RuleRow(**kept)
 
 
 async def _chosen(
