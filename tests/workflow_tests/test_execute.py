@@ -151,7 +151,8 @@ async def test_given_outputs_are_as_their_steps_give_them(platform: Platform) ->
         told = await execute(acme, flow, test)
         assert (told["status"], told["run"]) == ("FAILED", None)
         assert ".".join(path) in told["error"]
-    fits = {"m": {"message": 1, "raw": 2}, "each": [{}], "b": {"x": False}, "c": None}
+    said = {"provider": "mock", "model": "mock-1", "message": "hi"}
+    fits = {"m": {**said, "raw": {"id": 2}}, "each": [said], "b": {"x": False}, "c": None}
     assert (await execute(acme, flow, await make(acme, flow, input_context=fits)))["run"]
     assert len(await acme.ok("GET", "/runs?verbose=all")) == 1
 
