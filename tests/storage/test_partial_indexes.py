@@ -32,7 +32,7 @@ from insula.storage.opening import open_database
 from insula.storage.tables import metadata
 from insula.variables import repository as variables
 from insula.web.pagination import Page
-from insula.webhooks import bounds, deliveries
+from insula.webhooks import bounds, turns
 from insula.workflow_tests import repository as workflow_tests
 from insula.workflows import remove as workflows
 
@@ -78,8 +78,11 @@ QUERIES: dict[str, list[Query]] = {
     "extractions_open": [lambda c: extractions.claim(c, "node_x", [], "")],
     "records_live": [partial(records.needing, after="")],
     "record_rules_running": [partial(records.needing, after="")],
-    "workflow_tests_running": [workflow_tests.underway],
-    "deliveries_due": [lambda c: deliveries.due(c, 1, (), 10), bounds.overfull],
+    "workflow_tests_running": [
+        workflow_tests.turns,
+        lambda c: workflow_tests.underway(c, "work_1"),
+    ],
+    "deliveries_due": [lambda c: turns.due(c, 1, turns.Busy()), bounds.overfull],
 }
 _PARTIAL = [
     index

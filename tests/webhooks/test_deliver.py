@@ -1,5 +1,6 @@
 """What is to be told outlives the process, and is told by one of several."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tests.runs.platform import Platform, code, open_platform
 from tests.webhooks.test_endpoints import Receiver, hook, settled
 
 from insula.kit.clock import now_ms
-from insula.webhooks import deliveries
+from insula.webhooks import deliveries, turns
 
 DATABASES = ("sqlite", "postgres")
 
@@ -47,15 +48,15 @@ async def test_one_of_several_claims_a_delivery(platform: Platform) -> None:
         now=now,
     )
     await database.write(enqueue)
-    due = partial(deliveries.due, now=now, besides=(), limit=10)
-    (row,) = await database.read(due)
+    due = partial(turns.due, now=now, busy=turns.Busy())
+    (row,) = (await database.read(due)).rows
     assert row.webhook_id == made[0]["id"]
     claim = partial(deliveries.claim, row=row, until=now + 60_000)
     assert await database.write(claim)
     assert not await database.write(claim)
-    assert await database.read(due) == []
+    assert (await database.read(due)).rows == []
     # Whoever claimed it has died: it is due again, as its second attempt.
-    (again,) = await database.read(partial(due, now=now + 60_000))
+    (again,) = (await database.read(partial(due, now=now + 60_000))).rows
     assert again.attempts == 1
     platform.services.draining = False
 
@@ -80,8 +81,48 @@ async def test_an_address_with_no_room_holds_up_no_other(platform: Platform, bes
             now=now,
         )
     )
-    full = [one["id"]] if besides else []
-    found = await database.read(partial(deliveries.due, now=now, besides=full, limit=10))
+    full = turns.Busy()
+    for _ in range(turns.OF_ONE_WEBHOOK if besides else 0):
+        full.change(platform.acme.id, one["id"], 1)
+    found = (await database.read(partial(turns.due, now=now, busy=full))).rows
     wanted = {other["id"]} if besides else {one["id"], other["id"]}
     assert {row.webhook_id for row in found} == wanted
+    platform.services.draining = False
+
+
+async def test_apps_with_slow_addresses_leave_places_to_others(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of one app is due, and since when: another's is made, too."""
+    database = platform.services.database
+    platform.services.draining = True
+    many = [await hook(platform.acme) for _ in range(6)]
+    theirs = await hook(platform.globex)
+    enqueue = partial(deliveries.enqueue, event="run.failed", body=b"{}", thing_id="run_2")
+    for n in range(20):
+        unit = partial(enqueue, app_id=platform.acme.id, event_id=f"msg_{n:02}", now=1)
+        await database.write(unit)
+    await database.write(
+        partial(enqueue, app_id=platform.globex.id, event_id="msg_z", now=now_ms())
+    )
+    busy, now = turns.Busy(), now_ms()
+    found = (await database.read(partial(turns.due, now=now, busy=busy))).rows
+    assert Counter(row.app_id for row in found) == {
+        platform.acme.id: turns.OF_ONE_APP,
+        platform.globex.id: 1,
+    }
+    monkeypatch.setattr(turns, "AT_ONCE", 5)
+    for webhook in many[:4]:
+        busy.change(platform.acme.id, webhook["id"], 1)
+    (last,) = (await database.read(partial(turns.due, now=now, busy=busy))).rows
+    assert last.webhook_id == theirs["id"]  # one place is left, and acme has the others
+    # A look that comes to some webhooks alone goes on with the others.
+    monkeypatch.setattr(turns, "LOOKED_AT", 2)
+    seen, after = set[str](), ""
+    for _ in range(4):
+        rows, after = await database.read(
+            partial(turns.due, now=now, busy=turns.Busy(), after=after)
+        )
+        seen |= {row.webhook_id for row in rows}
+    assert seen == {theirs["id"], *(webhook["id"] for webhook in many)}
     platform.services.draining = False

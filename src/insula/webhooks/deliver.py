@@ -1,10 +1,9 @@
-"""Delivers what is due: a few attempts at once, fewer to one address, each claimed by one node."""
+"""Delivers what is due: a few attempts at once, of each app its share, each claimed by one node."""
 
 import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,7 @@ from insula.kit import json
 from insula.kit.clock import iso, now_ms
 from insula.kit.ids import first_id
 from insula.runs.services import RunServices
-from insula.webhooks import bounds, deliveries, repository
+from insula.webhooks import bounds, deliveries, repository, turns
 from insula.webhooks.signature import Signers, headers
 from insula.webhooks.telling import Teller
 
@@ -35,8 +34,6 @@ DELAYS = (5, 60, 300, 1800, 7200, 18_000, 28_800, 30_000)
 KEPT_DAYS = 30
 KIND = "webhook"
 _CLAIM_MS = 60_000
-_AT_ONCE = 64
-_AT_ONCE_EACH = 4
 _ANSWER_MAX = 64 * 1024
 _GONE = 410
 _SPREAD = 0.1
@@ -112,7 +109,9 @@ class Deliverer:
     ring: KeyRing
     teller: Teller
     due: asyncio.Event = field(default_factory=asyncio.Event)
-    _busy: Counter[str] = field(default_factory=Counter)
+    _busy: turns.Busy = field(default_factory=turns.Busy)
+    _after: str = ""
+    """The webhook behind which the next look begins."""
     _under_way: dict[asyncio.Task[None], str] = field(default_factory=dict)
     """What is being sent here, with the ids of the webhooks."""
 
@@ -153,18 +152,15 @@ class Deliverer:
 
     async def look(self, group: asyncio.TaskGroup) -> None:
         """Begin what is due and has room."""
-        room = _AT_ONCE - self._busy.total()
-        if room <= 0 or self.services.draining:
+        if self._busy.room <= 0 or self.services.draining:
             return
-        full = [one for one, count in self._busy.items() if count >= _AT_ONCE_EACH]
-        query = partial(deliveries.due, now=now_ms(), besides=full, limit=room)
-        for row in await self.services.database.read(query):
-            if self._busy[row.webhook_id] >= _AT_ONCE_EACH:
-                continue
+        query = partial(turns.due, now=now_ms(), busy=self._busy, after=self._after)
+        rows, self._after = await self.services.database.read(query)
+        for row in rows:
             claimed = now_ms() + _CLAIM_MS
             unit = partial(deliveries.claim, row=row, until=claimed)
             if await self.services.database.write(unit):
-                self._busy[row.webhook_id] += 1
+                self._busy.change(row.app_id, row.webhook_id, 1)
                 task = group.create_task(self._deliver(row, claimed))
                 self._under_way[task] = row.webhook_id
                 task.add_done_callback(self._under_way.pop)
@@ -180,9 +176,7 @@ class Deliverer:
         except Exception:  # one delivery's defect must not hold up the others
             _log.exception("webhook.broke", webhook_id=row.webhook_id)
         finally:
-            self._busy[row.webhook_id] -= 1
-            if not self._busy[row.webhook_id]:
-                del self._busy[row.webhook_id]
+            self._busy.change(row.app_id, row.webhook_id, -1)
             self.due.set()
 
     async def _forget_for_ever(self) -> None:

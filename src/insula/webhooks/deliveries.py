@@ -4,7 +4,7 @@ A claim is the row's next attempt moved into the future: whoever moved it delive
 the row is due again.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -91,23 +91,6 @@ def list_page(
     if before is not None:
         query = query.where(deliveries.c.id < before)
     return connection.execute(query.limit(take).offset(offset)).all(), count
-
-
-def due(
-    connection: Connection, now: int, besides: Collection[str], limit: int
-) -> Sequence[Row[Any]]:
-    """Return deliveries that are due, but those of some webhooks, with where they go."""
-    told = (webhooks.c.app_id, webhooks.c.url, webhooks.c.sealed, webhooks.c.failing_since)
-    query = (
-        select(deliveries, *told)
-        .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
-        .where(deliveries.c.next_at <= now)
-        .order_by(deliveries.c.next_at, deliveries.c.id)
-        .limit(limit)
-    )
-    if besides:
-        query = query.where(deliveries.c.webhook_id.not_in(besides))
-    return connection.execute(query).all()
 
 
 def claim(connection: Connection, row: Row[Any], until: int) -> bool:
