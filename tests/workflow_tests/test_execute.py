@@ -1,12 +1,16 @@
 """Tests executed: judged, failed, faked, cancelled, all at once, and in the contract's shape."""
 
 import asyncio
+from collections import Counter
+from functools import partial
 from typing import Any
 
+import pytest
 from tests.contract import ContractFile, validate
 from tests.runs.platform import Caller, Platform, code, model, parse
 
 from insula.kit.json import encode
+from insula.workflow_tests import repository
 
 START = {"type": "input", "key": "i", "input": {"n": {"type": "number"}}}
 
@@ -313,3 +317,36 @@ async def test_a_change_while_it_is_judged_is_judged_again(platform: Platform) -
             await asyncio.sleep(0.02)
     done = await acme.ok("GET", f"/workflows/{flow}/tests/{test}")
     assert (done["name"], done["status"]) == ("N", "PASSED")
+
+
+async def test_however_many_tests_wait_those_of_others_get_their_turn(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three workflows with all the tests that there may be, and one whose only test is the last."""
+    platform.services.draining = True  # nothing is begun by itself
+    database = platform.services.database
+    flows = sorted([await flow_of(platform.acme, code("a", "return 1")) for _ in range(3)])
+    theirs = await flow_of(platform.globex, code("a", "return 1"))
+    for flow in (*flows, theirs):
+        ids = [await make(platform.acme if flow in flows else platform.globex, flow)]
+        if flow in flows:
+            ids += [await make(platform.acme, flow) for _ in range(12)]
+        await database.write(partial(repository.queue, test_ids=ids, version="draft"))
+    await platform.change(
+        "UPDATE workflow_tests SET updated_at = CASE WHEN workflow_id = :flow THEN 2 ELSE 1 END",
+        flow=theirs,
+    )
+    found = await database.read(repository.turns)
+    waiting = Counter(each.workflow_id for each in found.tests)
+    assert waiting == {**dict.fromkeys(flows, repository.AT_ONCE), theirs: 1}
+    assert not found.whole
+    # A look that comes to some workflows alone goes on with the others.
+    monkeypatch.setattr(repository, "LOOKED_AT", 3)
+    seen, after = set[str](), ""
+    for _ in range(2):
+        found = await database.read(partial(repository.turns, after=after))
+        seen |= {each.workflow_id for each in found.tests}
+        after = found.after
+    assert seen == {*flows, theirs}
+    assert after == ""
+    platform.services.draining = False

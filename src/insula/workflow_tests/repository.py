@@ -4,12 +4,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, insert, select, text, update
 
 from insula.errors import Conflict
 from insula.files.repository import delete_run_files
 from insula.kit.clock import now_ms
-from insula.storage.dialect import is_postgres
+from insula.storage.dialect import by_index, is_postgres
 from insula.storage.tables import runs
 from insula.storage.tables import workflow_tests as tests
 from insula.web.pagination import Page
@@ -29,6 +29,15 @@ AT_ONCE = 8
 """Tests of one workflow whose runs go on, or are being judged, at the same time."""
 
 
+class Turns(NamedTuple):
+    """Tests that something may have to be done about, and the workflow after which the next look
+    begins; ``whole``: there are no others."""
+
+    tests: list[Underway]
+    after: str
+    whole: bool
+
+
 class Told(NamedTuple):
     """What is told of a test while tests go on, and when it was changed."""
 
@@ -41,6 +50,21 @@ class Told(NamedTuple):
 
 
 _UNDERWAY_MAX = 2_000
+LOOKED_AT = 100
+"""Workflows with RUNNING tests that one look comes to; the next one goes on behind them."""
+# By jumping along the index: one step a workflow, however many of its tests wait.
+_WORKFLOWS = """
+    WITH RECURSIVE turn(workflow_id) AS (
+        SELECT min(workflow_id) FROM workflow_tests {index}
+        WHERE status = 'RUNNING' AND workflow_id > :after
+        UNION ALL
+        SELECT (SELECT min(workflow_id) FROM workflow_tests {index}
+                WHERE status = 'RUNNING' AND workflow_id > turn.workflow_id)
+        FROM turn WHERE turn.workflow_id IS NOT NULL
+    )
+    SELECT workflow_id FROM turn WHERE workflow_id IS NOT NULL LIMIT :most
+"""
+_IS_RUNNING = text("workflow_tests.status = 'RUNNING'")
 _ERROR_LENGTH = 2_000
 _NAMES = tuple(name for name in WorkflowTest.__dataclass_fields__ if name != "recorded")
 _COLUMNS = [*(tests.c[name] for name in _NAMES), tests.c.recording.is_not(None).label("recorded")]
@@ -165,12 +189,38 @@ def ids_of(connection: Connection, workflow_id: str, *, failed_only: bool) -> li
     return list(connection.scalars(query.where(tests.c.status == FAILED) if failed_only else query))
 
 
-def underway(connection: Connection, workflow_id: str | None = None) -> list[Underway]:
-    """Return tests that are RUNNING, all of them or one workflow's, those that wait longest first.
+def underway(connection: Connection, workflow_id: str) -> list[Underway]:
+    """Return the tests of a workflow that are RUNNING, those that wait longest first.
 
     Those that have a run stand before those that wait for one.
     """
-    query = (
+    query = _underway(workflow_id).order_by(
+        tests.c.run_id.is_(None), tests.c.updated_at, tests.c.id
+    )
+    return [Underway(*row) for row in connection.execute(query.limit(_UNDERWAY_MAX))]
+
+
+def turns(connection: Connection, after: str = "") -> Turns:
+    """Return of each workflow, of those behind ``after`` first, tests that have a run, and the few
+    that wait longest for theirs: however many one has, the others' are found."""
+    values = {"after": after, "most": LOOKED_AT}
+    jumps = text(_WORKFLOWS.format(index=by_index(connection, "workflow_tests_running")))
+    workflows = list(connection.scalars(jumps, values))
+    found: list[Underway] = []
+    whole = not after and len(workflows) < LOOKED_AT
+    for workflow_id in workflows:
+        mine = _underway(workflow_id)
+        begun = mine.where(tests.c.run_id > "").order_by(tests.c.run_id)
+        waiting = mine.where(tests.c.run_id.is_(None)).order_by(tests.c.updated_at, tests.c.id)
+        for query in (begun.limit(2 * AT_ONCE), waiting.limit(AT_ONCE)):
+            some = [Underway(*row) for row in connection.execute(query)]
+            whole = whole and len(some) < AT_ONCE
+            found += some
+    return Turns(found, workflows[-1] if len(workflows) == LOOKED_AT else "", whole)
+
+
+def _underway(workflow_id: str) -> Select[Any]:
+    return (
         select(
             tests.c.id,
             tests.c.workflow_id,
@@ -180,13 +230,8 @@ def underway(connection: Connection, workflow_id: str | None = None) -> list[Und
             runs.c.ended_at,
         )
         .join_from(tests, runs, runs.c.id == tests.c.run_id, isouter=True)
-        .where(tests.c.status == RUNNING)
-        .order_by(tests.c.run_id.is_(None), tests.c.updated_at, tests.c.id)
-        .limit(_UNDERWAY_MAX)
+        .where(tests.c.workflow_id == workflow_id, _IS_RUNNING)
     )
-    if workflow_id is not None:
-        query = query.where(tests.c.workflow_id == workflow_id)
-    return [Underway(*row) for row in connection.execute(query)]
 
 
 def start(connection: Connection, test: WorkflowTest, run_id: str) -> bool:

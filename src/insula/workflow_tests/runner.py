@@ -40,6 +40,7 @@ class TestRunner:
         self._mine: set[str] = set()
         """Tests that were asked for here, and runs of tests that ended here."""
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._after = ""
         services.after_end.append(self._ended)
         services.outfit = partial(outfit, services)
 
@@ -114,8 +115,10 @@ class TestRunner:
     async def _round(self, group: asyncio.TaskGroup) -> None:
         if self._services.draining:
             return
-        found = await self._services.database.read(repository.underway)
-        self._mine &= {each.id for each in found} | {each.run_id or "" for each in found}
+        query = partial(repository.turns, after=self._after)
+        found, self._after, whole = await self._services.database.read(query)
+        if whole:
+            self._mine &= {each.id for each in found} | {each.run_id or "" for each in found}
         busy = Counter(each.workflow_id for each in found if each.run_id is not None)
         for each in found:
             if each.id in self._working or not self._due(each):
