@@ -23,6 +23,15 @@ WAYS = {
     "a URL": quote(SECRET, safe=""),
     "a path": quote(SECRET),
     "a form": quote_plus(SECRET),
+    "a path in Go's JSON": json.encode(quote(SECRET, safe="!&"))
+    .decode()[1:-1]
+    .replace("!", "\\u0021"),
+    "percents escaped": quote(SECRET, safe="").replace("%", "\\u0025"),
+    "escapes and percents": "\\u0070%c3\\u00a4"[:6] + quote(SECRET[1:], safe=""),
+    "JSON in ASCII in a URL": quote(
+        "".join(f"\\u{unit:04x}" for unit in memoryview(SECRET.encode("utf-16-le")).cast("H")),
+        safe="",
+    ),
     "lower case": quote(SECRET).replace("%C3", "%c3").replace("%F0", "%f0"),
 }
 
@@ -148,3 +157,36 @@ def test_values_that_repeat_themselves_are_no_matter() -> None:
     masker = Masker(["a" * length for length in range(8, 260)])
     with costing_at_most(1250):
         assert masker.spans(b"a" * (1 << 20)) == [(0, 1 << 20)]
+
+
+def _in_json(text: str, draw: st.DrawFn) -> str:
+    return "".join(f"\\u{ord(c):04x}" if draw(st.booleans()) else c for c in text)
+
+
+def _percent(text: str, draw: st.DrawFn) -> str:
+    return "".join(f"%{ord(c):02x}" if draw(st.booleans()) or c == "%" else c for c in text)
+
+
+@st.composite
+def _mixed(draw: st.DrawFn) -> str:
+    """The value ``sk-live-&1``, percent-encoded and then escaped, or the other way round."""
+    if draw(st.booleans()):
+        return _in_json(_percent("sk-live-&1", draw), draw)
+    return _percent(_in_json("sk-live-&1", draw), draw)
+
+
+@given(_mixed(), st.text(LETTERS, max_size=5), st.data())
+@settings(max_examples=200, deadline=None)
+def test_mixtures_are_covered(written: str, beside: str, data: st.DataObject) -> None:
+    masker = Masker(["sk-live-&1"])
+    text = f"{beside} {written} {beside}"
+    assert masker.text(text) == f"{beside} {MASK} {beside}"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    stream = masker.stream()
+    pieces = [stream.feed(text[start:end]) for start, end in pairwise([0, *cuts, len(text)])]
+    assert "".join([*pieces, stream.finish()]) == f"{beside} {MASK} {beside}"
+
+
+def test_json_whose_texts_are_percent_encoded_is_covered() -> None:
+    text = Raw(b'{"a":"\\u002573\\u00256b-live-%261","b":"\\u0073%6b%2dlive-&1"}')
+    assert json.decode(Masker(["sk-live-&1"]).json(text)) == {"a": MASK, "b": MASK}

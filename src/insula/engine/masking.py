@@ -4,12 +4,12 @@ A value is found as it is, with any of JSON's escapes, and percent-encoded, howe
 Other encodings (base64, say) are not found.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import permutations
 from typing import Any, Final
 
 from insula.engine.masking_patterns import LEAST, Patterns, Span, merged
-from insula.engine.masking_views import WRITINGS, Reading, Writing
+from insula.engine.masking_views import WRITINGS, Ground, Layer, Reading, Writing, layered
 from insula.kit import json
 from insula.kit.json import Raw
 
@@ -35,7 +35,15 @@ class Masker:
             if writing.sign in data:
                 reading = Reading(writing, data, last=True)
                 found += reading.original(self._patterns.find(reading.data))
+                found += reading.original(self._within(writing, reading.data))
         return merged(found)
+
+    def _within(self, read: Writing, data: bytes) -> Iterator[Span]:
+        """Yield where values stand in what was read already, written in another way as well."""
+        for writing in WRITINGS:
+            if writing is not read and writing.sign in data:
+                reading = Reading(writing, data, last=True)
+                yield from reading.original(self._patterns.find(reading.data))
 
     def data(self, data: bytes, mask: bytes = _MASK) -> bytes:
         """Return bytes with every value covered."""
@@ -95,7 +103,7 @@ class StreamMasker:
     """
 
     def __init__(self, patterns: Patterns) -> None:
-        self._views = [_View(patterns, writing) for writing in (None, *WRITINGS)]
+        self._views = [_View(patterns, layered(writings)) for writings in _WAYS]
         self._held = b""
         self._base = 0
         """Where ``_held`` begins in the whole text."""
@@ -139,47 +147,39 @@ class StreamMasker:
             return covered.decode("utf-8", "replace")
 
 
-class _View:
-    """The text so far in one writing; ``None`` is the text as it is."""
+_WAYS: Final = ((), *((each,) for each in WRITINGS), *permutations(WRITINGS, 2))
+"""As the text stands; in one writing; in one within another."""
 
-    def __init__(self, patterns: Patterns, writing: Writing | None) -> None:
+
+class _View:
+    """The text so far, read in one way."""
+
+    def __init__(self, patterns: Patterns, layer: Ground | Layer) -> None:
         self._patterns = patterns
-        self._writing = writing
+        self._layer = layer
         self._state = 0
-        self._starts: deque[int] = deque()
+        self._starts: list[int] = []
         """Where the last bytes begin that may be the beginning of a value."""
-        self._pending = b""
-        self._position = 0
 
     @property
     def held_from(self) -> int:
         """Return where what has to be held back begins."""
-        return self._starts[0] if self._starts else self._position
+        return self._starts[0] if self._starts else self._layer.position
 
     def feed(self, piece: bytes, *, last: bool = False) -> Iterator[Span]:
         """Read on; yield the spans of the whole text that have come to their ends.
 
         ``last``: nothing follows, so that what looks like the beginning of an escape is none.
         """
-        origin = self._position
-        if self._writing is None:
-            data, self._position = piece, origin + len(piece)
-            reading = None
-        else:
-            reading = Reading(self._writing, self._pending + piece, last=last)
-            data, self._position = reading.data, origin + reading.used
-            self._pending = (self._pending + piece)[reading.used :]
-        before = len(self._starts)
-        self._state, spans = self._patterns.scan(self._state, data)
-        if reading is None:
-            self._starts.extend(range(origin, origin + len(data)))
-        else:
-            self._starts.extend(origin + reading.start(at) for at in range(len(data)))
+        read = self._layer.feed(piece, last=last)
+        before = self._starts
+        self._state, spans = self._patterns.scan(self._state, read.data)
         for start, end in spans:
-            until = end if reading is None else reading.end(end - 1)
-            yield self._starts[before + start], origin + until
-        while len(self._starts) > self._patterns.depths[self._state]:
-            self._starts.popleft()
+            begin = before[start] if start < 0 else read.start(start)
+            yield begin, read.end(end - 1)
+        size, depth = len(read.data), self._patterns.depths[self._state]
+        kept = before[len(before) + size - depth :] if depth > size else []
+        self._starts = kept + [read.start(at) for at in range(max(0, size - depth), size)]
 
 
 def _forms(value: str) -> Iterator[bytes]:

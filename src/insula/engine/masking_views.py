@@ -1,11 +1,12 @@
-"""The ways in which a text can be written: as it is, with JSON's escapes, percent-encoded.
+"""The ways in which a text can be written: as it is, with JSON's escapes, percent-encoded, and
+one of these within the other.
 
 Each is read as what it stands for, with the place of every byte in the original.
 """
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -103,7 +104,74 @@ class Reading:
         at = bisect_right(self._places, place) - 1
         return self._ends[at] or self._origins[at] + place - self._places[at] + 1
 
-    def original(self, spans: list[Span]) -> Iterator[Span]:
+    def original(self, spans: Iterable[Span]) -> Iterator[Span]:
         """Return spans of ``data`` as spans of the piece."""
         for start, end in spans:
             yield self.start(start), self.end(end - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a piece was read as; where each of its bytes begins and ends in the whole text."""
+
+    data: bytes
+    start: Callable[[int], int]
+    end: Callable[[int], int]
+
+
+class Ground:
+    """A text that comes in pieces, as it stands."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        """Up to where the text was read."""
+
+    def feed(self, piece: bytes, *, last: bool) -> Read:
+        """Read on."""
+        origin = self.position
+        self.position += len(piece)
+        return Read(piece, lambda at: origin + at, lambda at: origin + at + 1)
+
+
+class Layer:
+    """What a writing makes of what the layer below gives."""
+
+    def __init__(self, writing: Writing, below: "Ground | Layer") -> None:
+        self._writing = writing
+        self._below = below
+        self._pending = b""
+        self._places: list[Span] = []
+        """Where each byte that is pending begins and ends in the whole text."""
+
+    @property
+    def position(self) -> int:
+        """Return up to where the whole text was read."""
+        return self._places[0][0] if self._places else self._below.position
+
+    def feed(self, piece: bytes, *, last: bool) -> Read:
+        """Read on; what may be the beginning of a token waits for what follows."""
+        below, places = self._below.feed(piece, last=last), self._places
+        waited, text = len(places), self._pending + below.data
+        reading = Reading(self._writing, text, last=last)
+
+        def start(at: int) -> int:
+            return places[at][0] if at < waited else below.start(at - waited)
+
+        def end(at: int) -> int:
+            return places[at][1] if at < waited else below.end(at - waited)
+
+        self._pending = text[reading.used :]
+        self._places = [(start(at), end(at)) for at in range(reading.used, len(text))]
+        return Read(
+            reading.data,
+            lambda at: start(reading.start(at)),
+            lambda at: end(reading.end(at) - 1),
+        )
+
+
+def layered(writings: Sequence[Writing]) -> Ground | Layer:
+    """Return what reads a text in these writings, the first one outermost in the text."""
+    layer: Ground | Layer = Ground()
+    for writing in writings:
+        layer = Layer(writing, layer)
+    return layer
