@@ -46,6 +46,8 @@ def told(text: str) -> list[str]:
         readings.append(unquote(text.replace("+", " ")))
     for _ in range(3):  # JSON inside of JSON
         readings += {_unescaped(reading) for reading in readings if "\\" in reading} - {*readings}
+    # What was percent-encoded before it was written as JSON.
+    readings += [unquote(reading.replace("+", " ")) for reading in readings if "%" in reading]
     return [value for value in PLANTED if any(value in reading for reading in readings)]
 
 
