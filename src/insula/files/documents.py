@@ -102,12 +102,11 @@ class Documents:
             return False
         token = self._token()  # another one after every lease that was lost
         self._tokens.add(token)
-        claim = partial(
-            extractions.claim,
-            token=token,
-            working=[*self._tasks, *self._left()],
-            after=self._last_app,
-        )
+        mine: dict[str, Any] = {"token": token, "working": [*self._tasks, *self._left()]}
+        # Most times there is none, and a write takes the lock that all nodes share.
+        if not await self._store.database.read(partial(extractions.any_free, **mine)):
+            return False
+        claim = partial(extractions.claim, **mine, after=self._last_app)
         row = await self._store.database.write(claim)
         if row is None:
             return False

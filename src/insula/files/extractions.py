@@ -171,6 +171,12 @@ def claim(
     return None
 
 
+def any_free(connection: Connection, token: str, working: Sequence[str]) -> bool:
+    """Say whether there is a document that ``claim`` might take, so that nobody writes for none."""
+    query = select(extractions.c.file_id).where(_free(connection, token, working)).limit(1)
+    return connection.scalar(query) is not None
+
+
 def _take(
     connection: Connection, token: str, file_id: str, free: ColumnElement[bool]
 ) -> ExtractionRow | None:
