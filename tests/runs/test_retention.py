@@ -3,14 +3,15 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.kit import json
-from insula.runs import change
-from insula.runs.dispatch import remove_old_rows
+from insula.runs import change, dispatch
+from insula.runs.dispatch import OldRows, remove_old_rows
 from insula.runs.erasing import erase_due
 from insula.runs.retention import stricter
 
@@ -298,6 +299,37 @@ async def test_rows_go_and_their_totals_stay(platform: Platform) -> None:
     ]
     answer = await platform.acme.ask("GET", f"/workflows/{flow}/runs")
     assert answer.headers["pagination-count"] == "2"
+
+
+async def test_old_rows_that_are_kept_are_not_looked_at_again_before_the_next_day(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_LOOKED_AT_ONCE", 2)
+    flow = await platform.acme.make(code("a", "return 1"))
+    ids = [(await platform.acme.run(flow))["id"] for _ in range(5)]
+    for number, run_id in enumerate(ids):
+        await platform.change(
+            "UPDATE runs SET id = :early, created_at = 1 WHERE id = :id",
+            early=f"run_111{number}" + run_id[8:],
+            id=run_id,
+        )
+    written = Mock(wraps=platform.services.database.write)
+    place = OldRows()
+    with monkeypatch.context() as watched:
+        watched.setattr(platform.services.database, "write", written)
+        await remove_old_rows(platform.services, place)
+        assert not [each for each in written.call_args_list if "remove_rows" in repr(each)]
+    assert place.after.startswith("run_1113")
+    await platform.change("UPDATE runs SET erased_at = 1")
+
+    async def left() -> list[str]:
+        return [row.id[:8] for row in await platform.rows("SELECT id FROM runs ORDER BY id")]
+
+    await remove_old_rows(platform.services, place)
+    assert await left() == ["run_1110", "run_1111", "run_1112", "run_1113"]
+    place.begun = 0
+    await remove_old_rows(platform.services, place)
+    assert await left() == []
 
 
 def test_the_stricter_of_two() -> None:

@@ -5,6 +5,7 @@ what is too old goes.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ STALLED_SECONDS = 1.5
 _OFFERED = 1_000
 """Of the runs that wait, the oldest ones that one sweep looks at."""
 _REMOVED_AT_ONCE = 200
+_LOOKED_AT_ONCE = 2_000
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -180,10 +182,11 @@ async def _offer(services: RunServices) -> bool:
 
 async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitable[None]]) -> None:
     """Every now and then: remove files that nobody needs, give space back to the disk."""
+    rows = OldRows()
     while True:
         try:
             await services.files.sweep()
-            await remove_old_rows(services)
+            await remove_old_rows(services, rows)
             await services.database.write(remove_lapsed)
             await reclaim()
         except (InsulaError, OSError) as error:
@@ -191,13 +194,34 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
         await asyncio.sleep(RECLAIM_SECONDS)
 
 
-async def remove_old_rows(services: RunServices) -> None:
+@dataclass(slots=True)
+class OldRows:
+    """How far a process has gone through the rows that are too old even for lists.
+
+    It goes on from there, and through all of them again once a day: those that were kept may have
+    been erased meanwhile.
+    """
+
+    begun: int = 0
+    """When it last went from the first one on (Unix ms)."""
+    after: str = ""
+
+
+async def remove_old_rows(services: RunServices, place: OldRows | None = None) -> None:
     """Remove the rows of runs that were erased and are too old even for lists."""
-    before = now_ms() - services.rows_days * _DAY_MS
-    after: str | None = ""
-    while after is not None:
-        unit = partial(retention.remove_rows, before=before, after=after, limit=_REMOVED_AT_ONCE)
-        after = await services.database.write(unit)
+    place, now = place or OldRows(), now_ms()
+    if now - place.begun >= _DAY_MS:
+        place.begun, place.after = now, ""
+    before = now - services.rows_days * _DAY_MS
+    more = True
+    while more:
+        look = partial(retention.find_old, before=before, after=place.after, limit=_LOOKED_AT_ONCE)
+        old = await services.database.read(look)
+        for start in range(0, len(old.erased), _REMOVED_AT_ONCE):
+            some = old.erased[start : start + _REMOVED_AT_ONCE]
+            await services.database.write(partial(retention.remove_rows, run_ids=some))
+        more = old.last is not None
+        place.after = old.last or place.after
 
 
 async def drain(services: RunServices, seconds: float, hurry: asyncio.Event) -> None:

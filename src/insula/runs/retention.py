@@ -128,20 +128,29 @@ def _erase_around(connection: Connection, run_ids: list[str]) -> list[str]:
     return delete_run_files(connection, list(set(held))) if held else []
 
 
-def remove_rows(connection: Connection, before: int, after: str, limit: int) -> str | None:
-    """Remove the rows of erased runs that were made before a time; their totals a day stay.
+class Old(NamedTuple):
+    """Of some rows that follow each other: which belong to erased runs, and the last one's id,
+    ``None`` where there are no more."""
 
-    Looks at up to ``limit`` rows from the one after ``after`` on; returns the last one's id,
-    ``None`` where there are no more.
-    """
-    old = connection.execute(
-        select(*COUNTED)
-        .where(runs.c.id > after, runs.c.id < first_id("run", before))
-        .order_by(runs.c.id)
-        .limit(limit)
-    ).all()
-    count_out(connection, [row for row in old if row.erased_at is not None])
-    return old[-1].id if len(old) == limit else None
+    erased: list[str]
+    last: str | None
+
+
+def find_old(connection: Connection, before: int, after: str, limit: int) -> Old:
+    """Look at up to ``limit`` rows of runs that were made before a time, from the one after
+    ``after`` on."""
+    query = select(runs.c.id, runs.c.erased_at).where(
+        runs.c.id > after, runs.c.id < first_id("run", before)
+    )
+    found = connection.execute(query.order_by(runs.c.id).limit(limit)).all()
+    erased = [run_id for run_id, erased_at in found if erased_at is not None]
+    return Old(erased, found[-1].id if len(found) == limit else None)
+
+
+def remove_rows(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Remove the rows of erased runs; their totals a day stay."""
+    gone = select(*COUNTED).where(runs.c.id.in_(run_ids), runs.c.erased_at.is_not(None))
+    count_out(connection, connection.execute(gone).all())
 
 
 COUNTED = (
