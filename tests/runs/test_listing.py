@@ -1,11 +1,14 @@
 """Lists of runs: filters, pages, cursors and counts, over indexes."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.contract import validate
 from tests.runs.platform import Caller, Platform, child, code, model
+
+from insula.runs import endpoints, reading
 
 
 async def ids(caller: Caller, path: str, **query: Any) -> list[str]:
@@ -165,3 +168,45 @@ async def test_what_is_no_longer_found_lists_ones_own_runs_alone(platform: Platf
     assert await ids(globex, path) == [run]
     gone = await acme.ask("GET", path)
     assert (gone.status_code, gone.content) == (404, missing.content)
+
+
+async def test_a_page_ends_where_its_runs_have_too_many_bytes(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await platform.acme.make(code("a", "return input.text"))
+    sizes = [10, 30_000, 10, 9000, 9000, 50_000, 10, 10]
+    made = [
+        (await platform.acme.run(flow, input={"text": "x" * size}, retention=keep))["id"]
+        for size, keep in zip(sizes, (60, 60, 0, 60, 60, 60, 60, 60), strict=True)
+    ]
+    # Once by what is read, once by what is shown, and once as it is.
+    for loaded, shown in ((25_000, 10**9), (10**9, 25_000), (10**9, 10**9)):
+        bounds = iter([loaded, shown] * 10)
+        for name in ("look_many", "encode_many"):
+            monkeypatch.setattr(endpoints, name, _within(getattr(reading, name), bounds))
+        seen: list[str] = []
+        query: dict[str, Any] = {"take": 100}
+        while True:
+            answer = await platform.acme.ask("GET", "/runs", params=query)
+            page = [run["id"] for run in answer.json()]
+            assert 1 <= len(page) <= len(made)
+            # What is stored once may be shown twice, with its step and as the result.
+            most = shown if loaded > shown else 2 * loaded
+            assert len(page) == 1 or len(answer.content) <= most
+            assert answer.headers["pagination-count"] == "8"
+            seen += page
+            if "pagination-next" not in answer.headers:
+                break
+            query["next"] = answer.headers["pagination-next"]
+        assert seen == made[::-1]
+        assert (len(page) == 8) == (loaded == shown)
+
+
+def _within(function: Any, bounds: Iterator[int]) -> Any:
+    """Let each call have the next of some bounds."""
+
+    async def bounded(*given: Any, **named: Any) -> Any:
+        *others, _ = given
+        return await function(*others, next(bounds), **named)
+
+    return bounded

@@ -1,9 +1,10 @@
 """Reading the journal of a run as it is stored: in rows while it runs, in one row after its end."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import BindParameter, Connection, bindparam, func, literal, select, union_all
 
 from insula.engine.events import Event, decode_events
 from insula.journal.store import expand
@@ -42,23 +43,68 @@ def load(connection: Connection, run_id: str) -> Stored:
 
 _ENDED = select(run_data.c.run_id, run_data.c.events)
 _LIVE = select(run_events.c.run_id, run_events.c.events)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_DATA = (run_data.c.input, run_data.c.draft, run_data.c.events)
+_SIZES = union_all(
+    select(
+        run_data.c.run_id, sum((func.coalesce(func.length(one), 0) for one in _DATA), literal(0))
+    ).where(run_data.c.run_id.in_(_IDS)),
+    select(run_events.c.run_id, func.sum(func.length(run_events.c.events)))
+    .where(run_events.c.run_id.in_(_IDS))
+    .group_by(run_events.c.run_id),
+)
 
 
-def load_many(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[Event]]:
-    """Read the events of some runs, in two statements however many they are."""
-    found: dict[str, list[Event]] = {run_id: [] for run_id in run_ids}
-    left = set(found)
-    for run_id, journal in connection.execute(_ENDED.where(run_data.c.run_id.in_(run_ids))):
-        if journal is not None:
-            found[run_id] = decode_events(expand(journal))
-            left.discard(run_id)
-    if left:
-        rows = _LIVE.where(run_events.c.run_id.in_(sorted(left)))
+def load_many(
+    connection: Connection, run_ids: Sequence[str], within: int | None = None
+) -> dict[str, list[Event]]:
+    """Read the events of some runs, in a few statements however many they are.
+
+    With ``within``: of as many, from the first on, as have so many bytes of data, inputs and draft
+    bodies included, and of one in any case.
+    """
+    sizes = {} if within is None else _sizes(connection, run_ids)
+    left_over = math.inf if within is None else within
+    near = _first(run_ids, sizes, left_over)
+    ended = connection.execute(_ENDED.where(run_data.c.run_id.in_(near)))
+    whole = {run_id: journal for run_id, journal in ended if journal is not None}
+    parts: dict[str, list[bytes]] = {}
+    if left := sorted(run_id for run_id in near if run_id not in whole):
+        rows = _LIVE.where(run_events.c.run_id.in_(left))
         for run_id, batch in connection.execute(
             rows.order_by(run_events.c.run_id, run_events.c.seq)
         ):
-            found[run_id] += decode_events(batch)
+            parts.setdefault(run_id, []).append(batch)
+    found: dict[str, list[Event]] = {}
+    for run_id in near:
+        journal = whole.pop(run_id, None)
+        # What is small on the disk may be large.
+        batches = parts.pop(run_id, []) if journal is None else [expand(journal)]
+        packed = 0 if journal is None else len(batches[0]) - len(journal)
+        left_over -= sizes.get(run_id, 0) + packed
+        if left_over < 0 and found:
+            break
+        found[run_id] = [event for batch in batches for event in decode_events(batch)]
     return found
+
+
+def _sizes(connection: Connection, run_ids: Sequence[str]) -> dict[str, int]:
+    """Return how many bytes are stored of each run."""
+    sizes: dict[str, int] = {}
+    for run_id, size in connection.execute(_SIZES, {"ids": run_ids}):
+        sizes[run_id] = sizes.get(run_id, 0) + size
+    return sizes
+
+
+def _first(run_ids: Sequence[str], sizes: Mapping[str, int], within: float) -> list[str]:
+    """Return those that are within so many bytes, the first in any case."""
+    near: list[str] = []
+    for run_id in run_ids:
+        within -= sizes.get(run_id, 0)
+        if within < 0 and near:
+            break
+        near.append(run_id)
+    return near
 
 
 class Newer(NamedTuple):

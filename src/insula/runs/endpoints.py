@@ -19,6 +19,7 @@ from insula.runs.listing import has_run, list_runs, unfinished_ids
 from insula.runs.ranges import RunFilter
 from insula.runs.reading import (
     Look,
+    encode_many,
     find,
     look_live,
     look_many,
@@ -61,6 +62,8 @@ Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
 Text = Annotated[str | None, Query(max_length=256)]
 
 _MOST_CANCELLED = 10_000
+_LIST_MAX = 32 * 1024 * 1024
+"""Bytes of one page of runs, stored and encoded; the page ends before the run that is beyond."""
 OWNER = "owner"
 """Who asked for a cancel, as callers see it, where the workflow's owner did."""
 
@@ -390,6 +393,9 @@ async def _list(
     services: RunServices, principal: Principal, wanted: RunFilter, page: Paging, *, verbose: bool
 ) -> Response:
     found = await services.database.read(partial(list_runs, wanted=wanted, page=page))
-    looks = await look_many(services, found.rows, principal.app_id)
-    body = b"[" + b",".join(look.encoded(verbose=verbose) for look in looks) + b"]"
-    return list_answer(body, page, found.count, found.capped, found.next)
+    looks = await look_many(services, found.rows, principal.app_id, _LIST_MAX)
+    shown = await encode_many(looks, _LIST_MAX, verbose=verbose)
+    whole = len(shown) == len(found.rows)
+    following = found.next if whole else {"id": found.rows[len(shown) - 1].id}
+    body = b"[" + b",".join(shown) + b"]"
+    return list_answer(body, page, found.count, found.capped, following)

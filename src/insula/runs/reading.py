@@ -1,5 +1,6 @@
 """Looking at a run: its fold, its input, and what the viewer may see, from memory or storage."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from insula.engine.events import Event
-from insula.engine.state import RunState, fold
+from insula.engine.state import RunState, fold, size_of
 from insula.errors import Conflict, NotFound
 from insula.journal.read import load, load_many
 from insula.kit.json import Raw, raw
@@ -25,6 +26,9 @@ from insula.workflows.resolve import Runnable
 Data = dict[str, tuple[bytes | None, bytes | None]]
 """Inputs and draft bodies, by run id."""
 
+_LARGE = 1024 * 1024
+"""Bytes that are not encoded where others wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -38,6 +42,12 @@ class Look:
     def encoded(self, *, verbose: bool = False) -> bytes:
         """Return ``RunSchema`` as JSON."""
         return run_bytes(self.row, self.state, self.input, self.sight, verbose=verbose)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it has when encoded."""
+        parts = (self.input, self.sight.version, self.sight.draft)
+        return self.state.size + sum(size_of(part) for part in parts)
 
 
 async def sight_of(
@@ -138,22 +148,46 @@ async def look_at(services: RunServices, stored: Stored, viewer: str) -> Look:
     return Look(row, state, None if stored.input is None else Raw(stored.input), sight)
 
 
-async def look_many(services: RunServices, rows: Sequence[RunRow], viewer: str) -> list[Look]:
-    """Look at a page of runs, with one read for all of their data."""
+async def look_many(
+    services: RunServices, rows: Sequence[RunRow], viewer: str, within: int | None = None
+) -> list[Look]:
+    """Look at a page of runs, with one read for all of their data; with ``within`` at as many, from
+    the first on, as have so many bytes of data, and at one in any case."""
     kept = [row.id for row in rows if row.erased_at is None]
 
     def read(connection: Connection) -> tuple[dict[str, list[Event]], Data]:
-        return load_many(connection, kept), repository.data_of_many(connection, kept)
+        journals = load_many(connection, kept, within)
+        return journals, repository.data_of_many(connection, list(journals))
 
     journals, data = await services.database.read(read)
     looks = []
     for row in rows:
+        if row.erased_at is None and row.id not in journals:
+            break
         given, draft = data.get(row.id, (None, None))
         sight = await sight_of(services, row, viewer, draft=draft)
         events = journals.get(row.id)
         state = _erased(row) if events is None else fold(events)
         looks.append(Look(row, state, None if given is None else Raw(given), sight))
     return looks
+
+
+async def encode_many(looks: Sequence[Look], within: int, *, verbose: bool) -> list[bytes]:
+    """Encode as many runs, from the first on, as are ``within`` bytes, and one in any case."""
+    if sum(look.size for look in looks) < _LARGE:
+        return _encoded(looks, within, verbose)
+    return await asyncio.to_thread(_encoded, looks, within, verbose)
+
+
+def _encoded(looks: Sequence[Look], within: int, verbose: bool) -> list[bytes]:
+    encoded: list[bytes] = []
+    for look in looks:
+        one = look.encoded(verbose=verbose)
+        within -= len(one)
+        if within < 0 and encoded:
+            break
+        encoded.append(one)
+    return encoded
 
 
 def _erased(row: RunRow) -> RunState:
