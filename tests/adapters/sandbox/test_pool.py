@@ -14,6 +14,7 @@ import structlog
 
 from insula.adapters.sandbox import forker
 from insula.adapters.sandbox.pool import SandboxPool
+from insula.adapters.sandbox.process import Worker
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Evaluated, Evaluation, HttpRequest, HttpResponse, Lane, Limits
 
@@ -270,6 +271,30 @@ async def test_nobody_waits_for_a_lane_that_does_not_come_up(
         assert caught.value.code == "engine_crash"
         assert await number(pool, "1") == 1
     assert await number(pool, "1", lane="v8") == 1
+
+
+async def test_one_that_is_born_while_it_closes_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = SandboxPool(maximum=4, warm=1)
+    await pool.start()
+    closing, born = forker.Forker.close, list[Worker]()
+    born_with = pool._born
+
+    def birth(worker: Worker) -> None:
+        born_with(worker)
+        born.append(worker)
+
+    async def close_after_a_birth(self: forker.Forker) -> None:
+        object.__setattr__(self._listener, "born", birth)
+        self.fork()
+        await until(lambda: bool(born))
+        await closing(self)
+
+    monkeypatch.setattr(forker.Forker, "close", close_after_a_birth)
+    await pool.close()
+    assert [worker.death.done() for worker in born] == [True]
+    assert pool.stats().alive == 0
 
 
 async def test_closed_it_refuses() -> None:

@@ -140,10 +140,11 @@ class SandboxPool:
         self._refuse("the sandbox is closing")
         for worker in tuple(self._workers):
             self._kill(worker)
-        if self._workers:
-            await asyncio.wait([worker.death for worker in self._workers])
         for forker in (*self._forkers.values(), *self._retired_forkers):
             await forker.close()
+        # Those too that were asked for before and born meanwhile.
+        while self._workers:
+            await asyncio.wait([worker.death for worker in self._workers])
 
     def stats(self) -> Stats:
         """Return the pool in figures."""
