@@ -81,10 +81,15 @@ class Reader:
         return None
 
     async def end(self) -> None:
-        """Kill it and see it dead, whoever cancels."""
+        """Kill it, and see it dead and its stream closed, whoever cancels."""
         self._process.kill()
         self._outgoing.transport.abort()
-        await uninterrupted(self._process.gone)
+        await uninterrupted(self._ended())
+
+    async def _ended(self) -> None:
+        with suppress(OSError):  # that it broke off is no news any more
+            await self._outgoing.wait_closed()
+        await self._process.gone
 
 
 class Forker:
