@@ -308,6 +308,25 @@ async def test_a_reader_who_is_too_slow_is_closed_and_may_resume(
     assert rest
 
 
+async def test_a_reader_who_takes_nothing_any_more_is_let_go_and_has_not_gone_away(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.web.sse.STALLED", 0.05)
+    flow = await platform.acme.make(code("a", "wait(g)", "b"), code("b", "wait(h)"))
+    body = {"stream": True, "on_disconnect": "cancel"}
+    reader = Wire(platform.acme, "POST", f"/workflows/{flow}/runs", body)
+    serving = asyncio.ensure_future(reader.serve(platform.insula.asgi))
+    await platform.reached("g")
+    await reader.heard.wait()
+    reader.blocked.clear()
+    platform.gate("g").opened.set()
+    async with asyncio.timeout(5):
+        await asyncio.wait([serving])
+    platform.gate("h").opened.set()
+    await platform.idle()
+    assert await platform.rows("SELECT status FROM runs") == [("COMPLETED",)]
+
+
 async def test_an_erased_run_has_its_end_left(platform: Platform) -> None:
     flow = await platform.acme.make(code("a", "return 1"))
     run = await platform.acme.run(flow, retention=0)

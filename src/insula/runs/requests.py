@@ -223,7 +223,7 @@ class _RunStream(EventStream):
             # Not left to the generator: it may never have begun.
             if self._started.heard is not None:
                 self._started.heard.close()
-            if gone and self._cancels:
+            if gone and self._cancels and not self.stalled:
                 await self._cancel()
 
     async def _cancel(self) -> None:

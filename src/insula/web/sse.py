@@ -36,6 +36,8 @@ class EventStream(Response):
     """Answers with the frames of ``source``, which is closed however the stream ends.
 
     When the client goes away the source is cancelled where it waits and ``disconnected`` is true.
+    A client that is there and does not read is disconnected, and may resume; then ``stalled`` is
+    true.
     """
 
     media_type = "text/event-stream"
@@ -51,6 +53,7 @@ class EventStream(Response):
         self.background = None
         self.init_headers({**own, **(headers or {})})
         self.disconnected = False
+        self.stalled = False
         self._source = source
         self._keep_alive = keep_alive
         self._sent_at = 0.0
@@ -99,11 +102,12 @@ class EventStream(Response):
         pumping.cancel()
 
     async def _body(self, send: Send, piece: bytes) -> None:
-        """Send a piece; a client that leaves it unread is disconnected, and may resume."""
+        """Send a piece; a client that leaves it unread is disconnected."""
         message: Message = {"type": "http.response.body", "body": piece, "more_body": True}
         try:
             async with asyncio.timeout(STALLED):
                 await send(message)
         except TimeoutError:
+            self.stalled = True
             raise ClientDisconnect from None
         self._sent_at = asyncio.get_running_loop().time()
