@@ -305,6 +305,44 @@ async def test_many_are_cancelled_by_a_filter(platform: Platform) -> None:
     assert wrong.status_code == 400
 
 
+async def test_a_child_is_cancelled_by_a_filter_that_only_it_matches(platform: Platform) -> None:
+    inner = await platform.acme.make(code("a", "wait(g)"))
+    outer = await platform.acme.make(
+        {**child("c", inner), "throw_on_error": False, "destinations": ["z"]},
+        code("z", "return 1"),
+    )
+    run = await begun(platform, platform.acme, f"/workflows/{outer}/runs")
+    answer = await platform.acme.ok("POST", "/runs/cancel", {"workflow_id": inner})
+    (found,) = await platform.acme.ok("GET", "/runs", params={"workflow_id": inner})
+    assert (answer["runs"], found["status"]) == ([found["id"]], "CANCELLED")
+    await platform.idle()
+    assert (await platform.acme.ok("GET", run))["status"] == "COMPLETED"
+
+
+async def test_more_are_cancelled_than_are_looked_for_at_once(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.runs.cancel._FOUND_AT_ONCE", 2)
+    flow = await platform.acme.make(code("a", "wait(g)"))
+    ids = [(await platform.acme.run(flow, background=True))["id"] for _ in range(5)]
+    answer = await platform.acme.ok("POST", "/runs/cancel")
+    assert (answer["count"], set(answer["runs"])) == (5, set(ids))
+
+
+async def test_a_filter_is_not_done_while_one_that_matches_has_not_stopped(
+    platform: Platform,
+) -> None:
+    platform.services.stop_within = 0.05
+    stuck = await platform.acme.make(code("a", "stubborn(s)"))
+    await platform.acme.run(stuck, background=True)
+    await platform.reached("s")
+    refused = await platform.acme.ask("POST", "/runs/cancel")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    platform.gate("s").opened.set()
+    await platform.idle()
+    assert (await platform.acme.ok("POST", "/runs/cancel"))["count"] == 0
+
+
 async def test_one_of_many_that_does_not_stop_holds_up_no_other(platform: Platform) -> None:
     platform.services.stop_within = 0.05
     stuck = await platform.acme.make(code("a", "stubborn(s)"))

@@ -169,6 +169,26 @@ async def cancel_app(services: RunServices, app_id: str, by: str) -> int:
     return await _cancel_found(services, query, by)
 
 
+async def cancel_matching(services: RunServices, wanted: RunFilter, by: str) -> list[str]:
+    """Cancel every run that matches; return the ids of those that have stopped.
+
+    What begins meanwhile may go on.
+
+    Raises:
+        Unavailable: some have not stopped in time; their cancels stay requested.
+    """
+    query = partial(unfinished_ids, wanted=wanted, limit=_FOUND_AT_ONCE)
+    stopped: list[str] = []
+    while True:
+        ids = await services.database.write(query)
+        found = await cancel_many(services, ids, by)
+        stopped += found
+        if len(found) < len(ids):
+            raise _not_all_stopped()
+        if len(ids) < _FOUND_AT_ONCE:
+            return stopped
+
+
 async def _cancel_found(
     services: RunServices, query: Callable[[Connection], list[str]], by: str
 ) -> int:
@@ -178,5 +198,9 @@ async def _cancel_found(
         stopped = await cancel_many(services, ids, by)
         total += len(stopped)
         if not stopped:
-            raise Unavailable("Some runs have not stopped; ask again", retry_after=5)
+            raise _not_all_stopped()
     return total
+
+
+def _not_all_stopped() -> Unavailable:
+    return Unavailable("Some runs have not stopped; ask again", retry_after=5)

@@ -13,9 +13,9 @@ from insula.runs.answers import (
     RunSchema,
     RunStepSchema,
 )
-from insula.runs.cancel import cancel, cancel_many, cancel_workflow
+from insula.runs.cancel import cancel, cancel_matching, cancel_workflow
 from insula.runs.change import change_retention, delete_run
-from insula.runs.listing import has_run, list_runs, unfinished_ids
+from insula.runs.listing import has_run, list_runs
 from insula.runs.ranges import RunFilter
 from insula.runs.reading import (
     Look,
@@ -61,7 +61,6 @@ Origin = Literal["ALL", "WORKFLOW", "TRIGGER", "RECORD", "TEST", "ENDPOINT", "WE
 Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
 Text = Annotated[str | None, Query(max_length=256)]
 
-_MOST_CANCELLED = 10_000
 _LIST_MAX = 32 * 1024 * 1024
 """Bytes of one page of runs, stored and encoded; the page ends before the run that is beyond."""
 OWNER = "owner"
@@ -311,7 +310,10 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
         openapi_extra=request_body(CancelRuns, required=False),
     )
     async def cancel_runs(principal: Writer, request: Request) -> Response:
-        """Cancels every run of the app that matches and is not final; answers their ids."""
+        """Cancels every run of the app that matches and is not final; answers their ids.
+
+        503 if one of them has not stopped in time: its cancel stays requested.
+        """
         body = await payload(request, CancelRuns)
         wanted = RunFilter(
             principal.app_id,
@@ -322,10 +324,7 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
             since=instant(body.since, "since"),
             until=instant(body.until, "until"),
         )
-        ids = await services.database.read(
-            partial(unfinished_ids, wanted=wanted, limit=_MOST_CANCELLED)
-        )
-        stopped = await cancel_many(services, ids, principal.key_id)
+        stopped = await cancel_matching(services, wanted, principal.key_id)
         return json_answer({"count": len(stopped), "runs": stopped})
 
     @routes.post(

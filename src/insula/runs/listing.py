@@ -46,9 +46,8 @@ def list_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
 
 
 def unfinished_ids(connection: Connection, wanted: RunFilter, limit: int) -> list[str]:
-    """Return ids of runs that match and are not final, roots only: children follow them."""
-    roots = [one.where("depth = 0") for one in live_ranges(wanted)]
-    return select_ids(connection, roots, limit, newest_first=False)
+    """Return ids of runs that match and are not final, parents before their children."""
+    return select_ids(connection, live_ranges(wanted), limit, newest_first=False)
 
 
 def has_run(connection: Connection, app_id: str, workflow_id: str) -> bool:
