@@ -6,6 +6,7 @@ clock is the client's: it includes the client and its connection.
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import tempfile
@@ -171,6 +172,8 @@ def main() -> None:
     parser.add_argument("--on", default="sqlite", choices=databases.KINDS, help="the database")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    gc.freeze()  # the client's own pauses are not what is measured
+    gc.disable()
     found = uvloop.run(measure(given.samples, given.kinds, given.on))
     if given.json:
         print(json.dumps(found, indent=2))

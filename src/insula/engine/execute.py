@@ -144,8 +144,7 @@ class _Execution:
         except StepFailure as failure:
             self._failed(context, failure)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._crew.stopping or (task is not None and task.cancelling()):
+            if self._crew.stopping or _asked_to_stop():
                 self._cancelled(key)
                 raise
             self._failed(context, StepFailure("The step was stopped from within", "internal"))
@@ -302,3 +301,10 @@ class _Execution:
                 )
         self._ports.recorder.record(event)
         self._state.apply(event)
+
+
+def _asked_to_stop() -> bool:
+    """Say whether the task that asks is being cancelled. No frame keeps the task: with the error
+    that goes through it, it would be a circle of all that the run was."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

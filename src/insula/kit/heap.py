@@ -2,7 +2,7 @@
 
 import gc
 
-_YOUNG, _MIDDLE, _OLD = 20_000, 20, 50
+_YOUNG, _MIDDLE, _OLD = 2_000, 50, 100
 """Objects more than before, and then collections, after which each generation is looked at."""
 _LOADING = 100_000
 """The first of the three while a program is loaded: all of it stays."""
