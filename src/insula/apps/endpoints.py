@@ -31,6 +31,7 @@ from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, error_responses, request_body
 from insula.web.pagination import Page, Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 _ADMIN_READS = {**READS, **error_responses(403)}
 
@@ -78,7 +79,7 @@ def router(
     before_delete: Sequence[BeforeDelete] = (),
 ) -> APIRouter:
     """Make the router. ``before_delete`` are called in order when an app is deleted."""
-    routes = APIRouter(tags=["apps"])
+    routes = create_router("apps")
     _add_apps(routes, database)
     _add_app(routes, database, authenticator, before_delete)
     _add_keys(routes, database, authenticator)

@@ -11,6 +11,7 @@ from insula.web.auth import Reader, unknown
 from insula.web.openapi import READS
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer
+from insula.web.routing import create_router
 from insula.workflows import access, version_repository
 from insula.workflows.answers import WorkflowSchema, WorkflowVersionSchema
 from insula.workflows.endpoints import Search, Tags
@@ -23,7 +24,7 @@ _ONE = DISCOVER + "/{workflow_id}"
 
 def router(database: Database) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/workflows/discover`` but those of runs."""
-    routes = APIRouter(tags=["catalogue"])
+    routes = create_router("catalogue")
 
     @routes.get(
         DISCOVER,

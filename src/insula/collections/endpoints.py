@@ -26,6 +26,7 @@ from insula.web.idempotency import InFlight, read_key
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 COLLECTIONS = "/apps/{app_id}/collections"
 COLLECTION = COLLECTIONS + "/{collection_id}"
@@ -49,7 +50,7 @@ TagsAsked = Annotated[
 
 def router(services: RecordServices) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/collections``."""
-    routes = APIRouter(tags=["collections"])
+    routes = create_router("collections")
     _add_collections(routes, services)
     _add_collection(routes, services)
     _add_config(routes, services)

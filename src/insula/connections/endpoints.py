@@ -27,6 +27,7 @@ from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Page, Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 T = TypeVar("T")
 _PATH = "/apps/{app_id}/connections"
@@ -35,7 +36,7 @@ _ONE = _PATH + "/{connection_id}"
 
 def router(connections: Connections, http: Http) -> APIRouter:
     """Make the router. ``http`` sends what tests a connection."""
-    routes = APIRouter(tags=["connections"])
+    routes = create_router("connections")
     _add_list(routes, connections)
     _add_one(routes, connections)
     _add_test(routes, connections, http)

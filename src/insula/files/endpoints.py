@@ -24,6 +24,7 @@ from insula.web.incoming import while_present
 from insula.web.openapi import READS, WRITES, error_responses, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 # What a browser may show in place; everything else it saves.
 _SHOWN = ("image/", "audio/", "video/", "application/pdf", "text/plain")
@@ -33,7 +34,7 @@ _NOT_SHOWN = ("image/svg+xml",)
 def router(files: FileInputs) -> APIRouter:
     """Make the router."""
     store = files.store
-    routes = APIRouter(tags=["files"])
+    routes = create_router("files")
     add_uploads(routes, files)  # first: ``uploads`` would pass for a file's id
     _add_collection(routes, store)
     _add_file(routes, files)

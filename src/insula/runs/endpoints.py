@@ -51,6 +51,7 @@ from insula.web.body import is_form, payload
 from insula.web.openapi import EVENTS, READS, STREAM, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 from insula.web.sse import EventStream
 from insula.workflows.access import finds
 from insula.workflows.paths import WORKFLOW
@@ -69,7 +70,7 @@ OWNER = "owner"
 
 def router(services: RunServices) -> APIRouter:
     """Make the routes of runs but those of the catalogue."""
-    routes = APIRouter(tags=["runs"])
+    routes = create_router("runs")
     add_workflow_runs(routes, services, WORKFLOW + "/runs", own=True)
     _add_app_runs(routes, services)
     return routes

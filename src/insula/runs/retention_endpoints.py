@@ -13,6 +13,7 @@ from insula.runs.services import RunServices
 from insula.web.auth import Reader
 from insula.web.openapi import READS
 from insula.web.respond import json_answer
+from insula.web.routing import create_router
 
 
 class DueSchema(BaseModel):
@@ -42,7 +43,7 @@ class RetentionStatusSchema(BaseModel):
 
 def router(services: RunServices) -> APIRouter:
     """Make the route."""
-    routes = APIRouter(tags=["runs"])
+    routes = create_router("runs")
 
     @routes.get(
         "/apps/{app_id}/retention",

@@ -21,6 +21,7 @@ from insula.web.idempotency import InFlight, read_key
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 _SCHEDULES = "/apps/{app_id}/schedules"
 _SCHEDULE = _SCHEDULES + "/{schedule_id}"
@@ -28,7 +29,7 @@ _SCHEDULE = _SCHEDULES + "/{schedule_id}"
 
 def router(services: RunServices, timekeeper: Timekeeper) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/schedules``."""
-    routes = APIRouter(tags=["schedules"])
+    routes = create_router("schedules")
     _add_reading(routes, services)
     _add_writing(routes, services, timekeeper)
     return routes

@@ -15,6 +15,7 @@ from insula.web.idempotency import Idempotency, claim, read_key
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 _TAGS = "/apps/{app_id}/tags"
 _TAG = _TAGS + "/{tag_id}"
@@ -22,7 +23,7 @@ _TAG = _TAGS + "/{tag_id}"
 
 def router(database: Database) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/tags``."""
-    routes = APIRouter(tags=["tags"])
+    routes = create_router("tags")
     _add_list(routes, database)
     _add_one(routes, database)
     return routes

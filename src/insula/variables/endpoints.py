@@ -29,6 +29,7 @@ from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, error_responses, request_body
 from insula.web.pagination import Page, Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 
 T = TypeVar("T")
 _PATH = "/apps/{app_id}/variables"
@@ -43,7 +44,7 @@ class RotatedSchema(BaseModel):
 
 def router(variables: Variables) -> APIRouter:
     """Make the router."""
-    routes = APIRouter(tags=["variables"])
+    routes = create_router("variables")
     _add_list(routes, variables)
     _add_one(routes, variables)
     _add_rotation(routes, variables)

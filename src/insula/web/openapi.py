@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 from starlette.requests import Request
@@ -153,7 +153,6 @@ def create_application(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        generate_unique_id_function=_operation_id,
     )
     app.state.authenticate = authenticate
     app.state.settings = settings
@@ -161,7 +160,7 @@ def create_application(
     app.router.routes.extend(health.routes(checks, registry))
     app.router.routes.append(Route("/openapi.json", _serve_document(app), methods=["GET"]))
     for router in routers:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     errors.install(app)
     if routes:
         app.add_middleware(Fast, routes=routes)
@@ -182,11 +181,6 @@ def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistr
         origins=settings.cors_origins,
         exposed=[*pagination.HEADERS, "Retry-After", "Content-Disposition"],
     )
-
-
-def _operation_id(route: APIRoute) -> str:
-    """Name an operation as its handler is; the runs of others' workflows have the same handlers."""
-    return f"discover_{route.name}" if "/discover/{workflow_id}/runs" in route.path else route.name
 
 
 def _serve_document(app: FastAPI) -> Callable[[Request], Any]:

@@ -19,6 +19,7 @@ from insula.web.incoming import until_disconnected
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 from insula.web.sse import EventStream
 from insula.workflow_tests import actions, execute, expectation_endpoints, repository
 from insula.workflow_tests.from_run import record_test
@@ -53,7 +54,7 @@ Status = Literal["ALL", "DRAFT", "CANCELLED", "RUNNING", "FAILED", "PASSED"]
 def router(services: RunServices, runner: TestRunner) -> APIRouter:
     """Make the routes below ``…/workflows/{workflow_id}/tests``, and the one that makes a test of a
     run."""
-    routes = APIRouter(tags=["tests"])
+    routes = create_router("tests")
     expectation_endpoints.add(routes, services)
     _add_all(routes, services, runner)
     _add_reading(routes, services)

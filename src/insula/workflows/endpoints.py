@@ -15,6 +15,7 @@ from insula.web.idempotency import InFlight, read_key
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
+from insula.web.routing import create_router
 from insula.workflows import callers, export, repository, version_endpoints
 from insula.workflows.answers import BlockedSchema, CallerSchema, WorkflowSchema
 from insula.workflows.create import create
@@ -57,7 +58,7 @@ def router(
     settle: Settle = settle_nothing,
 ) -> APIRouter:
     """Make the routes below ``/apps/{app_id}/workflows`` but those of runs and the catalogue."""
-    routes = APIRouter(tags=["workflows"])
+    routes = create_router("workflows")
     _add_reading(routes, database)
     _add_making(routes, database)
     _add_changing(routes, database, resolver, before_delete, settle)
