@@ -17,7 +17,9 @@ from insula.tags import repository as tags
 from insula.web.pagination import Page
 
 LOOKED = 2_500
-"""Rows that one step looks at; matches among the newest so many are counted exactly."""
+"""Rows that one step looks at."""
+COUNTED = 10_000
+"""Matches among the newest so many rows are counted."""
 STEPS = 40
 """Of one answer, at most."""
 
@@ -72,7 +74,7 @@ def _look(connection: Connection, wanted: RecordFilter, before: str | None, most
         return _Looked(list(connection.scalars(query)))
     looked = _Looked()
     for _ in range(STEPS):
-        looked.at = _floor(connection, wanted, before)
+        looked.at = _floor(connection, wanted, before, LOOKED)
         query = _matching(wanted, before, looked.at).limit(most - len(looked.ids))
         looked.ids += connection.scalars(query)
         if looked.at is None or len(looked.ids) == most:
@@ -90,17 +92,19 @@ def _count(connection: Connection, wanted: RecordFilter) -> tuple[int, bool]:
     """Count what matches; of what was looked for, the flag says that there may be more."""
     if _by_index(wanted) and wanted.collection_id is not None:
         return counts.records(connection, wanted.collection_id, wanted.status), False
-    floor = _floor(connection, wanted, None)
+    floor = _floor(connection, wanted, None, COUNTED)
     matching = _matching(wanted, None, floor).order_by(None).subquery()
     count = connection.execute(select(func.count()).select_from(matching)).scalar_one()
     return int(count), floor is not None
 
 
-def _floor(connection: Connection, wanted: RecordFilter, before: str | None) -> str | None:
-    """Return the last id that a step looks at, ``None`` if it comes to the end."""
+def _floor(
+    connection: Connection, wanted: RecordFilter, before: str | None, rows: int
+) -> str | None:
+    """Return the last id of so many that are looked at, ``None`` if there are not more."""
     ids, conditions = _base(wanted)
     query = select(ids).where(*conditions, *([] if before is None else [ids < before]))
-    found: str | None = connection.scalar(query.order_by(ids.desc()).offset(LOOKED - 1).limit(1))
+    found: str | None = connection.scalar(query.order_by(ids.desc()).offset(rows - 1).limit(1))
     return found
 
 
