@@ -28,6 +28,7 @@ from insula.journal.lease import (
 from insula.kit.clock import now_ms
 from insula.storage.database import Database
 from insula.storage.dialect import driver
+from insula.storage.dialect import now_ms as database_ms
 from insula.storage.sqlite import open_sqlite
 from insula.storage.sqlite_connection import driver as sqlite_driver
 from insula.storage.tables import nodes
@@ -80,12 +81,13 @@ async def test_a_closed_journal_waits_for_no_lease(database: Database, journal: 
 
 
 async def test_an_expired_lease_is_never_renewed(database: Database, journal: Journal) -> None:
+    watch = journal.database_clock
     lease = Lease(database, journal, "here")
     await lease.take()
     await database.write(
         lambda c: driver(c).execute("UPDATE nodes SET expires_at = expires_at - 6001").rowcount
     )
-    assert await database.read(lambda connection: lives(connection, TOKEN))  # in its grace
+    assert await database.read(lambda connection: lives(connection, TOKEN, watch))  # in its grace
     with pytest.raises(LeaseLost):
         await lease.renew()
     assert journal.lapsed()
@@ -183,10 +185,10 @@ async def test_an_end_of_a_run_that_is_another_s_is_not_sent_again(
     assert (await run_row(database, "run_a")).ended_at is None
 
 
-async def test_rows_of_leases_long_lapsed_go(database: Database) -> None:
+async def test_rows_of_leases_long_lapsed_go(database: Database, journal: Journal) -> None:
     await node(database, "node_recent", -10_000)
     await node(database, "node_old", -100_000)
-    await database.write(remove_lapsed)
+    await database.write(partial(remove_lapsed, watch=journal.database_clock))
     assert await tokens(database) == ["node_recent"]
 
 
@@ -268,7 +270,7 @@ async def test_a_renewal_passes_on_what_is_to_be_cancelled(
 async def test_orphans_are_the_live_runs_of_dead_owners(
     database: Database, journal: Journal
 ) -> None:
-    await node(database, "node_alive", 60_000)
+    await node(database, "node_alive", 6_000)
     await node(database, "node_in_grace", -500)
     await node(database, "node_lapsed", -1_500)
     for owner in (TOKEN, "node_alive", "node_in_grace", "node_lapsed", "node_unknown", "a", "z"):
@@ -279,12 +281,43 @@ async def test_orphans_are_the_live_runs_of_dead_owners(
     assert orphans == ["run_a", "run_node_lapsed", "run_node_unknown", "run_z"]
 
 
-async def test_living_processes_are_counted(database: Database) -> None:
-    assert await database.read(count_living) == 0
-    await node(database, "node_alive", 60_000)
+async def test_who_has_a_lease_from_before_the_clock_went_back_is_dead(
+    database: Database, journal: Journal
+) -> None:
+    await node(database, "node_ahead", 60_000)
+    await create(database, "run_a", owner="node_ahead")
+    assert await database.read(journal.orphans) == ["run_a"]
+
+
+@pytest.mark.parametrize("step", [-3_600_000, -2_000, 8_000, 3_600_000])
+async def test_nobody_is_dead_while_the_database_s_clock_was_set_a_moment_ago(
+    database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    await node(database, "node_alive", 6_000)
+    await create(database, "run_a", owner="node_alive")
+    await create(database, "run_b", owner="node_unknown")
+    await database.read(journal.orphans)
+    moment = journal.clock()
+    monkeypatch.setattr(journal.database_clock, "clock", lambda: moment)
+    monkeypatch.setattr(module, "now_ms", lambda connection: database_ms(connection) + step)
+    assert await database.read(journal.orphans) == ["run_b"]
+    watch = journal.database_clock
+    await database.write(partial(remove_lapsed, watch=watch))
+    assert await tokens(database) == ["node_alive"]
+    moment += 9.9
+    monkeypatch.setattr(module, "now_ms", lambda connection: database_ms(connection) + step + 9_900)
+    assert await database.read(lambda connection: lives(connection, "node_alive", watch))
+    moment += 0.2
+    assert await database.read(journal.orphans) == ["run_a", "run_b"]
+
+
+async def test_living_processes_are_counted(database: Database, journal: Journal) -> None:
+    count = partial(count_living, watch=journal.database_clock)
+    assert await database.read(count) == 0
+    await node(database, "node_alive", 6_000)
     await node(database, "node_in_grace", -500)
     await node(database, "node_lapsed", -1_500)
-    assert await database.read(count_living) == 2
+    assert await database.read(count) == 2
 
 
 async def test_the_queries_of_every_second_go_by_the_index_of_live_runs(tmp_path: Path) -> None:

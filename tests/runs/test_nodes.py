@@ -20,6 +20,7 @@ from insula.journal import elsewhere, lease
 from insula.kit.clock import now_ms
 from insula.runs import creation, dispatch, pace, repository
 from insula.runs.dispatch import drain, shut_down, sweep
+from insula.storage.dialect import now_ms as database_ms
 
 __all__ = ["postgres_server", "postgres_url"]
 
@@ -254,7 +255,10 @@ async def test_nobody_claims_what_came_back_under_another_token(pair: tuple[Node
     dead = one.services.token
     await one.lapse()
     await one.lease.rejoin()
-    claim = partial(repository.claim, run_id=run_id, token=two.services.token, now=now_ms())
+    watch = two.services.journal.database_clock
+    claim = partial(
+        repository.claim, run_id=run_id, token=two.services.token, now=now_ms(), watch=watch
+    )
     assert await two.services.database.write(claim) is None
     assert await one.owner(run_id) == one.services.token != dead
 
@@ -277,6 +281,27 @@ async def test_steps_of_a_node_s_own_clock_harm_nothing(
     one.platform.gate("a").opened.set()
     await one.platform.idle()
     assert (await two.acme.ok("GET", path))["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("step", [-3_600_000, 3_600_000])
+async def test_steps_of_the_database_s_clock_harm_nothing(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    one, two = pair
+    path, run_id = await running(one, code("A", "wait(a)", "B"), asking("B"))
+    await sweep(two.services)
+    stepped = lambda connection: database_ms(connection) + step  # noqa: E731  # it is told to be one
+    monkeypatch.setattr("insula.journal.lease.now_ms", stepped)
+    await sweep(two.services)
+    await one.lease._once()  # renewed, or taken again
+    await sweep(two.services)
+    assert await one.owner(run_id) == one.services.token
+    assert len(two.services.live) == 0
+    one.platform.gate("a").opened.set()
+    await one.platform.idle()
+    assert (await two.acme.ok("GET", path))["output"]["B"]["status"] == "COMPLETED"
+    assert len(one.platform.http.requests) == 1
+    assert two.platform.sandbox.evaluated == []
 
 
 async def test_retention_changed_at_another_node_holds_at_the_end(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from insula.journal.lease import orphans
+from insula.journal.lease import database_clock, orphans
 from insula.kit.clock import now_ms
 from insula.runs import repository, retention
 from insula.storage.dialect import driver
@@ -67,7 +67,7 @@ async def test_what_nodes_look_for_is_found_by_index(database: PostgresDatabase)
     def live(connection: Connection) -> None:
         repository.owned_by(connection, "node_x")
         repository.pending(connection, "", 10)
-        orphans(connection, "node_y")
+        orphans(connection, "node_y", database_clock(time.monotonic))
 
     plans = await database.read(partial(explain, ask=live))
     assert plans

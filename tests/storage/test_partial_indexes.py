@@ -4,6 +4,7 @@ index's condition in words that the database understands looks at everything, an
 
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from insula.catalogue import repository as catalogue
 from insula.collections import record_repository as records
 from insula.files import extractions
 from insula.files import repository as files
-from insula.journal.lease import cancel_requested, orphans
+from insula.journal.lease import cancel_requested, database_clock, orphans
 from insula.runs import due, retention
 from insula.runs import repository as runs
 from insula.runs.listing import list_runs, unfinished_ids
@@ -58,7 +59,7 @@ QUERIES: dict[str, list[Query]] = {
         partial(runs.owned_by, token="node_x"),
         partial(runs.pending, after="", limit=10),
         lambda c: runs.unfinished_of_workflow(c, "work_1", None, 10),
-        lambda c: orphans(c, "node_x"),
+        lambda c: orphans(c, "node_x", database_clock(time.monotonic)),
         lambda c: cancel_requested(c, "node_x"),
     ],
     "runs_due": [partial(retention.erase_due, now=1, limit=10)],

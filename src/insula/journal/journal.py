@@ -16,7 +16,7 @@ from insula.errors import InsulaError
 from insula.journal import store
 from insula.journal.compact import Compactor
 from insula.journal.elsewhere import Elsewhere, Wakes
-from insula.journal.lease import orphans
+from insula.journal.lease import database_clock, orphans
 from insula.journal.log import RunLog
 from insula.journal.pending import Pending
 from insula.journal.read import Stored, load
@@ -42,6 +42,7 @@ class Journal:
         """When the lease runs out, in seconds of ``clock``; None: the folder's lock is it."""
         self.clock: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
         """Goes on while the machine sleeps, and no step of the wall clock moves it."""
+        self.database_clock = database_clock(self.clock)
         self.compactor = Compactor(database)
         self.elsewhere = None if wakes is None else Elsewhere(database, wakes)
         self._database = database
@@ -148,7 +149,7 @@ class Journal:
 
     def orphans(self, connection: Connection) -> list[str]:
         """List the runs that have not ended and whose owner is no living node."""
-        return orphans(connection, self.token)
+        return orphans(connection, self.token, self.database_clock)
 
     def lapsed(self) -> bool:
         """Say whether this process's lease has run out, or was lost."""

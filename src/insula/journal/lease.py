@@ -8,12 +8,13 @@ its runs that nobody has taken over meanwhile.
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, select, text, update
 
 from insula.errors import InsulaError
+from insula.journal.database_clock import DatabaseClock
 from insula.kit import clock
 from insula.storage.database import Database
 from insula.storage.dialect import insert, now_ms
@@ -237,19 +238,25 @@ def lapse_others(connection: Connection, token: str) -> None:
     connection.execute(delete(nodes).where(nodes.c.token != token))
 
 
-def lives(connection: Connection, token: str) -> bool:
+def database_clock(clock: Callable[[], float]) -> DatabaseClock:
+    """Make the watch over the clock in whose time leases stand."""
+    return DatabaseClock(clock, SECONDS + 2 * RENEWED_EVERY)
+
+
+def lives(connection: Connection, token: str, watch: DatabaseClock) -> bool:
     """Say whether a lease holds, its grace included. One that does not never will again."""
-    living = (nodes.c.token == token) & (nodes.c.expires_at + GRACE_MS > now_ms(connection))
-    return connection.execute(select(nodes.c.token).where(living)).first() is not None
+    return token in _living(connection, watch, nodes.c.token == token)
 
 
-def remove_lapsed(connection: Connection) -> None:
+def remove_lapsed(connection: Connection, watch: DatabaseClock) -> None:
     """Remove the rows of leases that nobody needs to look at any more."""
+    living = _living(connection, watch)
     long_ago = now_ms(connection) - 60 * GRACE_MS
-    connection.execute(delete(nodes).where(nodes.c.expires_at < long_ago))
+    gone = (nodes.c.expires_at < long_ago) & nodes.c.token.not_in(living)
+    connection.execute(delete(nodes).where(gone))
 
 
-def orphans(connection: Connection, token: str) -> list[str]:
+def orphans(connection: Connection, token: str, watch: DatabaseClock) -> list[str]:
     """List the runs that have not ended and whose owner is neither this process nor a living one.
 
     A lease counts as lapsed a second after its expiry. Runs without an owner are queued, not lost.
@@ -259,7 +266,7 @@ def orphans(connection: Connection, token: str) -> list[str]:
     owners = set(connection.scalars(_OWNERS))
     if not owners - {token}:
         return []
-    dead = owners - {token} - set(connection.scalars(_living(connection, nodes.c.token)))
+    dead = owners - {token} - _living(connection, watch)
     found: list[str] = []
     for owner in sorted(dead):
         theirs = select(runs.c.id).where(runs.c.owner == owner, runs.c.ended_at.is_(None))
@@ -269,13 +276,21 @@ def orphans(connection: Connection, token: str) -> list[str]:
     return sorted(found)
 
 
-def count_living(connection: Connection) -> int:
+def count_living(connection: Connection, watch: DatabaseClock) -> int:
     """Return how many processes live."""
-    return int(connection.execute(_living(connection, func.count())).scalar_one())
+    return len(_living(connection, watch))
 
 
-def _living(connection: Connection, what: ColumnElement[Any]) -> Select[Any]:
-    return select(what).select_from(nodes).where(nodes.c.expires_at + GRACE_MS > now_ms(connection))
+def _living(connection: Connection, watch: DatabaseClock, *which: ColumnElement[bool]) -> set[str]:
+    """Return the tokens of those who live; after a step of the clock, of all who have a row."""
+    asked_at = watch.clock()
+    query = select(nodes.c.token, nodes.c.expires_at, now_ms(connection)).where(*which)
+    found = connection.execute(query).all()
+    if not found or not watch.is_steady(found[-1][2], asked_at):
+        return {token for token, _, _ in found}
+    # Further ahead than a lease lasts is one from before the clock went back.
+    most = SECONDS * 1000 + GRACE_MS
+    return {token for token, expiry, now in found if -GRACE_MS < expiry - now <= most}
 
 
 def cancel_requested(connection: Connection, token: str) -> list[str]:

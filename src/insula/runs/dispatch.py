@@ -135,7 +135,8 @@ async def sweep(services: RunServices) -> None:
     more = await _offer(services)
     services.queue.wake()
     if services.cluster is not None:
-        services.living = await services.database.read(count_living)
+        count = partial(count_living, watch=services.journal.database_clock)
+        services.living = await services.database.read(count)
     services.sweep_in = pace.period(services.living, hurried=more or taken < len(lost))
     services.swept_at = asyncio.get_running_loop().time()
 
@@ -187,7 +188,8 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
         try:
             await services.files.sweep()
             await remove_old_rows(services, rows)
-            await services.database.write(remove_lapsed)
+            lapsed = partial(remove_lapsed, watch=services.journal.database_clock)
+            await services.database.write(lapsed)
             await reclaim()
         except (InsulaError, OSError) as error:
             _log.warning("reclaim.failed", reason=str(error))

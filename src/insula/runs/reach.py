@@ -47,7 +47,8 @@ async def _elsewhere(services: RunServices, cluster: Cluster, row: RunRow) -> Li
         if row.owner not in (None, services.token, asked):
             asked = row.owner
             await cluster.ask_owner(asked or "", "stop", row.id, services.stop_within)
-        find = partial(repository.find_with_owner, run_id=row.id)
+        watch = services.journal.database_clock
+        find = partial(repository.find_with_owner, run_id=row.id, watch=watch)
         found, lives = await services.database.read(find)
         if found is None or found.is_final:
             return None

@@ -131,7 +131,8 @@ async def take_over(services: RunServices, run_id: str) -> LiveRun | None:
 
 
 async def _claim(services: RunServices, run_id: str) -> RunRow | None:
-    unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms())
+    watch = services.journal.database_clock
+    unit = partial(repository.claim, run_id=run_id, token=services.token, now=now_ms(), watch=watch)
     row = await services.database.write(unit)
     # Claimed under a lease that was lost meanwhile it is nobody's: the next sweep finds it.
     return row if row is None or row.owner == services.token else None

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from insula.journal.database_clock import DatabaseClock
 from insula.journal.lease import lives
 from insula.kit.ids import first_id
 from insula.runs.live import app_is_full
@@ -115,7 +116,9 @@ def request_cancel(connection: Connection, run_id: str, by: str, now: int) -> No
     connection.execute(_REQUEST_CANCEL, {"run_id": run_id, "by": by, "now": now})
 
 
-def claim(connection: Connection, run_id: str, token: str, now: int) -> RunRow | None:
+def claim(
+    connection: Connection, run_id: str, token: str, now: int, watch: DatabaseClock
+) -> RunRow | None:
     """Take a run over from nobody, or from an owner that lapsed; ``None`` if it has ended, or its
     owner lives.
 
@@ -125,7 +128,7 @@ def claim(connection: Connection, run_id: str, token: str, now: int) -> RunRow |
     seen = connection.execute(_OWNER, {"run_id": run_id}).first()
     if seen is None:
         return None
-    if seen.owner not in (None, token) and lives(connection, seen.owner):
+    if seen.owner not in (None, token) and lives(connection, seen.owner, watch):
         return None
     values = {"run_id": run_id, "token": token, "now": now, "seen": seen.owner}
     if connection.execute(_CLAIM, values).rowcount != 1:
@@ -133,11 +136,13 @@ def claim(connection: Connection, run_id: str, token: str, now: int) -> RunRow |
     return find(connection, run_id)
 
 
-def find_with_owner(connection: Connection, run_id: str) -> tuple[RunRow | None, bool]:
+def find_with_owner(
+    connection: Connection, run_id: str, watch: DatabaseClock
+) -> tuple[RunRow | None, bool]:
     """Return a run, and whether its owner lives."""
     row = find(connection, run_id)
     owner = None if row is None else row.owner
-    return row, owner is not None and lives(connection, owner)
+    return row, owner is not None and lives(connection, owner, watch)
 
 
 def begin_pending(
