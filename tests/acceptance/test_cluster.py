@@ -1,6 +1,7 @@
 """Two servers on one PostgreSQL database, a broker between them: real processes all of them."""
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -8,10 +9,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.acceptance.conftest import SOAK
-from tests.acceptance.harness import Caller, Served, clients
+from tests.acceptance.harness import Caller, Event, Served, clients
 from tests.acceptance.loopback import Loopback, url_of
 from tests.nats import NatsServer, nats_session
 from tests.postgres import PostgresServer, postgres_server
@@ -188,6 +190,52 @@ async def test_what_a_killed_node_had_begun_is_finished_at_the_other(
     await asyncio.to_thread(cluster.served[0].start)
 
 
+async def _roll(cluster: Cluster) -> None:
+    for server in cluster.served:
+        assert await asyncio.to_thread(server.stop) == 0, server.log[-2000:]
+        await asyncio.to_thread(server.start)
+
+
+async def _followed(cluster: Cluster, path: str, number: int) -> tuple[list[Event], int]:
+    """Follow a run to its end, at the other node whenever a stream breaks; say how often."""
+    events: list[Event] = []
+    for turn in itertools.count(number):
+        caller = cluster.callers[turn % 2]
+        after = str(events[-1].id) if events else "0"
+        try:
+            async with caller.stream(path, method="GET", headers={"last-event-id": after}) as told:
+                events += await told.to_the_end()
+        except (OSError, aiohttp.ClientError, AssertionError):  # it is down, or going
+            await asyncio.sleep(0.1)
+        if events and events[-1].data.get("ended_at") is not None:
+            return events, turn - number
+    raise AssertionError
+
+
+async def test_a_rolling_restart_loses_no_stream(cluster: Cluster) -> None:
+    here, _ = cluster.callers
+    pieces = [code(f"s{n}", "await util.sleep(300); return 1", f"s{n + 1}") for n in range(29)]
+    workflow_id = await here.push([*pieces, code("s29", "return 2")])
+    path = f"workflows/{workflow_id}/runs"
+    runs = [
+        await caller.ok("POST", path, {"background": True})
+        for caller in (*cluster.callers, *cluster.callers)
+    ]
+    rolling = asyncio.create_task(_roll(cluster))
+    async with asyncio.timeout(60):
+        followed = await asyncio.gather(
+            *(_followed(cluster, f"{path}/{run['id']}/stream", n) for n, run in enumerate(runs))
+        )
+    await rolling
+    assert sum(breaks for _, breaks in followed) >= 2  # half of them were at the first to go
+    for run, (events, _) in zip(runs, followed, strict=True):
+        assert [event.id for event in events] == list(range(1, len(events) + 1))
+        assert events[-1].data["status"] == "COMPLETED"
+        assert events[-1].data == await here.ok("GET", f"{path}/{run['id']}")
+        ended = [e.data["key"] for e in events if e.name == "step" and "end" in e.data]
+        assert ended == [f"s{n}" for n in range(30)]
+
+
 async def test_a_rolling_restart_under_load_loses_no_run(cluster: Cluster) -> None:
     here, _ = cluster.callers
     workflow_id = await here.push(
@@ -217,12 +265,7 @@ async def test_a_rolling_restart_under_load_loses_no_run(cluster: Cluster) -> No
             await asyncio.sleep(0.1)
         raise AssertionError(f"run {number} was never accepted")
 
-    async def roll() -> None:
-        for server in cluster.served:
-            assert await asyncio.to_thread(server.stop) == 0, server.log[-2000:]
-            await asyncio.to_thread(server.start)
-
-    rolling = asyncio.create_task(roll())
+    rolling = asyncio.create_task(_roll(cluster))
     tasks = []
     for number in range(ROLLING):
         tasks.append(asyncio.create_task(one(number)))
