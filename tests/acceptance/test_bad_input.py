@@ -205,14 +205,16 @@ async def test_wrong_values_in_every_field(acme: Caller, target: Target, bystand
     fields += ("version", "name", "key", "input_default", "input_options", "steps", "tags_ids")
     fields += ("enabled", "discoverable", "open", "caller_limit", "updated_at", "expires_at")
     fields += ("read_only", "withdrawn", "settings", "file", "filename", "visibility")
-    for method, path in target.writes:
+    # What is read of a body does not depend on the database: on the second every third is enough.
+    share = 3 if "INSULA_DATABASE_URL" in acme.served.settings else 1
+    for turn, (method, path) in enumerate(target.writes):
         needed = {"POST:workflows": {"name": "Fuzz"}}.get(f"{method}:{path}", {})
         if path.endswith("/replay"):
             needed = {"stepKey": "only"}
         asked = (
             acme.ask(method, path, {**needed, field: value})
-            for field, value in itertools.product(fields, WRONG)
-            if (field, value) != ("stream", True)
+            for number, (field, value) in enumerate(itertools.product(fields, WRONG))
+            if (field, value) != ("stream", True) and (number + turn) % share == 0
         )
         for some in _batches(asked, 32):
             for answer in await asyncio.gather(*some):
