@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 
 from insula import __version__
 from insula.cli.event_stream import ServerEvent, read_events
@@ -15,7 +15,7 @@ from insula.kit.json import InvalidJson, decode, encode
 Query = Mapping[str, str | int | bool | list[str] | None]
 
 # Plain answers come within seconds; a stream is kept alive by a comment every 10 seconds.
-_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 _ANSWER_LIMIT = 256 * 1024 * 1024
 
 
@@ -23,12 +23,12 @@ class Client:
     """Talks to one server with one key; a path without a slash stands below ``/apps/c``."""
 
     def __init__(
-        self, url: str, key: str, transport: httpx.AsyncBaseTransport | None = None
+        self, url: str, key: str, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self.url = _checked_url(url)
         if not key.isascii() or not key.isprintable():
             raise usage("The key holds characters that no key has.")
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=self.url,
             headers={"authorization": f"Bearer {key}", "user-agent": f"insula/{__version__}"},
             timeout=_TIMEOUT,
@@ -68,7 +68,7 @@ class Client:
 
         Raises:
             CommandFailed: there is no answer, or it is not a success.
-            httpx.TransportError: the stream broke; it may be taken up again.
+            httpx2.TransportError: the stream broke; it may be taken up again.
         """
         accept = {"accept": "text/event-stream", **(headers or {})}
         async with self._send(method, path, body, None, accept) as response:
@@ -82,7 +82,7 @@ class Client:
         body: object,
         query: Query | None,
         headers: Mapping[str, str] | None,
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[httpx2.Response]:
         request = self._http.build_request(
             method,
             path if path.startswith("/") else f"/apps/c/{path}",
@@ -93,7 +93,7 @@ class Client:
         request.headers.update(headers or {})
         try:
             response = await self._http.send(request, stream=True)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise unreachable(self.url, error) from error
         try:
             if not response.is_success:
@@ -103,7 +103,7 @@ class Client:
             await response.aclose()
 
 
-def unreachable(url: httpx.URL, error: httpx.TransportError) -> CommandFailed:
+def unreachable(url: httpx2.URL, error: httpx2.TransportError) -> CommandFailed:
     """Say that the server did not answer, and why."""
     why = str(error) or type(error).__name__
     return CommandFailed(
@@ -113,10 +113,10 @@ def unreachable(url: httpx.URL, error: httpx.TransportError) -> CommandFailed:
     )
 
 
-def _checked_url(text: str) -> httpx.URL:
+def _checked_url(text: str) -> httpx2.URL:
     try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError) as error:
+        url = httpx2.URL(text)
+    except (httpx2.InvalidURL, ValueError) as error:
         raise usage(f"INSULA_URL is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise usage("INSULA_URL must look like http://127.0.0.1:8000")
@@ -139,7 +139,7 @@ def _encoded(body: object) -> bytes | None:
         raise usage(f"What is to be sent is not JSON: {error}") from error
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx2.Response) -> bytes:
     size = 0
     pieces = []
     try:
@@ -150,12 +150,12 @@ async def _read(response: httpx.Response) -> bytes:
                     f"The answer is larger than {_ANSWER_LIMIT} bytes.", ExitCode.UNREACHABLE
                 )
             pieces.append(piece)
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise unreachable(response.request.url, error) from error
     return b"".join(pieces)
 
 
-def _decoded(body: bytes, url: httpx.URL) -> Any:
+def _decoded(body: bytes, url: httpx2.URL) -> Any:
     try:
         return decode(body)
     except InvalidJson as error:
@@ -165,7 +165,7 @@ def _decoded(body: bytes, url: httpx.URL) -> Any:
         ) from error
 
 
-def _refused(response: httpx.Response, content: bytes) -> CommandFailed:
+def _refused(response: httpx2.Response, content: bytes) -> CommandFailed:
     """Turn the error body ``{status, message, errors?}`` into words."""
     code = code_of_status(response.status_code)
     try:
@@ -184,7 +184,7 @@ def _refused(response: httpx.Response, content: bytes) -> CommandFailed:
     return CommandFailed("\n".join(lines), code, _hint(response))
 
 
-def _hint(response: httpx.Response) -> str | None:
+def _hint(response: httpx2.Response) -> str | None:
     if response.status_code == 401:
         return "Set INSULA_KEY, or use --data DIR with a key made by `insula apps create`."
     after = response.headers.get("retry-after")

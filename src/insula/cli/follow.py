@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 
 from insula.cli.client import Client, unreachable
 from insula.cli.event_stream import ServerEvent
@@ -101,7 +101,7 @@ class Follower:
             before = self.progress.last_id
             try:
                 await self._read_once()
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 failure = unreachable(self.client.url, error)
             except CommandFailed as error:
                 if error.code != ExitCode.UNREACHABLE or self._known_id() is None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from insula.cli.client import Client
 from insula.cli.failures import CommandFailed, ExitCode, usage
@@ -69,14 +69,14 @@ async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
             await client.close()
 
 
-def _socket(data: Path | None) -> httpx.AsyncHTTPTransport | None:
+def _socket(data: Path | None) -> httpx2.AsyncHTTPTransport | None:
     """Return the way through the folder's socket file, which no firewall, proxy or address to
     listen on can close; ``None`` where the kernel takes no path so long, or there is no such file.
     """
     path = None if data is None else data / SOCKET
     if path is None or len(os.fsencode(path)) > _LONGEST_ADDRESS or not path.is_socket():
         return None
-    return httpx.AsyncHTTPTransport(uds=str(path))
+    return httpx2.AsyncHTTPTransport(uds=str(path))
 
 
 @asynccontextmanager
