@@ -176,12 +176,23 @@ async def test_what_is_no_word_is_not_offered(pair: Pair, word: str) -> None:
     assert pair[0].lost == 2
 
 
+async def arrived(jobs: Jobs, owner: str, item: str) -> None:
+    """Offer a hint until one is not given up: a busy machine may be too slow for some."""
+    async with asyncio.timeout(20):
+        while True:
+            lost = jobs.lost
+            await jobs.offer("runs", owner, item)
+            if jobs.lost == lost:
+                return
+            await asyncio.sleep(0.1)
+
+
 async def test_one_owner_does_not_starve_another(pair: Pair) -> None:
     taken = Taken()
     for first in range(0, 5_000, 250):
         items = [f"run_{number}" for number in range(first, first + 250)]
         await asyncio.gather(*(pair[0].offer("runs", "greedy", item) for item in items))
-    await pair[0].offer("runs", "modest", "only")
+    await arrived(pair[0], "modest", "only")
     async with working(pair[1], taken):
         await taken.until(lambda: "only" in taken.items)
     assert len(taken.hints) <= 1_001
