@@ -2,7 +2,7 @@
 in order is looked for in steps of so many rows, and a cursor goes on where the last step ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,17 +48,27 @@ def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Fo
 
     Where words or tags are looked for, it may be short, or empty, and still go on.
     """
-    before = None if page.cursor is None else str(page.cursor.get("before", ""))
+    cursor = page.cursor or {}
+    before = str(cursor["before"]) if "before" in cursor else None
     most = page.offset + page.take + 1
     found = _look(connection, wanted, before, most)
     shown = found.ids[page.offset : most - 1]
+    count, capped = _counted(connection, wanted, cursor)
     following: dict[str, object] | None = None
-    if len(found.ids) == most:
-        following = {"before": shown[-1]}
-    elif found.at is not None:
-        following = {"before": found.at}
-    count, capped = _count(connection, wanted)
+    if len(found.ids) == most or found.at is not None:
+        at = shown[-1] if len(found.ids) == most else found.at
+        following = {"before": at, "count": count, "capped": capped}
     return Found(_rows(connection, wanted.app_id, shown), count, capped, following)
+
+
+def _counted(
+    connection: Connection, wanted: RecordFilter, cursor: Mapping[str, object]
+) -> tuple[int, bool]:
+    """Return what a walk's first page counted, where counting looks at many rows."""
+    count = cursor.get("count")
+    if isinstance(count, int) and count >= 0 and not _by_index(wanted):
+        return count, bool(cursor.get("capped"))
+    return _count(connection, wanted)
 
 
 def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[RecordRow]:
