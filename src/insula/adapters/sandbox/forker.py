@@ -122,6 +122,6 @@ def _spawn(lane: Lane) -> tuple["subprocess.Popen[bytes]", socket.socket]:
             env={},
             cwd="/",
             close_fds=True,
-            start_new_session=True,
+            process_group=0,  # a terminal's Ctrl-C is for the server
         )
     return process, ours

@@ -24,6 +24,9 @@ BORN, DEAD = b"B", b"D"
 """What the zygote says; ``BORN`` carries two descriptors."""
 ENDED = struct.Struct("<cIiQ")
 """``DEAD``, the process id, the wait status, the most memory it ever held in KiB."""
+_NICE = 5
+"""Foreign code gives way to the server that answers, however much of it computes. A niceness counts
+among the processes of one session (sched(7), autogroups): the zygote stays in the server's."""
 STARTED = struct.Struct("<cI")
 
 
@@ -100,6 +103,7 @@ def main() -> None:
     die_with(int(sys.argv[2]))
     os.closerange(3, 1 << 16)
     os.chdir("/")
+    os.nice(_NICE)
     keep_memory()
     engine = open_engine(lane)
     engine.preload()
