@@ -8,7 +8,7 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import Caller, Platform, child, code, model
 
-from insula.runs import endpoints, reading
+from insula.runs import endpoints, listing, reading
 
 
 async def ids(caller: Caller, path: str, **query: Any) -> list[str]:
@@ -96,6 +96,25 @@ async def test_pages_and_cursors_walk_all(platform: Platform) -> None:
         await platform.acme.run(flow)  # newer than where the walk is: it is not in the way
     assert query["next"] is None
     assert seen == made
+
+
+@pytest.mark.parametrize(("most", "count", "capped"), [(10_000, "5", False), (3, "3", True)])
+async def test_what_no_counter_tells_is_counted_at_the_first_page(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, most: int, count: str, capped: bool
+) -> None:
+    monkeypatch.setattr(listing, "COUNTED", most)
+    flow = await platform.acme.make(code("a", "return 1"))
+    for _ in range(5):
+        await platform.acme.run(flow)
+    query = {"since": "2000-01-01T00:00:00Z", "take": "2"}
+    pages = [await platform.acme.ask("GET", "/runs", params=query)]
+    await platform.acme.run(flow)
+    while following := pages[-1].headers.get("pagination-next"):
+        pages.append(await platform.acme.ask("GET", "/runs", params={**query, "next": following}))
+    assert [len(page.json()) for page in pages] == [2, 2, 1]
+    for page in pages:
+        assert page.headers["pagination-count"] == count
+        assert ("pagination-capped" in page.headers) == capped
 
 
 async def test_verbose_shows_a_model_s_raw_answer(platform: Platform) -> None:

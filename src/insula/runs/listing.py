@@ -38,11 +38,21 @@ def list_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
         following = [one.where("id < ?", before) for one in found]
     ids = select_ids(connection, following, page.take + 1, page.offset)
     rows = _rows(connection, ids[: page.take])
-    cursor = {"id": rows[-1].id} if len(ids) > page.take else None
+    cursor: dict[str, Any] | None = {"id": rows[-1].id} if len(ids) > page.take else None
     if wanted.is_counted:
         return RunPage(rows, counted, False, cursor)
-    number = count(connection, found, COUNTED + 1)
+    # Counted at the first page: nobody goes through ten thousand again for each that follows.
+    number = _known(page)
+    if number is None:
+        number = count(connection, found, COUNTED + 1)
+    if cursor is not None:
+        cursor["count"] = number
     return RunPage(rows, min(number, COUNTED), number > COUNTED, cursor)
+
+
+def _known(page: Page) -> int | None:
+    number = None if page.cursor is None else page.cursor.get("count")
+    return number if isinstance(number, int) and 0 <= number <= COUNTED + 1 else None
 
 
 def unfinished_ids(connection: Connection, wanted: RunFilter, limit: int) -> list[str]:
