@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from insula.jobs.tasks import Tasks, cancels, check_cancelled
+from insula.jobs.tasks import Tasks, check_cancelled
+from insula.kit.tasks import cancels
 
 
 async def test_there_are_at_most_so_many_and_none_outlives_its_owner() -> None:

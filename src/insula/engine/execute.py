@@ -39,6 +39,7 @@ from insula.engine.scheduler import Decision, Frontier, resume, settle, still_op
 from insula.engine.scope import Scope
 from insula.engine.state import RunState, StepState, size_of
 from insula.engine.steps import KINDS
+from insula.kit.tasks import cancels
 
 _log = logging.getLogger(__name__)
 _DEFECT = "Internal error; the server's log has more"
@@ -144,7 +145,7 @@ class _Execution:
         except StepFailure as failure:
             self._failed(context, failure)
         except asyncio.CancelledError:
-            if self._crew.stopping or _asked_to_stop():
+            if self._crew.stopping or cancels():
                 self._cancelled(key)
                 raise
             self._failed(context, StepFailure("The step was stopped from within", "internal"))
@@ -301,10 +302,3 @@ class _Execution:
                 )
         self._ports.recorder.record(event)
         self._state.apply(event)
-
-
-def _asked_to_stop() -> bool:
-    """Say whether the task that asks is being cancelled. No frame keeps the task: with the error
-    that goes through it, it would be a circle of all that the run was."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

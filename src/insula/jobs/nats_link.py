@@ -16,7 +16,8 @@ import structlog
 from nats import errors
 from nats.aio.client import Client
 
-from insula.jobs.tasks import cancels, check_cancelled
+from insula.jobs.tasks import check_cancelled
+from insula.kit.tasks import cancels
 
 CONNECT_WITHIN = 2.0
 SILENT_WITHIN = 2.0

@@ -20,7 +20,8 @@ from insula.jobs.signals import (
     check_subject,
     is_subject,
 )
-from insula.jobs.tasks import Tasks, cancels, check_cancelled
+from insula.jobs.tasks import Tasks, check_cancelled
+from insula.kit.tasks import cancels
 
 _ANSWERS_MAX = 256
 _UNSENT_MAX = 10_000

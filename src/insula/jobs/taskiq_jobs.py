@@ -14,7 +14,8 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.message import TaskiqMessage
 
 from insula.jobs.jobs import Room, Take, check_word
-from insula.jobs.tasks import cancels, check_cancelled
+from insula.jobs.tasks import check_cancelled
+from insula.kit.tasks import cancels
 
 OFFER_WITHIN = 0.05
 """Seconds that an offer may hold up a request."""

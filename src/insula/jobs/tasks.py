@@ -6,6 +6,8 @@ from typing import Any
 
 import structlog
 
+from insula.kit.tasks import cancels
+
 log = structlog.get_logger("insula.jobs")
 
 
@@ -46,12 +48,6 @@ class Tasks:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def cancels() -> int:
-    """Return how often the present task was asked to end."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
 
 
 def check_cancelled(since: int = 0) -> None:

@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from insula.errors import BadInput
+from insula.kit.tasks import cancels
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ async def receive_message(receive: Receive) -> Message:
         async with asyncio.timeout(STALLED):
             message = await receive()
     except asyncio.CancelledError:
-        if _cancelled():
+        if cancels():
             raise
         raise ClientDisconnect from None
     except TimeoutError:
@@ -46,7 +47,7 @@ async def until_disconnected(receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
     except asyncio.CancelledError:
-        if _cancelled():
+        if cancels():
             raise
 
 
@@ -70,8 +71,3 @@ async def while_present(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
