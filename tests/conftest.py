@@ -4,23 +4,25 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.contract import ABSENT, ContractFile
-from tests.nats import nats_server, nats_session
-from tests.postgres import (
+from tests.databases import (
     database_url,
-    postgres_server,
-    postgres_template,
-    postgres_url,
+    lender,
     pytest_generate_tests,
+    share_compiled,
+    tables_url,
 )
+from tests.nats import nats_server, nats_session
+from tests.postgres import postgres_server, postgres_url
 
 __all__ = [
     "database_url",
+    "lender",
     "nats_server",
     "nats_session",
     "postgres_server",
-    "postgres_template",
     "postgres_url",
     "pytest_generate_tests",
+    "tables_url",
 ]
 
 
@@ -36,3 +38,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("insula", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("insula")
+
+share_compiled()

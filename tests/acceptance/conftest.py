@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.harness import Clients, Served, clients
 from tests.acceptance.loopback import Loopback, reserve, serving, url_of
-from tests.postgres import PostgresServer
+from tests.databases import Lender
 
 Serve = Callable[..., Served]
 
@@ -45,9 +45,8 @@ def served(
 ) -> Iterator[Served]:
     """The server of a module."""
     if getattr(request, "param", "sqlite") == "postgres":
-        database: PostgresServer = request.getfixturevalue("postgres_server")
-        url = database.create(request.getfixturevalue("postgres_template"))
-        settings = {**settings, "INSULA_DATABASE_URL": url}
+        lender: Lender = request.getfixturevalue("lender")
+        settings = {**settings, "INSULA_DATABASE_URL": lender.lend()}
     server = Served(tmp_path_factory.mktemp("served"), settings).start()
     try:
         yield server

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from tests.databases import prepare
 
 from insula.apps import actions
 from insula.apps.authenticate import Authenticator
@@ -57,7 +58,9 @@ class Installation:
 
 @asynccontextmanager
 async def installed(folder: Path, database_url: str | None = None) -> AsyncIterator[Installation]:
-    database = await open_database(database_url, folder, "FULL")
+    if database_url is None:
+        prepare(folder)
+    database = await open_database(database_url, folder, "NORMAL")
     clock, deleted = Clock(), []
 
     async def first(app_id: str) -> None:

@@ -181,9 +181,9 @@ async def test_a_cluster_without_a_database_to_share_is_refused(
 
 
 async def test_what_cannot_carry_messages_is_refused_and_not_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables_url: str
 ) -> None:
-    monkeypatch.setenv("INSULA_DATABASE_URL", postgres_url)
+    monkeypatch.setenv("INSULA_DATABASE_URL", tables_url)
     monkeypatch.setenv("INSULA_CLUSTER_URL", "postgresql://ada:s3cret@:x:y/")
     with pytest.raises(CommandFailed, match="INSULA_CLUSTER_URL") as raised:
         async with hosted(tmp_path, None, 0):

@@ -1,25 +1,18 @@
 """The installation that the tests of this folder stand on, over each of the databases."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.postgres import PostgresServer
 from tests.runs.platform import Platform, open_platform
 
 DATABASES = ("sqlite", "postgres")
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, kind: str) -> Iterator[dict[str, str]]:
-    """The settings that name a fresh database of a kind."""
-    if kind == "sqlite":
-        yield {}
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.create(request.getfixturevalue("postgres_template"))
-    yield {"database_url": url}
-    server.drop(url)
+def settings(request: pytest.FixtureRequest, kind: str) -> dict[str, str]:
+    """The settings that name a database of a kind."""
+    return {} if kind == "sqlite" else {"database_url": request.getfixturevalue("tables_url")}
 
 
 @pytest.fixture(params=DATABASES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text
+from tests.databases import prepare
 from tests.runs.platform import Platform
 
 from insula.collections import counts, listing
@@ -13,6 +14,7 @@ from insula.collections.listing import RecordFilter, list_records
 from insula.collections.repository import Found
 from insula.storage.database import Database
 from insula.storage.dialect import is_postgres
+from insula.storage.opening import FILE
 from insula.storage.postgres import open_postgres
 from insula.storage.sqlite import open_sqlite
 from insula.storage.tables import collections, records, tagged, tags
@@ -66,7 +68,8 @@ def fill(connection: Connection) -> None:
 @pytest.fixture
 async def database(tmp_path: Path, settings: dict[str, str]) -> AsyncIterator[Database]:
     if not settings:
-        opened: Database = await open_sqlite(tmp_path / "a.db")
+        prepare(tmp_path)
+        opened: Database = await open_sqlite(tmp_path / FILE)
     else:
         opened = await open_postgres(settings["database_url"], readers=1)
     await opened.write(fill)

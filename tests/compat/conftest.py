@@ -11,6 +11,6 @@ from tests.runs.platform import Platform, open_platform
 async def platform(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Platform]:
     given = {}
     if request.param == "postgres":
-        given["database_url"] = request.getfixturevalue("postgres_url")
+        given["database_url"] = request.getfixturevalue("tables_url")
     async with open_platform(tmp_path, public_url="http://insula.test", **given) as opened:
         yield opened

@@ -37,7 +37,7 @@ TRIAGE: dict[str, Any] = {
 async def platform(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Platform]:
     url = None
     if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
+        url = request.getfixturevalue("tables_url")
     async with open_platform(tmp_path, url) as opened:
         yield opened
 

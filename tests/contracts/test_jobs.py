@@ -52,7 +52,7 @@ async def pair(
                 server = request.getfixturevalue(f"{request.param}_server")
                 url, name = server.url, server.installation()
             else:
-                url, name = request.getfixturevalue("postgres_url"), "one"
+                url, name = request.getfixturevalue("tables_url"), "one"
             one = await stack.enter_async_context(open_transport(url, name))
             two = await stack.enter_async_context(open_transport(url, name))
             await until(lambda: one.signals.connected and two.signals.connected)

@@ -49,7 +49,7 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
                 stack.push_async_callback(node.close)
             yield nodes
         elif request.param == "postgres":
-            url: str = request.getfixturevalue("postgres_url")
+            url: str = request.getfixturevalue("tables_url")
             yield await over_wire(stack, url), await over_wire(stack, url)
         elif request.param == "redis":
             redis: RedisServer = request.getfixturevalue("redis_server")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.databases import prepare
 from tests.listening import listening
 
 from insula.adapters.blobs.disk import DiskBlobs
@@ -19,6 +20,7 @@ from insula.files.resolve import FileInputs
 from insula.files.store import FileStore
 from insula.settings import load_settings
 from insula.storage.database import Database
+from insula.storage.opening import FILE
 from insula.storage.postgres import open_postgres
 from insula.storage.sqlite import open_sqlite
 from insula.web.auth import Principal
@@ -35,9 +37,10 @@ LIMIT = 300_000
 @pytest.fixture(params=["sqlite", "postgres"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     if request.param == "sqlite":
-        opened: Database = await open_sqlite(tmp_path / "insula.db", "NORMAL")
+        prepare(tmp_path)
+        opened: Database = await open_sqlite(tmp_path / FILE, "NORMAL")
     else:
-        opened = await open_postgres(request.getfixturevalue("postgres_url"))
+        opened = await open_postgres(request.getfixturevalue("tables_url"))
     for app_id in ("app_1", "app_2"):
         await opened.write(partial(insert_app, app_id=app_id, name=app_id))
     yield opened

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 from sqlalchemy import Connection, text
+from tests.databases import prepare
 from tests.runs.fakes import FakeHttp, FakeSandbox, Gate
 
 from insula import app as composition
@@ -161,6 +162,8 @@ async def open_platform(
     pool, composition.SandboxPool = composition.SandboxPool, FakeSandbox  # type: ignore[assignment,misc]  # a fake
     try:
         settings = load_settings(data_dir=folder, admin_key=ADMIN, synchronous="NORMAL", **given)
+        if settings.database_url is None:
+            prepare(folder)
         async with open_insula(settings) as insula:
             http = insula.services.http = FakeHttp()
             transport = httpx.ASGITransport(insula.asgi)

@@ -6,14 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.postgres import postgres_server, postgres_url
 from tests.runs.cluster_platform import Nodes, open_nodes
 from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.runs import pace, repository
 from insula.runs.dispatch import sweep
-
-__all__ = ["postgres_server", "postgres_url"]
 
 
 @pytest.fixture
@@ -95,10 +92,10 @@ async def test_a_repeated_request_gets_its_run_though_the_app_is_full(platform: 
 
 
 async def test_all_nodes_together_begin_no_more(
-    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tables_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)
-    async with open_nodes(tmp_path, postgres_url) as opened:
+    async with open_nodes(tmp_path, tables_url) as opened:
         nodes: Nodes = opened
         pair = [await nodes.open(app_runs_max=3) for _ in range(2)]
         flow = await pair[0].acme.make(code("a", "wait(g)"))

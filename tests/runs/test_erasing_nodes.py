@@ -60,11 +60,11 @@ _LEFT = {
 
 @pytest.fixture
 async def nodes(
-    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tables_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Nodes]:
     monkeypatch.setattr(erasing, "ERASE_SECONDS", 3600)  # tests erase and remove themselves
     monkeypatch.setattr(dispatch, "remove_old_rows", AsyncMock())
-    async with open_nodes(tmp_path, postgres_url) as opened:
+    async with open_nodes(tmp_path, tables_url) as opened:
         yield opened
 
 
@@ -231,12 +231,12 @@ asyncio.run(main())
 
 
 async def test_one_that_is_killed_in_the_midst_has_erased_whole_batches(
-    nodes: Nodes, postgres_url: str
+    nodes: Nodes, tables_url: str
 ) -> None:
     node = await nodes.open()
     await fill(node)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _KILLED, postgres_url, stdout=subprocess.PIPE
+        sys.executable, "-c", _KILLED, tables_url, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import Connection
-from tests.postgres import postgres_server, postgres_url
 from tests.runs.cluster_platform import Node, Nodes, open_nodes
 from tests.runs.platform import code
 
@@ -22,17 +21,15 @@ from insula.runs import creation, dispatch, pace, repository
 from insula.runs.dispatch import drain, shut_down, sweep
 from insula.storage.dialect import now_ms as database_ms
 
-__all__ = ["postgres_server", "postgres_url"]
-
 
 @pytest.fixture
 async def nodes(
-    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tables_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Nodes]:
     # Tests renew themselves; so nothing may take longer than the lease.
     monkeypatch.setattr(lease, "RENEWED_EVERY", 3600)
     monkeypatch.setattr(lease, "SECONDS", 60.0)
-    async with open_nodes(tmp_path, postgres_url) as opened:
+    async with open_nodes(tmp_path, tables_url) as opened:
         yield opened
 
 

@@ -29,8 +29,8 @@ _FILL = f"""
 
 
 @pytest.fixture
-async def database(postgres_url: str) -> Any:
-    opened = await open_postgres(postgres_url, readers=1)
+async def database(tables_url: str) -> Any:
+    opened = await open_postgres(tables_url, readers=1)
 
     def fill(connection: Connection) -> None:
         raw = driver(connection)

@@ -25,11 +25,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 async def nodes(
-    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tables_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Nodes]:
     monkeypatch.setattr(lease, "RENEWED_EVERY", 3600)  # so nothing may take longer than the lease
     monkeypatch.setattr(lease, "SECONDS", 60.0)
-    async with open_nodes(tmp_path, postgres_url) as opened:
+    async with open_nodes(tmp_path, tables_url) as opened:
         yield opened
 
 

@@ -13,6 +13,6 @@ DATABASES = ("sqlite", "postgres")
 async def platform(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Platform]:
     given = {}
     if request.param == "postgres":
-        given["database_url"] = request.getfixturevalue("postgres_url")
+        given["database_url"] = request.getfixturevalue("tables_url")
     async with open_platform(tmp_path, **given) as opened:
         yield opened

@@ -44,8 +44,8 @@ _TOLD = {
 
 
 @pytest.fixture
-async def pair(postgres_url: str) -> AsyncIterator[tuple[PostgresDatabase, PostgresDatabase]]:
-    one, two = await open_postgres(postgres_url, 1), await open_postgres(postgres_url, 1)
+async def pair(tables_url: str) -> AsyncIterator[tuple[PostgresDatabase, PostgresDatabase]]:
+    one, two = await open_postgres(tables_url, 1), await open_postgres(tables_url, 1)
 
     def unit(connection: Connection) -> None:
         connection.execute(insert(runs).values(_RUN))

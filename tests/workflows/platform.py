@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 from sqlalchemy import Connection, insert
+from tests.databases import prepare
 
 from insula.catalogue import endpoints as catalogue
 from insula.kit.clock import now_ms
@@ -145,6 +146,8 @@ class Platform:
 @asynccontextmanager
 async def open_platform(folder: Path, database_url: str | None = None) -> AsyncIterator[Platform]:
     """Open an installation in a folder, and close everything afterwards."""
+    if database_url is None:
+        prepare(folder)
     database = await open_database(database_url, folder, "NORMAL")
     try:
         platform = Platform(database)

@@ -135,7 +135,7 @@ class RunEnded(_Event, tag="over"):
 
     status: FinalStatus
     result_key: str | None = None
-    """The step whose output is the result : the code step that completed last."""
+    """The step whose output is the result: that of the code step that completed last."""
     error: str | None = None
     code: str | None = None
     interruptions: tuple[Interruption, ...] = ()

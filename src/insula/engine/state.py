@@ -127,7 +127,7 @@ class RunState:
 
     @property
     def result(self) -> Raw | None:
-        """The run's result, what its last completed code step decides: the deciding step's output, or its ``result``."""
+        """The run's result: the output of the code step that completed last, or its ``result``."""
         if self.result_key is None:
             return None
         step = self.steps[self.result_key]
