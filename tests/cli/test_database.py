@@ -117,6 +117,22 @@ def test_a_backup_of_one_database_is_one_of_the_other(
         assert sql(tmp_path / "new", query) == sql(folder, query)
 
 
+def test_a_text_that_only_a_file_can_hold_is_moved_too(
+    db: Do, folder: Path, tmp_path: Path, postgres_url: str
+) -> None:
+    with sqlite3.connect(folder / "insula.db") as connection:
+        failed = "UPDATE runs SET error = ? WHERE status = 'FAILED'"
+        assert connection.execute(failed, ("Error: a\0b",)).rowcount == 1
+    connection.close()
+    ok(db("backup", tmp_path / "a", "--json"))
+    ok(db("restore", tmp_path / "a", "--json", url=postgres_url))
+    copied = db("copy", folder / "insula.db", postgres_url, "--force", data=None)
+    assert copied.code == ExitCode.OK, copied.err
+    with psycopg.connect(postgres_url) as there:
+        query = "SELECT error FROM runs WHERE status = 'FAILED'"
+        assert there.execute(query).fetchall() == [("Error: a\ufffdb",)]
+
+
 def test_a_database_that_is_not_empty_is_left_alone_unless_it_is_forced(
     db: Do, folder: Path, tmp_path: Path, postgres_url: str
 ) -> None:

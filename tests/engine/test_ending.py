@@ -4,8 +4,8 @@ import asyncio
 
 from tests.engine.stage import Stage, branch, code, play, settled, step
 
-from insula.engine.ending import end_at_rest
-from insula.engine.events import StepStarted
+from insula.engine.ending import end, end_at_rest
+from insula.engine.events import StepEnded, StepStarted
 from insula.engine.failures import StepFailure
 from insula.engine.state import RunState, fold
 from insula.testing import RecordedHttp, ScriptedSandbox, fake_ports
@@ -41,6 +41,14 @@ class TestReceipt:
             ("M", False),
         ]
         assert end_at_rest(RunState(), ports).interruptions == ()
+
+    async def test_no_database_refuses_the_words_of_a_failure(self) -> None:
+        # As a journal gives them that was written before they were looked at.
+        failed = StepEnded(2, "A", "FAILED", error="a\0b")
+        state = fold([StepStarted(1, "A", "code", attempt=1), failed])
+        ports = fake_ports(ScriptedSandbox(lambda *_: None))
+        ended = end(state, ports, "FAILED", error=state.steps["A"].error)
+        assert ended.error == state.error == "a\ufffdb"
 
     async def test_at_rest_a_run_ends_as_what_stopped_it_says(self) -> None:
         found = {}

@@ -9,6 +9,7 @@ from tests.runs.platform import code, open_platform
 
 from insula.engine.events import RunEnded
 from insula.engine.state import RunState
+from insula.runs.execution import DEFECT
 from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
 
@@ -37,3 +38,26 @@ async def test_a_hook_stores_in_the_commit_of_the_end_and_is_told_afterwards(
         # With its data erased in the same commit, the hook still had the result.
         await platform.acme.run(workflow, retention=0)
     assert seen == [("COMPLETED", b"7"), "COMPLETED", "COMPLETED"]
+
+
+async def test_an_end_that_cannot_be_stored_is_that_of_a_failed_run(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def at_end(
+        row: RunRow, state: RunState, ended: RunEnded, runnable: Runnable | None
+    ) -> Callable[[Connection], None]:
+        def unit(connection: Connection) -> None:
+            told.append(ended.status)
+            if ended.status == "COMPLETED" or row.identifier == "never":
+                raise LookupError("no such thing")
+
+        return unit
+
+    async with open_platform(tmp_path) as platform:
+        platform.services.at_end.append(at_end)
+        workflow = await platform.acme.make(code("a", "return 7"))
+        for identifier in ("once", "never"):
+            ended = await platform.acme.run(workflow, identifier=identifier, verbose="all")
+            assert (ended["status"], ended["error"]) == ("FAILED", DEFECT)
+            assert ended["output"]["a"]["status"] == "COMPLETED"
+    assert set(told) == {"COMPLETED", "FAILED"}

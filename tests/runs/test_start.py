@@ -8,6 +8,8 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, code, open_platform
 
+from insula.engine.failures import StepFailure
+
 DATABASES = ("sqlite", "postgres")
 
 INPUT = {"name": {"type": "string", "order": 0}, "n": {"type": "number", "optional": True}}
@@ -146,6 +148,18 @@ async def test_the_owner_limits_each_caller(platform: Platform) -> None:
     await platform.globex.ok("POST", f"{path}/{first['id']}/cancel")
     platform.gate("g").opened.set()
     assert (await platform.globex.discover(flow))["status"] == "COMPLETED"
+
+
+async def test_a_failure_whose_words_no_database_takes_is_told_all_the_same(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def throw(*_: Any) -> Any:
+        raise StepFailure("Error: a\0b", "script")
+
+    monkeypatch.setattr(platform.sandbox, "evaluate", throw)
+    flow = await platform.acme.make(code("a", "return 1"))
+    run = await platform.acme.run(flow)
+    assert (run["status"], run["error"]) == ("FAILED", "Error: a\ufffdb")
 
 
 async def test_the_same_key_is_the_same_run(platform: Platform) -> None:

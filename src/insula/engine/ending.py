@@ -105,7 +105,9 @@ def end(
 ) -> RunEnded:
     """Return the last event, folded in; whoever owns the run stores it with the run's status."""
     told = tuple(interruptions or ())
-    event = RunEnded(ports.clock(), status, result_key, error, code, told)
+    # A journal of before may give the words of a failure as no database takes them.
+    words = None if error is None else plain(error)
+    event = RunEnded(ports.clock(), status, result_key, words, code, told)
     state.apply(event)
     return event
 

@@ -6,9 +6,11 @@ LONGEST_MESSAGE = 10_000
 
 
 def plain(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    """Return a text that can be stored whatever was in it: no half surrogates, and not too long."""
+    """Return a text that any database can hold, whatever was in it: no half surrogates, no U+0000,
+    and not too long."""
     if len(text) > longest:
         text = text[: longest - 1] + "…"
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import MissingBlob
 from insula.adapters.extraction.extractor import ExtractionFailed, Extractor
+from insula.engine.failures import plain
 from insula.errors import InsulaError, NotFound, TooLarge
 from insula.files import extractions, repository
 from insula.files.extractions import ExtractionRow
@@ -213,7 +214,7 @@ class Documents:
                 raise Gone
 
     async def _fail(self, row: ExtractionRow, message: str) -> None:
-        await self._finish(row, None, message)
+        await self._finish(row, None, plain(message))
         await self._remove_children(row.file_id)
 
     async def _finish(

@@ -32,6 +32,8 @@ from insula.workflows.resolve import Runnable
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+_ENDS_TRIED = 2
+"""Ends of a run that are tried with all that others store with them."""
 DEFECT = "Internal error; the server's log has more"
 
 
@@ -130,8 +132,7 @@ async def _carry(services: RunServices, live: LiveRun) -> None:
         live.ending = True
         if live.end_below is not None and ended.status != "COMPLETED":
             await uninterrupted(live.end_below())
-        storing = _store_end(services, live.row, live.state, live.log, ended, live.runnable)
-        ours = await uninterrupted(storing)
+        ours = await _store_some_end(services, live, ended)
     except Fenced:
         _log.warning("run.fenced", run_id=live.row.id)
     except asyncio.CancelledError:
@@ -204,6 +205,23 @@ async def end_unrunnable(services: RunServices, row: RunRow, state: RunState, re
     await uninterrupted(_store_end(services, row, state, log, ended))
 
 
+async def _store_some_end(services: RunServices, live: LiveRun, ended: RunEnded) -> bool:
+    """Write the run's end; where that cannot be stored, that it failed, in the end that alone.
+
+    Whoever found the run again would come to the same end, and so for ever.
+    """
+    store = partial(_store_end, services, live.row, live.state, live.log, runnable=live.runnable)
+    for _ in range(_ENDS_TRIED):
+        try:
+            return await uninterrupted(store(ended))
+        except (Fenced, Unavailable):
+            raise
+        except Exception:
+            _log.exception("run.end_not_stored", run_id=live.row.id)
+        ended = end(live.state, live.ports, "FAILED", error=DEFECT, code="internal")
+    return await uninterrupted(store(ended, alone=True))
+
+
 async def _store_end(
     services: RunServices,
     row: RunRow,
@@ -211,8 +229,11 @@ async def _store_end(
     log: RunLog,
     ended: RunEnded,
     runnable: Runnable | None = None,
+    *,
+    alone: bool = False,
 ) -> bool:
-    """Write the run's end, the one write that decides what became of it."""
+    """Write the run's end, the one write that decides what became of it; ``alone`` without what
+    others store with it."""
     columns: dict[str, Any] = {
         "status": ended.status,
         "error": ended.error,
@@ -222,9 +243,8 @@ async def _store_end(
         "retention_due_at": retention.due_at(row, ended.status, ended.at, services.retention),
     }
     files: list[str] = []
-    units = [
-        unit for hook in services.at_end if (unit := hook(row, state, ended, runnable)) is not None
-    ]
+    hooks = () if alone else services.at_end
+    units = [unit for hook in hooks if (unit := hook(row, state, ended, runnable)) is not None]
 
     def erase(connection: Connection) -> None:
         below = retention.due_below(connection, row.id, ended.at)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
+from insula.engine.failures import plain
 from insula.engine.timetable import Due, Policy, Timetable
 from insula.kit.clock import now_ms
 from insula.storage import dialect
@@ -164,7 +165,7 @@ def advance(
             next_at=following,
             enabled=following is not None,
             last_at=schedule.next_at if due.tick is None else due.tick,
-            last_error=None if error is None else error[:_ERROR_LENGTH],
+            last_error=None if error is None else plain(error, _ERROR_LENGTH),
             runs=schedules.c.runs + (0 if run_id is None else 1),
             **({} if run_id is None else {"last_run_id": run_id}),
         )

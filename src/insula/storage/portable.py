@@ -17,6 +17,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, inspect, literal, se
 
 from insula import __version__
 from insula.kit.clock import now_ms
+from insula.storage.dialect import is_postgres
 from insula.storage.migrate import version
 from insula.storage.tables import metadata
 
@@ -122,6 +123,8 @@ def load(connection: Connection, coming: Iterator[Frame], told: Told) -> End:
     """Write the frames after the head into an empty database of the same schema, and compare what
     stands there afterwards. The caller has begun a transaction, and commits or undoes it.
 
+    PostgreSQL has no U+0000 in a text; where one stood in a file there is U+FFFD then.
+
     Raises:
         Damaged: a frame is missing, altered, or not for this schema.
     """
@@ -129,10 +132,13 @@ def load(connection: Connection, coming: Iterator[Frame], told: Told) -> End:
     facts = tables[_FACTS]
     connection.execute(facts.delete().where(facts.c.name != _KEPT_FACT))
     tallies = {name: _Tally() for name in tables}
+    fitting = is_postgres(connection)
+    fitted = {name: _Tally() for name in tables} if fitting else tallies
     for frame in coming:
         if isinstance(frame, End):
-            _compare(frame, {name: tally.total() for name, tally in tallies.items()}, "read")
-            _compare(frame, _stored(connection, tables.values(), told), "stored")
+            _compare(frame.totals, tallies, "read")
+            written = {name: tally.total() for name, tally in fitted.items()}
+            _compare(written, _stored(connection, tables.values(), told), "stored")
             return frame
         if not isinstance(frame, Rows) or frame.table not in tables:
             raise Damaged("It holds rows of a table that its schema does not have.")
@@ -140,7 +146,11 @@ def load(connection: Connection, coming: Iterator[Frame], told: Told) -> End:
         if any(len(row) != len(table.columns) for row in frame.rows):
             raise Damaged(f"It holds rows of {table.name} with missing columns.")
         tallies[frame.table].add(frame.rows)
-        _write(connection, table, frame.rows)
+        rows = frame.rows
+        if fitting:
+            rows = [[_fitted(value) for value in row] for row in rows]
+            fitted[frame.table].add(rows)
+        _write(connection, table, rows)
         told(table.name, tallies[frame.table].rows)
     raise Damaged("It ends too early.")
 
@@ -154,8 +164,7 @@ def examine(coming: Iterator[Frame], told: Told) -> End:
     tallies: dict[str, _Tally] = {}
     for frame in coming:
         if isinstance(frame, End):
-            found = {name: tally.total() for name, tally in tallies.items()}
-            _compare(frame, {name: found.get(name, Total.none()) for name in frame.totals}, "read")
+            _compare(frame.totals, tallies, "read")
             return frame
         if isinstance(frame, Rows):
             tally = tallies.setdefault(frame.table, _Tally())
@@ -264,22 +273,28 @@ def _write(connection: Connection, table: Table, rows: list[list[Any]]) -> None:
         )
 
 
-def _stored(connection: Connection, tables: Iterable[Table], told: Told) -> dict[str, Total]:
+def _fitted(value: Any) -> Any:
+    """Return a value as PostgreSQL can hold it."""
+    if isinstance(value, str) and "\0" in value:
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return value
+
+
+def _stored(connection: Connection, tables: Iterable[Table], told: Told) -> dict[str, _Tally]:
     found = {}
     for table in tables:
         tally = _Tally()
         for batch in _batches(_read(connection, table)):
             tally.add(batch)
             told(f"{table.name}, compared", tally.rows)
-        found[table.name] = tally.total()
+        found[table.name] = tally
     return found
 
 
-def _compare(end: End, found: dict[str, Total], how: str) -> None:
-    for name, total in end.totals.items():
-        here = found.get(name)
+def _compare(totals: dict[str, Total], found: dict[str, _Tally], how: str) -> None:
+    for name, total in totals.items():
+        here = found.get(name, _Tally()).total()
         if here != total:
-            rows = 0 if here is None else here.rows
             raise Damaged(
-                f"{name}: {rows} rows were {how} where {total.rows} stood, or other ones."
+                f"{name}: {here.rows} rows were {how} where {total.rows} stood, or other ones."
             )

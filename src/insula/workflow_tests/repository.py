@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, select, text, update
 
+from insula.engine.failures import plain
 from insula.errors import Conflict
 from insula.files.repository import delete_run_files
 from insula.kit.clock import now_ms
@@ -263,7 +264,7 @@ def settle(
     of_run = tests.c.run_id.is_(None) if run_id is None else tests.c.run_id == run_id
     values: dict[str, object] = {
         "status": verdict.status,
-        "error": verdict.error and verdict.error[:_ERROR_LENGTH],
+        "error": verdict.error and plain(verdict.error, _ERROR_LENGTH),
         "passing": verdict.passing,
         "failing": verdict.failing,
         "updated_at": max(now_ms(), seen + 1),
