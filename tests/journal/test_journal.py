@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +9,8 @@ from tests.journal.rows import create, done, over, started, steal, wire
 
 from insula.engine.events import Event, RunEnded
 from insula.engine.ports import Fenced
+from insula.errors import Unavailable
+from insula.journal import journal as module
 from insula.journal import subscription
 from insula.journal.journal import Journal
 from insula.journal.subscription import Heard, SlowReader
@@ -136,6 +139,33 @@ async def test_closing_stores_what_was_recorded_and_lets_followers_go(
     assert [seq async for seq, _ in heard] == [1]
     assert heard.reason == "closed"
     assert (await journal.read("run_a"))[1] == 1
+
+
+async def test_closing_waits_for_no_database_that_neither_takes_nor_refuses(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CLOSING_MAX", 0.01)
+    journal = Journal(database, "node_this")
+    recording, ending = [journal.open(await create(database, f"run_{name}")) for name in "ab"]
+    answers: list[asyncio.Future[Any]] = []
+
+    def submit(*_: Any) -> asyncio.Future[Any]:
+        answers.append(asyncio.get_running_loop().create_future())
+        return answers[-1]
+
+    monkeypatch.setattr(database, "submit", submit)
+    recording.record(started())
+    waiting = [asyncio.create_task(recording.stored()), asyncio.create_task(ending.end(over()))]
+    heard = recording.subscribe()
+    while len(answers) < 2:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0)
+    await journal.close()
+    for task in waiting:
+        with pytest.raises(Unavailable):
+            await task
+    assert heard.reason == "closed"
+    for answer in answers:  # the database comes back, and nobody waits for it any more
+        answer.set_exception(Unavailable("Try again."))
 
 
 async def test_an_erased_run_has_no_events_and_no_follower_waits_for_any(

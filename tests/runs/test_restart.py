@@ -4,9 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.postgres import PostgresServer
+from tests.proxy import proxied
 from tests.runs.platform import Platform, code, open_platform
 from tests.runs.test_recovery import BEGUN, insert
 
+from insula.journal import journal
 from insula.kit import json
 
 DATABASES = ("sqlite", "postgres")
@@ -54,3 +58,27 @@ async def test_webhooks_are_told_of_runs_that_end_while_it_starts(
         assert (await ended(platform, run_id)).status == "COMPLETED"
         told = await platform.rows("SELECT thing_id FROM deliveries")
         assert [each.thing_id for each in told] == [run_id]
+
+
+async def test_it_stops_though_the_database_went_away_in_the_commit_of_an_end(
+    tmp_path: Path,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "_CLOSING_MAX", 0.1)
+    async with proxied(postgres_server.port) as proxy, asyncio.timeout(60):
+        through = postgres_url.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        async with open_platform(tmp_path, database_url=through) as platform:
+            platform.services.stop_within = 0.1
+            flow = await platform.acme.make(code("a", "wait(g)"))
+            run = await platform.acme.run(flow, background=True)
+            await platform.reached("g")
+            proxy.cut_at(b"COMMIT", "before")
+            platform.gate("g").opened.set()
+            await proxy.tripped.wait()
+            await proxy.refuse()
+            callers = (platform.acme, platform.globex)
+    async with open_platform(tmp_path, callers, database_url=postgres_url) as platform:
+        platform.gate("g").opened.set()
+        assert (await ended(platform, run["id"])).status == "COMPLETED"

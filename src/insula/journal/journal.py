@@ -202,18 +202,24 @@ class Journal:
                 future.set_result(None)
 
     async def close(self) -> None:
-        """Store what was recorded, then stop telling. What fails now is not tried again."""
+        """Store what was recorded, then stop telling. What fails now is not tried again, and what
+        a stuck database neither takes nor refuses is waited for no longer."""
         self._closed = True
         self._go_on()
         for retry, again in list(self._retries.items()):
             retry.cancel()
             again()
         self._retries.clear()
-        with contextlib.suppress(TimeoutError):  # then the database is stuck, and says so itself
+        open_now = list(self._logs.values())
+        try:
             async with asyncio.timeout(_CLOSING_MAX):
-                for log in list(self._logs.values()):
+                for log in open_now:
                     with contextlib.suppress(Fenced, InsulaError):  # whoever recorded hears it
                         await log.stored()
+        except TimeoutError:  # the database is stuck, and says so itself
+            self.stop_telling()
+            for log in open_now:
+                log.abandon()
         self.stop_telling()
 
     def stop_telling(self) -> None:

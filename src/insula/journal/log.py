@@ -78,6 +78,8 @@ class RunLog:
         self._failure: BaseException | None = None
         self._pending = Pending()
         self._flight: tuple[Batch, Pending] | None = None
+        self._outcome: asyncio.Future[bool] | None = None
+        """Whoever waits for the end that is being written."""
         self._under = ""
         """The token under which the batch, or the end, was sent last."""
         self._scheduled = False
@@ -135,6 +137,9 @@ class RunLog:
         (``final`` is set).
 
         Returns False where this process does not own the run, or the run has ended.
+
+        Raises:
+            Unavailable: the journal was closed while nothing could be stored.
         """
         if self.fenced:
             return False
@@ -150,9 +155,9 @@ class RunLog:
         if not ours:
             return False
         ending = self._make_ending(event, columns or {}, finish)
-        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._submit_end(ending, outcome)
-        return await outcome
+        self._outcome = asyncio.get_running_loop().create_future()
+        self._submit_end(ending, self._outcome)
+        return await self._outcome
 
     def hurry(self) -> None:
         """Put what is recorded on its way at once, from now on."""
@@ -188,6 +193,14 @@ class RunLog:
             if part is not None:
                 part.resolve(failure or Fenced(self.run_id))
         self._owner.gone(self)
+
+    def abandon(self) -> None:
+        """Let go whoever waits, at the last: what is on its way may or may not come to be stored,
+        and whoever goes on with the run will see."""
+        unknown = Unavailable("The server is stopping.", retry_after=5)
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_exception(unknown)
+        self.drop(unknown)
 
     def _schedule(self) -> None:
         if not self._scheduled and self._flight is None:
