@@ -253,7 +253,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             records,
             deletion,
         )
-        health = checks(settings, services, sandbox, membership)
+        health = checks(settings, services, sandbox, lease, membership)
         asgi = _application(settings, parts, health, registry)
         yield Insula(settings, asgi, services, database, lock, sandbox, membership)
 

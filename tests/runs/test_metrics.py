@@ -1,7 +1,15 @@
 """The figures of runs, and when the server is ready."""
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.runs.platform import Platform, code
+from tests.runs.platform import Platform, code, open_platform
+
+from insula.errors import Unavailable
+from insula.journal import lease
 
 
 async def figures(platform: Platform) -> dict[str, float]:
@@ -44,3 +52,32 @@ async def test_the_server_says_what_is_not_ready(platform: Platform) -> None:
     answer = await platform.client.get("/readyz")
     assert answer.status_code == 503
     assert {entry["path"][0] for entry in answer.json()["errors"]} == {"sandbox", "queue"}
+
+
+async def test_a_server_that_can_store_nothing_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED_EVERY", 0.01)
+    full = True
+
+    async with open_platform(tmp_path) as platform:
+        beside = platform.services.database.beside
+
+        async def store(unit: Any) -> Any:
+            if full:
+                raise Unavailable("The disk is full.")
+            return await beside(unit)
+
+        monkeypatch.setattr(platform.services.database, "beside", store)
+
+        async def ready(status: int) -> str:
+            async with asyncio.timeout(10):
+                answer = await platform.client.get("/readyz")
+                while answer.status_code != status:
+                    await asyncio.sleep(0.01)
+                    answer = await platform.client.get("/readyz")
+            return answer.text
+
+        assert "nothing can be stored now" in await ready(503)
+        full = False
+        await ready(200)

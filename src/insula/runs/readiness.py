@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Info
 from sqlalchemy import Connection
 
 from insula.adapters.sandbox.pool import SandboxPool
+from insula.journal.lease import Lease
 from insula.runs.membership import Membership
 from insula.runs.metrics import Gauges
 from insula.runs.services import RunServices
@@ -22,6 +23,7 @@ def checks(
     settings: Settings,
     services: RunServices,
     sandbox: SandboxPool,
+    lease: Lease,
     membership: Membership | None,
 ) -> dict[str, Check]:
     """Return what ``/readyz`` asks, by name."""
@@ -45,7 +47,8 @@ def checks(
     async def takes() -> str | None:
         if services.draining:
             return "draining: no run begins here any more"
-        return None if services.can_store else "nothing can be stored now"
+        # The lease is written whether or not any run has something to be stored.
+        return None if services.can_store and lease.renewed else "nothing can be stored now"
 
     async def hears() -> str | None:
         found = membership.degraded() if membership is not None else None
