@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -175,6 +176,83 @@ async def test_a_follower_outlasts_a_database_that_does_not_answer(
 
     monkeypatch.setattr(database, "read", sometimes)
     assert wire(flat(await collect(pair.there, "run_a"))) == wire([over()])
+
+
+class Held:
+    """Holds up what is read until it is let go."""
+
+    def __init__(self, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.under_way = 0
+        self.most = 0
+        self.arrived = asyncio.Semaphore(0)
+        self.going = asyncio.Event()
+        self._read = database.read
+        monkeypatch.setattr(database, "read", self.read)
+
+    async def read(self, query: Any) -> Any:
+        self.asked += 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.arrived.release()
+        try:
+            await self.going.wait()
+            return await self._read(query)
+        finally:
+            self.under_way -= 1
+
+
+async def test_many_who_follow_the_same_are_read_for_once(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "LOOKED_EVERY", 60)
+    log = pair.here.open(await create(database, "run_a"))
+    log.record(started())
+    await log.stored()
+    following = [pair.there.follow("run_a") for _ in range(50)]
+    for each in following:
+        await anext(each)
+    held = Held(database, monkeypatch)
+    waiting = [asyncio.ensure_future(anext(each)) for each in following]
+    log.record(done("a"))
+    await log.stored()
+    await held.arrived.acquire()
+    # What is stored while it is being read is not missed, and who leaves takes it from nobody.
+    log.record(done("b"))
+    await log.stored()
+    waiting[0].cancel()
+    held.going.set()
+    heard = await asyncio.gather(*waiting[1:])
+    for number, each in enumerate(following[1:]):
+        seq, events = heard[number]
+        if seq == 2:
+            seq, more = await asyncio.wait_for(anext(each), 5)
+            events = [*events, *more]
+        assert (seq, wire(events)) == (3, wire([done("a"), done("b")]))
+    assert held.asked <= 4
+    for each in following:
+        await each.aclose()
+    assert pair.there.elsewhere is not None
+    assert pair.there.elsewhere._reads == {}
+
+
+async def test_however_many_follow_few_reads_are_under_way(
+    database: SqliteDatabase, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"run_{number}" for number in range(20)]
+    for name in names:
+        await create(database, name, owner="node_gone")
+    held = Held(database, monkeypatch)
+    following = [asyncio.ensure_future(anext(pair.there.follow(name))) for name in names]
+    for _ in range(elsewhere._READS_TOGETHER):
+        await held.arrived.acquire()
+    held.going.set()
+    for _ in names[elsewhere._READS_TOGETHER :]:
+        await held.arrived.acquire()
+    for each in following:
+        each.cancel()
+    await asyncio.wait(following)
+    assert held.most == elsewhere._READS_TOGETHER
 
 
 async def test_closing_lets_followers_go(database: SqliteDatabase, pair: Pair) -> None:

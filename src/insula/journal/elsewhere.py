@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from insula.errors import Unavailable
-from insula.journal.read import load_after
+from insula.journal.read import Newer, load_after
 from insula.journal.subscription import Heard
 from insula.storage.database import Database
 
 LOOKED_EVERY = 2.0
 """Seconds after which it is looked again without a message: one may have been lost."""
 _RETRIED = 0.5
+_READS_TOGETHER = 2
+"""However many follow, so few of their reads are under way: whatever else is to be read comes in
+between, and followers later."""
 
 
 class Wakes(Protocol):
@@ -29,6 +33,14 @@ class Wakes(Protocol):
         """Have ``back`` called when messages come through again that did not."""
 
 
+@dataclass(eq=False, slots=True)
+class _Read:
+    """One read for all who ask for the same before it begins."""
+
+    task: "asyncio.Task[Newer]"
+    followers: int = 0
+
+
 class Elsewhere:
     """Tells other nodes of what is stored here, and follows what they store."""
 
@@ -36,6 +48,9 @@ class Elsewhere:
         self._database = database
         self._wakes = wakes
         self._woken: dict[str, list[asyncio.Event]] = {}
+        self._reads: dict[tuple[str, int], _Read] = {}
+        """Those that have not begun."""
+        self._gate = asyncio.Semaphore(_READS_TOGETHER)
         self._closed = False
         wakes.on_return(self._wake_all)
 
@@ -55,9 +70,7 @@ class Elsewhere:
             while not self._closed:
                 woken.clear()
                 try:
-                    stored = await self._database.read(
-                        partial(load_after, run_id=run_id, after=after)
-                    )
+                    stored = await self._read(run_id, after)
                 except Unavailable:
                     await asyncio.sleep(_RETRIED)
                     continue
@@ -78,6 +91,28 @@ class Elsewhere:
         """Let all followers go."""
         self._closed = True
         self._wake_all()
+
+    async def _read(self, run_id: str, after: int) -> Newer:
+        key = (run_id, after)
+        read = self._reads.get(key)
+        if read is None:
+            task = asyncio.create_task(self._read_once(run_id, after))
+            read = self._reads[key] = _Read(task)
+        read.followers += 1
+        try:
+            return await asyncio.shield(read.task)
+        finally:
+            read.followers -= 1
+            if not read.followers:  # for the last one who leaves it is not worth going on
+                read.task.cancel()
+                if self._reads.get(key) is read:
+                    del self._reads[key]
+
+    async def _read_once(self, run_id: str, after: int) -> Newer:
+        async with self._gate:
+            # Whoever asks from now on may want more than this is going to see.
+            del self._reads[run_id, after]
+            return await self._database.read(partial(load_after, run_id=run_id, after=after))
 
     @asynccontextmanager
     async def _woken_by(self, run_id: str) -> AsyncIterator[asyncio.Event]:
