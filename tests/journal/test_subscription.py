@@ -62,3 +62,17 @@ async def test_a_reader_that_keeps_up_is_never_closed(monkeypatch: pytest.Monkey
         heard.put(seq, [started()], 10)
         assert (await anext(heard))[0] == seq
     assert heard.reason is None
+
+
+@pytest.mark.parametrize("limit", ["EVENTS_MAX", "BYTES_MAX"])
+async def test_one_batch_that_is_over_the_bounds_is_heard_by_who_keeps_up(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 1)
+    heard, _ = subscribe()
+    for seq in (2, 4):
+        heard.put(seq, [started(1), started(2)], 10)
+        assert await anext(heard) == (seq, [started(1), started(2)])
+    heard.put(6, [started()], 10)
+    heard.put(7, [started()], 10)
+    assert heard.reason == "slow"

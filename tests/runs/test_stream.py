@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from starlette.types import Message
-from tests.runs.platform import Caller, Platform, code, model, open_platform
+from tests.runs.platform import Caller, Platform, code, model, open_platform, parse
 
 from insula.kit.json import encode
 
@@ -285,9 +285,9 @@ async def test_a_waiting_caller_who_goes_away_is_noticed(
 async def test_a_reader_who_is_too_slow_is_closed_and_may_resume(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insula.journal.subscription.EVENTS_MAX", 4)
-    steps = [code(f"s{n}", "return 1", f"s{n + 1}") for n in range(8)]
-    flow = await platform.acme.make(code("a", "wait(g)", "s0"), *steps, code("s8", "return 1"))
+    monkeypatch.setattr("insula.journal.subscription.EVENTS_MAX", 1)
+    steps = [code(f"s{n}", f"wait(g{n})", f"s{n + 1}") for n in range(4)]
+    flow = await platform.acme.make(code("a", "wait(g)", "s0"), *steps, code("s4", "return 1"))
     body = {"stream": True, "on_disconnect": "cancel"}
     reader = Wire(platform.acme, "POST", f"/workflows/{flow}/runs", body)
     serving = asyncio.ensure_future(reader.serve(platform.insula.asgi))
@@ -295,6 +295,9 @@ async def test_a_reader_who_is_too_slow_is_closed_and_may_resume(
     await reader.heard.wait()
     reader.blocked.clear()
     platform.gate("g").opened.set()
+    for n in range(4):  # each is stored before it begins, in a batch of its own
+        await platform.reached(f"g{n}")
+        platform.gate(f"g{n}").opened.set()
     await platform.idle()
     reader.blocked.set()
     await serving
@@ -306,6 +309,27 @@ async def test_a_reader_who_is_too_slow_is_closed_and_may_resume(
     told = [*blocks, *(one.text.encode() for one in rest)]
     assert told == [one.text.encode() for one in await platform.acme.stream(path)]
     assert rest
+
+
+async def test_a_step_larger_than_what_is_kept_for_a_reader_is_streamed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.journal.subscription.BYTES_MAX", 1000)
+    large = {"x": {"type": "string", "order": 0}}
+    flow = await platform.acme.make(
+        {"type": "input", "key": "form", "input": large, "destinations": ["b"]},
+        code("b", "wait(g)"),
+    )
+    body = {"stream": True, "input": {"x": "y" * 5000}}
+    reader = Wire(platform.acme, "POST", f"/workflows/{flow}/runs", body)
+    serving = asyncio.ensure_future(reader.serve(platform.insula.asgi))
+    await reader.hears(4)
+    platform.gate("g").opened.set()
+    async with asyncio.timeout(5):
+        await serving
+    told = parse(b"".join(reader.sent).decode())
+    assert (told[-1].event, told[-1].data["status"]) == ("run", "COMPLETED")
+    assert [one.id for one in told] == [1, 2, 3, 4, 5, 6]
 
 
 async def test_a_reader_who_takes_nothing_any_more_is_let_go_and_has_not_gone_away(

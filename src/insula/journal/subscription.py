@@ -37,12 +37,15 @@ class Subscription:
         self._waiting: asyncio.Future[None] | None = None
 
     def put(self, seq: int, events: list[Event], size: int) -> None:
-        """Add a stored batch of ``size`` bytes; over the bounds, close."""
+        """Add a stored batch of ``size`` bytes; over the bounds, close.
+
+        A reader that has taken all there was is not behind, however large one batch is.
+        """
         if self.reason is not None:
             return
         self._events += len(events)
         self._bytes += size
-        if self._events > EVENTS_MAX or self._bytes > BYTES_MAX:
+        if self._heard and (self._events > EVENTS_MAX or self._bytes > BYTES_MAX):
             # What is buffered goes too: the reader resumes from the last event it has seen.
             self._heard.clear()
             self.end("slow")

@@ -123,10 +123,12 @@ async def _look_ended(services: RunServices, started: Started, viewer: str) -> L
     if live is not None and not live.fenced:
         return await look_live(services, live, viewer)
     look = await _look_begun(services, started, viewer)
-    if not look.row.is_final:
-        where = "when it is back" if services.cluster is None else "at another node"
-        raise Unavailable(f"The server is stopping; the run goes on {where}", retry_after=2)
-    return look
+    if look.row.is_final:
+        return look
+    if not services.draining:
+        raise Unavailable("The run has not ended yet; read it, or follow its stream", retry_after=2)
+    where = "when it is back" if services.cluster is None else "at another node"
+    raise Unavailable(f"The server is stopping; the run goes on {where}", retry_after=2)
 
 
 async def _wait(services: RunServices, request: Request, started: Started, *, cancel: bool) -> None:
