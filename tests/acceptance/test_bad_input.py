@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from insula.web.pagination import encode_cursor
 from tests.acceptance.harness import Answer, Caller, Clients
 from tests.acceptance.kinds import http
 
@@ -20,6 +21,7 @@ WRONG: tuple[Any, ...] = (
     -1,
     1e300,
     10**30,
+    10**400,
     "",
     "x" * 20_000,
     "\x00",
@@ -401,6 +403,7 @@ async def test_a_nul_in_any_id(acme: Caller, target: Target) -> None:
             body = {"workflow_version_id": "draft"}
             path = f"workflows/{made.json()['id']}/runs"
             assert (await acme.ok("POST", path, body))["status"] == "FAILED"
+    refused(await acme.ask("GET", "runs?next=" + encode_cursor({"id": "\0"})))
     workflow_id = await acme.push([field])
     for given in ("\0", "file_\0", {"file_id": "\0"}, {"future_file_id": "file_\0"}):
         tolerated(await acme.ask("POST", f"workflows/{workflow_id}/runs", {"input": {"a": given}}))

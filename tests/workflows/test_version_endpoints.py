@@ -6,6 +6,8 @@ import pytest
 from tests.contract import validate
 from tests.workflows.platform import CODE, Platform
 
+from insula.web.pagination import encode_cursor
+
 DATABASES = ("sqlite", "postgres")
 
 OTHER = {"type": "code", "key": "sum", "code": "return 3"}
@@ -116,6 +118,16 @@ async def test_versions_are_walked_by_page_and_by_cursor(platform: Platform) -> 
             break
         query["next"] = answer.headers["pagination-next"]
     assert numbers == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("before", [-(2**63), -1, 0, 10**30, "1", None, True])
+async def test_a_cursor_of_no_version_is_refused(platform: Platform, before: object) -> None:
+    made = await platform.acme.make()
+    await platform.acme.deploy(made["id"])
+    query = {"next": encode_cursor({"before": before})}
+    path = f"/workflows/{made['id']}/versions"
+    answer = await platform.acme.ask("GET", path, params=query)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, ["next"])
 
 
 async def test_the_last_public_version_cannot_be_withdrawn(platform: Platform) -> None:

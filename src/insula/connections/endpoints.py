@@ -20,12 +20,12 @@ from insula.connections.schemas import (
     connection_wire,
 )
 from insula.engine.ports import Http
-from insula.errors import BadInput, Conflict, FieldError
+from insula.errors import Conflict
 from insula.web.auth import Reader, Writer
 from insula.web.body import payload
 from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, request_body
-from insula.web.pagination import Page, Paging, list_answer
+from insula.web.pagination import Page, Paging, bad_cursor, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
 
@@ -137,6 +137,5 @@ def _before(page: Page) -> str | None:
         return None
     before = page.cursor.get("before")
     if not isinstance(before, str):
-        message = "is not a cursor of this list"
-        raise BadInput(f"`next` {message}.", [FieldError(("next",), "cursor", message, "query")])
+        raise bad_cursor()
     return before

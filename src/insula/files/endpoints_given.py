@@ -1,7 +1,7 @@
 """What requests about files have in common: what was sent, and where a list goes on."""
 
 from insula.errors import BadInput, FieldError
-from insula.web.pagination import Page
+from insula.web.pagination import Page, bad_cursor
 
 
 def given_file(file: object, file_url: str | None) -> tuple[object, str]:
@@ -31,6 +31,5 @@ def before(page: Page) -> str | None:
         return None
     found = page.cursor.get("before")
     if not isinstance(found, str):
-        message = "is not a cursor of this list"
-        raise BadInput(f"`next` {message}.", [FieldError(("next",), "cursor", message, "query")])
+        raise bad_cursor()
     return found

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from insula.adapters.keyring import Unreadable
 from insula.adapters.sealed_rows import rotate
 from insula.apps.endpoints import Admin
-from insula.errors import BadInput, Conflict, FieldError
+from insula.errors import Conflict
 from insula.variables import actions, repository
 from insula.variables.schemas import (
     AppVariableSchema,
@@ -27,7 +27,7 @@ from insula.web.body import payload, payloads
 from insula.web.forms import MULTIPART
 from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, error_responses, request_body
-from insula.web.pagination import Page, Paging, list_answer
+from insula.web.pagination import Page, Paging, bad_cursor, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
 
@@ -160,8 +160,7 @@ def _after(page: Page) -> str | None:
         return None
     after = page.cursor.get("key")
     if not isinstance(after, str):
-        message = "is not a cursor of this list"
-        raise BadInput(f"`next` {message}.", [FieldError(("next",), "cursor", message, "query")])
+        raise bad_cursor()
     return after
 
 

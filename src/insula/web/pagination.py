@@ -24,6 +24,8 @@ REACH = 10_000
 """The last row that ``page`` reaches; a cursor goes on."""
 
 _CHECK = 6
+_MOST = 2**53
+"""The greatest number of a position: of rows, or of milliseconds."""
 _PAGE = "#"
 
 
@@ -57,12 +59,27 @@ def decode_cursor(text: str) -> dict[str, Any]:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         position = decode(data[_CHECK:])
     except (ValueError, InvalidJson) as error:
-        raise _bad_cursor() from error
+        raise bad_cursor() from error
     if _text(data) != text or _digest(data[_CHECK:]) != data[:_CHECK]:
-        raise _bad_cursor()
-    if not isinstance(position, dict):
-        raise _bad_cursor()
+        raise bad_cursor()
+    if not isinstance(position, dict) or not all(map(_is_sought, position.values())):
+        raise bad_cursor()
     return position
+
+
+def bad_cursor() -> BadInput:
+    """Make the refusal of what is no cursor, or another list's."""
+    return BadInput(
+        "`next` is not a cursor of this list. Send what `pagination-next` said, unchanged.",
+        [FieldError(("next",), "cursor", "is not a cursor of this list", "query")],
+    )
+
+
+def _is_sought(value: object) -> bool:
+    """Say whether every database can look for a value: anyone may make a cursor."""
+    if isinstance(value, int):
+        return abs(value) <= _MOST
+    return not isinstance(value, str) or "\0" not in value
 
 
 def _text(data: bytes) -> str:
@@ -71,13 +88,6 @@ def _text(data: bytes) -> str:
 
 def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK, person=b"insula-cursor").digest()
-
-
-def _bad_cursor() -> BadInput:
-    return BadInput(
-        "`next` is not a cursor of this list. Send what `pagination-next` said, unchanged.",
-        [FieldError(("next",), "cursor", "is not a cursor of this list", "query")],
-    )
 
 
 async def paging(

@@ -1,6 +1,5 @@
 """How long a run's data is kept: read from a number, an object or null, and kept as one form."""
 
-import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, PlainValidator, StrictBool, StrictFloat, StrictInt, ValidationInfo
@@ -37,7 +36,7 @@ def parse(given: object) -> RetentionRule | None:
         raise ValueError("preserve_on_failure must be true or false")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise ValueError(_WORDS)
-    if not math.isfinite(seconds) or not (seconds == FOREVER or 0 <= seconds <= _MOST):
+    if not (seconds == FOREVER or 0 <= seconds <= _MOST):
         raise ValueError(_WORDS)
     return RetentionRule(max_age_in_seconds=seconds, preserve_on_failure=preserve)
 

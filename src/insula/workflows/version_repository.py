@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select, update
 
 from insula.storage.tables import keys, versions, workflows
-from insula.web.pagination import Page
+from insula.web.pagination import Page, bad_cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,17 @@ def find(connection: Connection, workflow_id: str, selector: int | str) -> Versi
 def list_versions(
     connection: Connection, workflow_id: str, latest: int, page: Page
 ) -> tuple[list[Version], dict[str, object] | None]:
-    """List versions, newest first. Numbers have no gaps, so that any page is found by number."""
+    """List versions, newest first. Numbers have no gaps, so that any page is found by number.
+
+    Raises:
+        BadInput: the cursor is another list's.
+    """
     first = latest - page.offset
     if page.cursor is not None:
         before = page.cursor.get("before")
-        first = min(latest, before - 1) if isinstance(before, int) else 0
+        if type(before) is not int or not 0 < before <= latest:
+            raise bad_cursor()
+        first = before - 1
     last = max(first - page.take, 0)
     query = _query().where(
         versions.c.workflow_id == workflow_id,
