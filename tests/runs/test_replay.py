@@ -13,6 +13,7 @@ from tests.runs.platform import Caller, Platform, code, model, open_platform
 from insula.files import extractions, repository
 from insula.files.wish import Wish
 from insula.kit.ids import new_id
+from insula.runs.services import RunServices
 
 DATABASES = ("sqlite", "postgres")
 
@@ -169,6 +170,29 @@ async def test_what_is_erased_disabled_or_deleted_is_not_replayed(platform: Plat
     await platform.acme.ok("DELETE", f"/workflows/{flow}")
     answer = await platform.acme.ask("POST", f"{base}/{kept['id']}/replay", body)
     assert answer.status_code == 404
+
+
+async def test_what_is_erased_meanwhile_does_not_run_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await platform.acme.make(
+        code("a", "return 1", "b"), code("b", "return 2", "c"), code("c", "return 3")
+    )
+    first = await platform.acme.run(flow)
+    path = f"/workflows/{flow}/runs/{first['id']}"
+    lay_out = RunServices.lay_out
+
+    async def erasing(*given: Any) -> Any:
+        await platform.acme.ok("DELETE", path)
+        return await lay_out(*given)
+
+    monkeypatch.setattr(RunServices, "lay_out", erasing)
+    platform.sandbox.evaluated.clear()
+    second = await replay(platform.acme, first, "c")
+    assert platform.sandbox.evaluated == ["3"]
+    assert statuses(second) == dict.fromkeys("abc", "COMPLETED")
+    answer = await platform.acme.ask("POST", f"{path}/replay", {"stepKey": "c"})
+    assert answer.status_code == 409
 
 
 async def test_through_the_catalogue_while_it_is_published(platform: Platform) -> None:

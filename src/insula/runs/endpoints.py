@@ -166,7 +166,7 @@ def _add_starting(routes: APIRouter, services: RunServices, base: str, *, own: b
     ) -> Response:
         """A new run of the same version and input; steps before `stepKey` are kept."""
         body = await payload(request, ReplayRun)
-        source = await find(services, principal.app_id, workflow_id, run_id, own_workflow=own)
+        source = mine(principal.app_id, workflow_id, run_id, own_workflow=own)
         asked = asked_start(request, body, through_catalogue=not own)
         started = await replay(services, principal, source, body.stepKey, asked)
         everything = is_verbose(request)

@@ -1,7 +1,6 @@
 """Replaying: a new run of the same version and input, that keeps what its start does not touch."""
 
 from dataclasses import replace
-from functools import partial
 
 from insula.engine.document import Document
 from insula.engine.events import (
@@ -23,10 +22,10 @@ from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
-from insula.runs import repository
 from insula.runs.creation import create_waiting
 from insula.runs.deadline import SPENT
 from insula.runs.execution import prepare
+from insula.runs.reading import Find, read_stored
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -48,36 +47,39 @@ from insula.workflows.resolve import Runnable
 
 
 async def replay(
-    services: RunServices, principal: Principal, source: RunRow, step_key: str, asked: Start
+    services: RunServices, principal: Principal, find: Find, step_key: str, asked: Start
 ) -> Started:
     """Start a run anew from one of its steps.
 
     Raises:
         Conflict: the source is not final, or was erased.
         BadInput: no run of this version can start from that step.
-        NotFound: the workflow is deleted, or, through the catalogue, not published any more.
+        NotFound: there is no such run, or the workflow is deleted, or, through the catalogue, not
+            published any more.
         TooMany: too many runs are live.
     """
     if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
         return await attach(services, earlier)
     check_taken(services)
+    # Row, input and events are of one moment: what is erased in between is not taken for a run
+    # that had done nothing.
+    stored = await read_stored(services, find)
+    source, given = stored.row, stored.input
     if not source.is_final:
         raise Conflict("The run has not ended; cancel it or wait, then replay it")
     if not await services.resolver.admits(source.workflow_id):
         raise unknown()  # of what is deleted the data goes, too, and that is no reason to tell
-    given, draft = await services.database.read(partial(repository.data_of, run_id=source.id))
     if source.erased_at is not None or given is None:
         raise Conflict("The run's data was erased; start a new run")
-    runnable = await _runnable(services, principal, source, draft, asked)
+    runnable = await _runnable(services, principal, source, stored.draft, asked)
     check_seen(runnable, principal.app_id, step_key)
     plan = await services.lay_out(runnable, source.from_step_key)
     _check(runnable.document, plan, step_key)
-    events, _ = await services.journal.read(source.id)
-    kept = kept_events(plan, fold(events), step_key, now_ms())
+    kept = kept_events(plan, fold(stored.events), step_key, now_ms())
     queued = waits(services, principal.app_id, asked)
     row = _row(services, source, step_key, asked, len(kept), waits=queued)
     given, kept = await _own_files(services, row, given, kept)
-    new = NewRun(row, given, draft, encode_events(kept))
+    new = NewRun(row, given, stored.draft, encode_events(kept))
     if queued:
         earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
         return Started(row, None) if earlier is None else await attach(services, earlier)
