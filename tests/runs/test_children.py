@@ -6,6 +6,8 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, child, code, model
 
+from insula.runs import child_start
+
 
 async def test_a_child_is_a_run_of_the_root_s_caller(platform: Platform) -> None:
     inner = await platform.acme.publish(
@@ -166,3 +168,20 @@ async def test_a_child_s_result_is_no_raw_answer(platform: Platform) -> None:
     run = await platform.acme.run(await platform.acme.make(child("o", inner)))
     assert run["result"]["result"]["message"] == "x"
     assert "raw" not in run["result"]["result"]
+
+
+async def test_a_child_stops_where_its_workflow_was_deleted_while_it_was_stored(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = await platform.acme.make(code("z", "wait(g)"))
+    outer = await platform.acme.make(child("o", inner))
+
+    async def deleted_meanwhile(*given: Any) -> Any:
+        await platform.acme.ok("DELETE", f"/workflows/{inner}")
+        return await create(*given)
+
+    create = child_start.create
+    monkeypatch.setattr(child_start, "create", deleted_meanwhile)
+    run = await platform.acme.run(outer)
+    assert (run["status"], run["error"]) == ("FAILED", "The child run was cancelled")
+    assert not await platform.rows("SELECT id FROM runs WHERE ended_at IS NULL")

@@ -13,9 +13,11 @@ from tests.runs.platform import Caller, Platform, code, model, open_platform
 from insula.files import extractions, repository
 from insula.files.wish import Wish
 from insula.kit.ids import new_id
+from insula.runs import replay as replaying
 from insula.runs.services import RunServices
 
 DATABASES = ("sqlite", "postgres")
+NOT_ENDED = "SELECT id FROM runs WHERE ended_at IS NULL"
 
 
 async def replay(caller: Caller, run: Any, step_key: str, **body: Any) -> Any:
@@ -255,6 +257,30 @@ async def test_a_replay_waits_where_there_is_no_room(tmp_path: Path) -> None:
         ended = await platform.acme.ok("GET", f"/workflows/{flow}/runs/{waiting['id']}")
         assert statuses(ended) == {"a": "COMPLETED", "b": "COMPLETED"}
         assert platform.sandbox.evaluated.count("1") == 1
+
+
+async def test_a_replay_that_waits_does_not_begin_in_a_workflow_that_was_deleted(
+    tmp_path: Path, database_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deleted_meanwhile(*given: Any) -> Any:
+        await platform.acme.ok("DELETE", f"/workflows/{flow}")
+        return await copied(*given)
+
+    copied = replaying.copy_held
+    monkeypatch.setattr(replaying, "copy_held", deleted_meanwhile)
+    async with open_platform(tmp_path, database_url=database_url, runs_max=1) as platform:
+        flow = await platform.acme.make(code("a", "return 1", "b"), code("b", "return 2"))
+        busy = await platform.acme.make(code("a", "wait(g)"))
+        first = await platform.acme.run(flow)
+        await platform.acme.run(busy, background=True)
+        await platform.reached("g")
+        platform.sandbox.evaluated.clear()
+        path = f"/workflows/{flow}/runs/{first['id']}/replay"
+        await platform.acme.ask("POST", path, {"stepKey": "b", "background": True})
+        platform.gate("g").opened.set()
+        await platform.idle()
+        assert not await platform.rows(NOT_ENDED)
+        assert platform.sandbox.evaluated == []
 
 
 FILE_FLOW = {"doc": {"type": "file", "order": 0}}

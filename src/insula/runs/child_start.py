@@ -57,6 +57,9 @@ async def _create(services: RunServices, live: LiveRun, stop: Stop) -> LiveRun:
     new = repository.NewRun(live.row, bytes(live.input), draft)
     try:
         await create(services, live, new, partial(_check_tree, root_id=live.row.root_id))
+        if not await services.resolver.admits(live.row.workflow_id):
+            # Deleted since it was resolved: whoever deletes it has not seen this run.
+            live.stop("cancel")
     except asyncio.CancelledError:
         await stop_child(live, stop)
         raise

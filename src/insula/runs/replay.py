@@ -22,7 +22,6 @@ from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
-from insula.runs.creation import create_waiting
 from insula.runs.deadline import SPENT
 from insula.runs.execution import prepare
 from insula.runs.reading import Find, read_stored
@@ -38,6 +37,7 @@ from insula.runs.start import (
     check_seen,
     check_taken,
     claiming,
+    enqueue,
     made_before,
     waits,
 )
@@ -81,8 +81,7 @@ async def replay(
     given, kept = await _own_files(services, row, given, kept)
     new = NewRun(row, given, stored.draft, encode_events(kept))
     if queued:
-        earlier = await create_waiting(services, new, claiming(principal, asked, row.id))
-        return Started(row, None) if earlier is None else await attach(services, earlier)
+        return await enqueue(services, new, claiming(principal, asked, row.id))
     limit = caller_limit(runnable, row.app_id)
     with services.live.admit(row.app_id, row.workflow_id, limit) as held:
         live = prepare(services, row, runnable, Raw(given), fold(kept), held)

@@ -16,6 +16,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs import repository
+from insula.runs.cancel import cancel_many
 from insula.runs.configured import note_configured
 from insula.runs.creation import Before, create, create_waiting
 from insula.runs.execution import prepare
@@ -190,13 +191,22 @@ async def queue(
     draft = runnable.body if runnable.version_id is None else None
     kept = encode_events(list(asked.kept)) if asked.kept else None
     new = NewRun(row, bytes(given), draft, kept)
-    earlier = await create_waiting(services, new, claims(row.id))
+    return await enqueue(services, new, claims(row.id))
+
+
+async def enqueue(services: RunServices, new: NewRun, claims: Before | None) -> Started:
+    """Store a run that waits for a place, or return the one that stands for it.
+
+    Raises:
+        TooMany: too many runs of the app wait already.
+    """
+    row = new.row
+    earlier = await create_waiting(services, new, claims)
     if earlier is not None:
         return await attach(services, earlier)
-    if not await services.resolver.admits(runnable.workflow_id):
-        await services.database.write(
-            partial(repository.request_cancel, run_id=row.id, by=DELETED, now=now_ms())
-        )
+    if not await services.resolver.admits(row.workflow_id):
+        # As in ``begin``; a place may have been free at once.
+        await cancel_many(services, [row.id], DELETED)
     return Started(row, None)
 
 
