@@ -1,17 +1,21 @@
 """Starting runs: plain, in the background, with the same key again, and where there is no room."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.contract import validate
-from tests.runs.platform import Platform, code, open_platform
+from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.engine.failures import StepFailure
+from insula.files import resolve
+from insula.runs import replay
 
 DATABASES = ("sqlite", "postgres")
 
+FILE = {"doc": {"type": "file", "order": 0}}
 INPUT = {"name": {"type": "string", "order": 0}, "n": {"type": "number", "optional": True}}
 
 
@@ -160,6 +164,54 @@ async def test_a_failure_whose_words_no_database_takes_is_told_all_the_same(
     flow = await platform.acme.make(code("a", "return 1"))
     run = await platform.acme.run(flow)
     assert (run["status"], run["error"]) == ("FAILED", "Error: a\ufffdb")
+
+
+@pytest.mark.parametrize(
+    ("how", "change"),
+    [
+        ("plain", "unpublished"),
+        ("plain", "disabled"),
+        ("plain", "deleted"),
+        *((how, "blocked") for how in ("plain", "waiting", "replay", "child")),
+    ],
+)
+async def test_what_the_owner_ends_while_files_are_taken_in_starts_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, how: str, change: str
+) -> None:
+    form = {"type": "input", "key": "start", "input": FILE, "destinations": ["a"]}
+    flow = await platform.acme.publish(form, code("a", "return 1"))
+    body: dict[str, Any] = {"input": {"doc": "data:,x"}}
+    earlier = await platform.globex.discover(flow, **body)
+    outer = await platform.globex.make(child("o", flow, **body))
+    platform.sandbox.evaluated.clear()
+
+    async def changed_meanwhile(taking: Any, *given: Any, **named: Any) -> Any:
+        path, caller = f"/workflows/{flow}", platform.globex.id
+        verbs: dict[str, Any] = {
+            "blocked": ("PUT", f"{path}/callers/{caller}"),
+            "unpublished": ("PATCH", path, {"discoverable": False}),
+            "disabled": ("PATCH", path, {"enabled": False}),
+            "deleted": ("DELETE", path),
+        }
+        monkeypatch.undo()
+        await platform.acme.ok(*verbs[change])
+        return await taking(*given, **named)
+
+    for module, name in ((resolve, "store_file"), (replay, "copy_held")):
+        taking = getattr(module, name)
+        monkeypatch.setattr(module, name, partial(changed_meanwhile, taking))
+    if how == "waiting":
+        monkeypatch.setattr(platform.services.live, "app_maximum", 9)
+    path = f"/workflows/discover/{flow}/runs"
+    if how == "child":
+        run = await platform.globex.run(outer)
+        assert (run["status"], run["error_code"]) == ("FAILED", "child")
+    else:
+        if how == "replay":
+            path, body = f"{path}/{earlier['id']}/replay", {"stepKey": "a"}
+        answer = await platform.globex.ask("POST", path, {**body, "background": how == "waiting"})
+        assert answer.status_code == (409 if change == "disabled" else 404)
+    assert platform.sandbox.evaluated == []
 
 
 async def test_the_same_key_is_the_same_run(platform: Platform) -> None:

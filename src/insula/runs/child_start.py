@@ -49,6 +49,7 @@ async def begin_child(
     row = await _child_row(services, parent, request, runnable)
     plan = await services.lay_out(runnable, row.from_step_key)
     given = await checked_input(services, row, runnable.document, plan, json.decode(request.input))
+    await services.resolver.check_still(parent.workflow_app_id, runnable, through_catalogue=False)
     return await _create(services, prepare(services, row, runnable, given), stop)
 
 

@@ -79,6 +79,7 @@ async def replay(
     queued = waits(services, principal.app_id, asked)
     row = _row(services, source, step_key, asked, len(kept), waits=queued)
     given, kept = await _own_files(services, row, given, kept)
+    await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
     new = NewRun(row, given, stored.draft, encode_events(kept))
     if queued:
         return await enqueue(services, new, claiming(principal, asked, row.id))

@@ -100,7 +100,7 @@ async def start(
     with services.live.admit(principal.app_id, workflow_id, limit) as held:
         row = _row(services, principal, runnable, asked, waits=False)
         given = await _input(services, row, runnable.document, plan, asked)
-        await _check_there(services, workflow_id)
+        await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
         live = prepare(services, row, runnable, given, place=held)
         draft = runnable.body if runnable.version_id is None else None
         new = NewRun(row, bytes(given), draft)
@@ -144,16 +144,6 @@ def check_taken(services: RunServices) -> None:
         raise Unavailable("Nothing can be stored now; try again", retry_after=2)
 
 
-async def _check_there(services: RunServices, workflow_id: str) -> None:
-    """Check that a workflow was not deleted while a run's input was taken in, which may last.
-
-    Raises:
-        NotFound: it was.
-    """
-    if not await services.resolver.admits(workflow_id):
-        raise unknown()
-
-
 def _close(heard: Subscription | None) -> None:
     if heard is not None:
         heard.close()
@@ -187,7 +177,7 @@ async def queue(
     row = _row(services, principal, runnable, asked, waits=True)
     row.seq = len(asked.kept)
     given = await _input(services, row, runnable.document, plan, asked)
-    await _check_there(services, runnable.workflow_id)
+    await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
     draft = runnable.body if runnable.version_id is None else None
     kept = encode_events(list(asked.kept)) if asked.kept else None
     new = NewRun(row, bytes(given), draft, kept)

@@ -112,6 +112,29 @@ class Resolver:
             BadInput: nothing is deployed, or a draft is asked for through the catalogue.
             Conflict: it is disabled, or being deleted.
         """
+        known, version_id = await self._allowed(
+            caller_app_id, workflow_id, selector, through_catalogue
+        )
+        return known.runnable.get(version_id or DRAFT) or await self._ready(known, version_id)
+
+    async def check_still(
+        self, caller_app_id: str, runnable: Runnable, through_catalogue: bool
+    ) -> None:
+        """Check that an app may still run what was resolved for it before its input was taken in.
+
+        That may last as long as whoever sends a file likes; the owner may have unpublished or
+        disabled the workflow, or blocked the caller, because of what goes on there.
+
+        Raises:
+            NotFound, Conflict: as ``resolve``.
+        """
+        through_catalogue = through_catalogue or runnable.workflow_app_id != caller_app_id
+        version = runnable.version_id or DRAFT
+        await self._allowed(caller_app_id, runnable.workflow_id, version, through_catalogue)
+
+    async def _allowed(
+        self, caller_app_id: str, workflow_id: str, selector: object, through_catalogue: bool
+    ) -> tuple[_Known, str | None]:
         wanted = LATEST if selector is None else access.parse_selector(selector)
         known = self._recall(workflow_id) or await self._learn(workflow_id)
         facts = known.facts
@@ -127,7 +150,7 @@ class Resolver:
         access.admit(facts)
         if workflow_id in self._closing:
             raise Conflict("This workflow is being deleted")
-        return known.runnable.get(version_id or DRAFT) or await self._ready(known, version_id)
+        return known, version_id
 
     async def resolve_child(
         self, parent_app_id: str, workflow_id: str, selector: object = None
