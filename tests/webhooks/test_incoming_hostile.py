@@ -98,6 +98,34 @@ async def test_queries_are_text_of_anybody(platform: Platform) -> None:
         assert answer.status_code == status, (query, answer.text)
 
 
+async def test_files_that_are_stored_are_at_nobody_s_disposal(platform: Platform) -> None:
+    acme, client = platform.acme, platform.client
+    latest, _ = await addresses(acme, await acme.make(*STEPS))
+    private = await acme.ok("POST", "/files", {"file": "data:,contract"})
+    plain = private["file_url"].partition("?")[0]
+    for given in (private["id"], private, {"future_file_id": private["id"]}, plain):
+        answer = await client.post(latest, json={"doc": given})
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, ["input", "doc"])
+    asked = await client.get(f"{latest}/ask/me", params={"doc": private["id"]})
+    assert asked.status_code == 400
+    assert await runs(platform) == 0
+    # Whoever has an address that is good could send what it gives, and has no more of it so.
+    sent = await client.post(latest, json={"doc": private["file_url"]})
+    assert (sent.status_code, sent.json()["doc"]["id"] == private["id"]) == (200, False)
+
+
+async def test_a_file_that_is_configured_is_the_app_s(platform: Platform) -> None:
+    acme = platform.acme
+    stored = await acme.ok("POST", "/files", {"file": "data:,form"})
+    posted = entry("posted", "told")
+    posted["input"] = {"doc": {"type": "file", "config": True}}
+    default = {"doc": stored["id"]}
+    workflow = await acme.make(posted, code("told", "return input"), input_default=default)
+    latest, _ = await addresses(acme, workflow)
+    answer = await platform.client.post(latest, json={})
+    assert answer.json()["doc"]["id"] == stored["id"]
+
+
 async def test_methods_that_nobody_declared_run_nothing_and_tell_nothing(
     platform: Platform,
 ) -> None:

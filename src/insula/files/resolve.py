@@ -58,8 +58,8 @@ async def resolve_file(
     """Turn a slot's value into a stored file's object.
 
     A file id, an object that holds one, or an address of this installation names a file that the
-    app has; anything else is stored as ``wanted`` says. Without ``stored`` nothing names a file
-    that is stored already: whoever sends it has no key.
+    app has; anything else is stored as ``wanted`` says. Without ``stored`` whoever sends it has no
+    key: of a file that is stored already a copy is made, where its address would give it anyhow.
 
     Raises:
         BadInput: it is no file, not this app's, of another type, or cannot be downloaded.
@@ -67,10 +67,12 @@ async def resolve_file(
     """
     if isinstance(value, BaseModel):
         value = value.model_dump()
-    if stored and (file_id := file_id_in(value)) is not None:
+    if (file_id := file_id_in(value)) is not None:
+        if not stored:
+            raise bad_file(wanted, "file", "names a stored file, which takes a key; send its bytes")
         return await _existing(store, file_id, wanted)
-    if stored and isinstance(value, str) and (ours := store.urls.read(value)) is not None:
-        return await _ours(store, *ours, wanted, also)
+    if isinstance(value, str) and (ours := store.urls.read(value)) is not None:
+        return await _ours(store, *ours, wanted, also, stored=stored)
     try:
         async with open_source(store, value, wanted) as (name, chunks):
             row = await store_file(store, replace(wanted, filename=name), chunks, also)
@@ -175,17 +177,16 @@ def _named(
 
 
 async def _ours(
-    store: FileStore, file_id: str, good: bool, wanted: Wanted, also: Also | None
+    store: FileStore, file_id: str, good: bool, wanted: Wanted, also: Also | None, *, stored: bool
 ) -> dict[str, Any]:
     """Take an address of this installation without going over the network."""
     row = await _find(store, file_id)
-    foreign = row is not None and row.app_id != wanted.app_id
-    if row is None or (foreign and not good and row.visibility != "PUBLIC"):
+    if row is not None and stored and row.app_id == wanted.app_id:
+        return await _existing(store, file_id, wanted)
+    if row is None or not (good or row.visibility == "PUBLIC"):
         raise bad_file(
             wanted, "file", "is an address of no file of this app, or one that has expired"
         )
-    if not foreign:
-        return await _existing(store, file_id, wanted)
     chunks = store.blobs.open_stream(row.id)
     copy = await store_file(store, replace(wanted, filename=row.filename), chunks, also)
     return await _shown(store, copy)
@@ -251,11 +252,18 @@ class FileInputs:
         return cls(store, Documents(store, extractor, token, settings.extract_max), token)
 
     async def resolve(
-        self, app_id: str, run_id: str, slot: FileSlot, workflow_app_id: str | None = None
+        self,
+        app_id: str,
+        run_id: str,
+        slot: FileSlot,
+        workflow_app_id: str | None = None,
+        *,
+        keyless: bool = False,
     ) -> dict[str, Any]:
         """Store what stands in a slot, as long as the run's data is kept; return its object.
 
-        What the workflow is configured with is its app's: a run of another app gets a copy.
+        What the workflow is configured with is its app's: a run of another app gets a copy. With
+        ``keyless`` whoever sends the rest has no key, and names no file that is stored.
 
         Raises:
             BadInput: it is no file, or not of an allowed type; names the field.
@@ -273,7 +281,8 @@ class FileInputs:
             path=("input", *(str(part) for part in slot.path)),
         )
         if not slot.configured or workflow_app_id in (None, app_id):
-            return await resolve_file(self.store, slot.value, wanted)
+            stored = slot.configured or not keyless
+            return await resolve_file(self.store, slot.value, wanted, stored=stored)
         try:
             return await _copied(self.store, slot.value, wanted, workflow_app_id or app_id)
         except BadInput as error:  # its words may tell of the other app's files

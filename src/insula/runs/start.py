@@ -303,8 +303,11 @@ async def checked_input(
     if checked.errors:
         raise BadInput("The input cannot be used", checked.errors)
     value: Any = checked.value
+    keyless = row.origin == "WEBHOOK"
     for slot in checked.files:
-        stored = await services.files.resolve(row.app_id, row.id, slot, row.workflow_app_id)
+        stored = await services.files.resolve(
+            row.app_id, row.id, slot, row.workflow_app_id, keyless=keyless
+        )
         place(value, slot.path, stored)
     note_configured(row, checked.configured)
     try:
