@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.runs.platform import Platform
+from tests.runs.platform import Platform, child, code
 
-from .stage import collection, rested, rule, verdicts
+from insula.runs.erasing import erase_due
+
+from .stage import collection, judge, rested, rule, verdicts
 
 
 def given(*keys: str) -> dict[str, Any]:
@@ -191,3 +193,24 @@ async def test_deleting_stops_what_runs_first(platform: Platform, what: str) -> 
     assert len(left) == (1 if what == "record" else 0)
     run = (await acme.ok("GET", "/runs", params={"identifier": made["id"]}))[0]
     assert run["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("what", ["record", "collection"])
+async def test_deleting_erases_what_ran_below_the_rules(platform: Platform, what: str) -> None:
+    acme = platform.acme
+    leaf = await acme.make(*judge("true"), retention=-1)
+    handed = {"text": "{{input.text}}"}
+    start = {**judge("true")[0], "destinations": ["down"]}
+    middle = await acme.make(start, child("down", leaf, input=handed))
+    top = await acme.make(
+        start, child("down", middle, "decide", input=handed), code("decide", "return true")
+    )
+    path = await collection(acme, {"name": "Rule a", "key": "a", "workflow_id": top})
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a"), "run": "all"})
+    await rested(acme, f"{path}/records/{made['id']}")
+    await acme.ok("DELETE", f"{path}/records/{made['id']}" if what == "record" else path)
+    await erase_due(platform.services)
+    for workflow_id in (top, middle, leaf):
+        [run] = await acme.ok("GET", f"/workflows/{workflow_id}/runs")
+        shown = await acme.ok("GET", f"/workflows/{workflow_id}/runs/{run['id']}")
+        assert (shown["input"], shown["output"]) == (None, {})

@@ -7,6 +7,7 @@ from tests.contract import validate
 from tests.runs.platform import Platform, child, code, model
 
 from insula.runs import child_start
+from insula.runs.erasing import erase_due
 
 
 async def test_a_child_is_a_run_of_the_root_s_caller(platform: Platform) -> None:
@@ -185,3 +186,17 @@ async def test_a_child_stops_where_its_workflow_was_deleted_while_it_was_stored(
     run = await platform.acme.run(outer)
     assert (run["status"], run["error"]) == ("FAILED", "The child run was cancelled")
     assert not await platform.rows("SELECT id FROM runs WHERE ended_at IS NULL")
+
+
+async def test_what_ran_below_a_deleted_workflow_is_erased_with_it(platform: Platform) -> None:
+    acme = platform.acme
+    text = {"text": "{{input.text}}"}
+    leaf = await acme.make(code("z", "return input.text"), retention=-1)
+    aside = await acme.make(code("z", "return input.text"))
+    middle = await acme.make(child("o", leaf, input=text))
+    outer = await acme.make(child("o", middle, "p", input=text), child("p", aside, input=text))
+    await acme.run(outer, input={"text": "mine"})
+    await acme.ok("DELETE", f"/workflows/{middle}")
+    await erase_due(platform.services)
+    rows = await platform.rows("SELECT workflow_id FROM runs WHERE erased_at IS NULL")
+    assert {row.workflow_id for row in rows} == {outer, aside}

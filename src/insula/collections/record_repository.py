@@ -20,6 +20,7 @@ from sqlalchemy import (
 from insula.collections import counts
 from insula.collections.rows import LIVE, RecordRow, RuleRow, Standing, names, values
 from insula.kit.clock import now_ms
+from insula.runs.remove import due_now
 from insula.storage.dialect import by_index
 from insula.storage.tables import collections, files, record_rules, records, runs
 from insula.tags import repository as tags
@@ -172,15 +173,12 @@ def some_in(connection: Connection, collection_id: str, limit: int) -> list[Reco
 def remove(connection: Connection, row: RecordRow) -> list[str]:
     """Remove a record with its rules and tags; return the ids of the files that came in with it.
 
-    The data of its rules' runs is due from now on.
+    The data of its rules' runs, and of what ran below them, is due from now on.
     """
-    now = now_ms()
     mine = and_(runs.c.app_id == row.app_id, runs.c.identifier == row.id)
-    ended = and_(runs.c.ended_at.is_not(None), runs.c.erased_at.is_(None))
-    connection.execute(
-        update(runs)
-        .where(mine, runs.c.origin == "RECORD", ended)
-        .values(retention_due_at=now, updated_at=now)
+    due_now(
+        connection,
+        list(connection.scalars(select(runs.c.id).where(mine, runs.c.origin == "RECORD"))),
     )
     connection.execute(delete(record_rules).where(record_rules.c.record_id == row.id))
     tags.take_off(connection, row.id)

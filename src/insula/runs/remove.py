@@ -2,12 +2,13 @@
 their rows, too.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from insula.kit.clock import now_ms
-from insula.runs import retention
+from insula.runs import repository, retention
 from insula.storage.database import Database
 from insula.storage.tables import apps, runs
 
@@ -28,13 +29,22 @@ def _due(connection: Connection, *, app_id: str, workflow_id: str | None, after:
     if workflow_id is not None:
         query = query.where(runs.c.workflow_id == workflow_id)
     found = list(connection.scalars(query.order_by(runs.c.id).limit(_SOME)))
+    due_now(connection, found)
+    return found[-1] if len(found) == _SOME else None
+
+
+def due_now(connection: Connection, run_ids: Sequence[str]) -> None:
+    """In a unit: let the data of runs that have ended, and of all that ran below them, be due now,
+    however long it was to be kept."""
     now = now_ms()
     later = or_(runs.c.retention_due_at.is_(None), runs.c.retention_due_at > now)
-    kept = update(runs).where(
-        runs.c.id.in_(found), runs.c.ended_at.is_not(None), runs.c.erased_at.is_(None), later
-    )
-    connection.execute(kept.values(retention_due_at=now, updated_at=now))
-    return found[-1] if len(found) == _SOME else None
+    kept = and_(runs.c.ended_at.is_not(None), runs.c.erased_at.is_(None), later)
+    for at in range(0, len(run_ids), _SOME):
+        some = run_ids[at : at + _SOME]
+        inside = [*some, *repository.ids_below(connection, some)]
+        for start in range(0, len(inside), _SOME):
+            due = update(runs).where(runs.c.id.in_(inside[start : start + _SOME]), kept)
+            connection.execute(due.values(retention_due_at=now, updated_at=now))
 
 
 def remove_rows(connection: Connection, app_id: str, limit: int) -> int:

@@ -242,6 +242,21 @@ def below(connection: Connection, row: RunRow) -> list[RunRow]:
     return inside[::-1]
 
 
+def ids_below(connection: Connection, run_ids: Sequence[str]) -> list[str]:
+    """Return the ids of the children of some runs, their children and so on, whosever they are."""
+    roots = select(runs.c.root_id).where(runs.c.id.in_(run_ids))
+    found = connection.execute(
+        select(runs.c.id, runs.c.parent_id)
+        .where(runs.c.root_id.in_(roots), runs.c.depth > 0)
+        .order_by(runs.c.depth)
+    )
+    inside = dict.fromkeys(run_ids)
+    for run_id, parent_id in found:
+        if parent_id in inside:
+            inside[run_id] = None
+    return list(inside)[len(run_ids) :]
+
+
 def tree_size(connection: Connection, root_id: str) -> int:
     """Count the runs of a tree below its root."""
     query = select(func.count()).where(runs.c.root_id == root_id, runs.c.depth > 0)
