@@ -1,11 +1,15 @@
 """Records analysed: order, verdicts, what runs again, and what happens when it is stopped."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 from tests.runs.platform import Platform, child, code
 
+from insula.collections.cancel import stop
+from insula.collections.record_repository import needing
+from insula.collections.services import RecordServices
 from insula.runs.erasing import erase_due
 
 from .stage import collection, judge, rested, rule, verdicts
@@ -134,6 +138,45 @@ async def test_cancel_answers_when_all_has_stopped_and_changed_goes_on(platform:
     assert set(verdicts(after).values()) == {"PASSED"}
     assert "error" not in after["rules"]["late"]
     assert after["rules"]["done"]["run"]["id"] == kept
+
+
+async def test_a_cancel_stops_only_the_analysis_that_it_was_asked_for(platform: Platform) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a", "wait(a)"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": given("a"), "run": "all"})
+    one = f"{path}/records/{made['id']}"
+    await platform.reached("a")
+    await platform.change("UPDATE records SET cancel_requested_at = 1, cancel_requested_by = 'key'")
+    [left] = await platform.read(partial(needing, after=""))
+    # Its own caller ends it, and begins anew, before the sweep that found it comes to it.
+    assert (await acme.ok("POST", f"{one}/cancel"))["status"] == "CANCELLED"
+    platform.gate("a").reached.clear()
+    await acme.ok("POST", f"{one}/run", {"mode": "all"})
+    await platform.reached("a")
+    await stop(RecordServices(platform.services), *left)
+    assert (await acme.ok("GET", one))["status"] == "RUNNING"
+    platform.gate("a").opened.set()
+    assert (await rested(acme, one))["status"] == "COMPLETED"
+
+
+async def test_what_does_not_stop_holds_up_no_other_cancel(platform: Platform) -> None:
+    acme = platform.acme
+    platform.services.stop_within = 60
+    made = []
+    for script in ("stubborn(a)", "wait(b)"):
+        path = await collection(acme, await rule(acme, "a", script))
+        record = await acme.ok("POST", f"{path}/records", {"rules": given("a"), "run": "all"})
+        made.append(f"{path}/records/{record['id']}")
+    await platform.reached("a")
+    await platform.reached("b")
+    # As they stand where the node of who asked has died.
+    await platform.change("UPDATE records SET cancel_requested_at = 1, cancel_requested_by = 'key'")
+    try:
+        assert (await rested(acme, made[1]))["status"] == "CANCELLED"
+        assert (await acme.ok("GET", made[0]))["status"] == "RUNNING"
+    finally:
+        platform.gate("a").opened.set()
+    assert (await rested(acme, made[0]))["status"] == "CANCELLED"
 
 
 async def test_a_run_that_fails_fails_the_record(platform: Platform) -> None:

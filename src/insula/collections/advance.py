@@ -46,7 +46,8 @@ async def advance(services: RecordServices, record_id: str) -> None:
         row, rules = found
         waited_for = [rule for rule in rules if rule.is_open]
         if not waited_for:
-            await services.runs.database.write(partial(conclude, services, record_id=record_id))
+            end = partial(conclude, services, record_id=record_id, analysis=row.analysis)
+            await services.runs.database.write(end)
             services.rests(record_id)
             return
         if row.cancel_requested_at is not None:
@@ -156,14 +157,16 @@ def _fail(connection: Connection, *, row: RecordRow, rule: dict[str, Any], words
         record_repository.settle(connection, row.id, rule["key"], changed)
 
 
-def conclude(services: RecordServices, connection: Connection, *, record_id: str) -> bool:
-    """In a unit: end an analysis of which nothing is left; say whether the record rests now.
+def conclude(
+    services: RecordServices, connection: Connection, *, record_id: str, analysis: int
+) -> bool:
+    """In a unit: end an analysis of which nothing is left; say whether it has ended.
 
     CANCELLED if a rule was cancelled, else FAILED if a run failed, or could not be made; else
     COMPLETED, whatever the verdicts.
     """
     row = record_repository.by_id(connection, record_id)
-    if row is None or not row.is_live:
+    if row is None or not row.is_live or row.analysis != analysis:
         return True
     rules = record_repository.standing(connection, record_id)
     if any(rule.is_open for rule in rules):

@@ -7,7 +7,6 @@ from sqlalchemy import Connection
 
 from insula.collections import record_repository
 from insula.collections.advance import conclude, request_cancel
-from insula.collections.rows import RecordRow
 from insula.collections.services import RecordServices
 from insula.errors import Unavailable
 from insula.runs.cancel import cancel_many
@@ -39,18 +38,26 @@ async def cancel(
     await stop(services, record_id, principal.key_id)
 
 
-async def stop(services: RecordServices, record_id: str, by: str) -> None:
-    """Stop whatever a record runs, and end its analysis.
+async def stop(
+    services: RecordServices, record_id: str, by: str, analysis: int | None = None
+) -> None:
+    """Stop whatever an analysis of a record runs, and end it: the one of this number, or else
+    the one that is going on. One that begins afterwards goes on.
 
     Raises:
         Unavailable: a run has not stopped in time.
     """
     database = services.runs.database
     for _ in range(_TRIES):
-        running = await database.write(partial(_ask, record_id=record_id, by=by))
+        ask = partial(_ask, record_id=record_id, by=by, analysis=analysis)
+        asked = await database.write(ask)
+        if asked is None:
+            return
+        analysis, running = asked
         if running:
             await cancel_many(services.runs, running, by)
-        if await database.write(partial(conclude, services, record_id=record_id)):
+        end = partial(conclude, services, record_id=record_id, analysis=analysis)
+        if await database.write(end):
             services.rests(record_id)
             return
     raise Unavailable(
@@ -59,11 +66,15 @@ async def stop(services: RecordServices, record_id: str, by: str) -> None:
     )
 
 
-def _ask(connection: Connection, *, record_id: str, by: str) -> list[str]:
-    row: RecordRow | None = record_repository.by_id(connection, record_id)
-    if row is None or not row.is_live:
-        return []
-    return request_cancel(connection, row=row, by=by)
+def _ask(
+    connection: Connection, *, record_id: str, by: str, analysis: int | None
+) -> tuple[int, list[str]] | None:
+    """Ask for the cancel of an analysis; return its number and what it runs, ``None`` if it has
+    ended."""
+    row = record_repository.by_id(connection, record_id)
+    if row is None or not row.is_live or analysis not in (None, row.analysis):
+        return None
+    return row.analysis, request_cancel(connection, row=row, by=by)
 
 
 async def stop_collection(services: RecordServices, collection_id: str, by: str) -> None:

@@ -4,6 +4,7 @@ nobody else goes on with.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
@@ -24,6 +25,8 @@ _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
 WORKERS = 4
+ENDINGS = 32
+"""How many cancels and deletions that others left are gone on with side by side."""
 _AGAIN_SECONDS = 1.0
 
 
@@ -50,13 +53,15 @@ class Keeper:
         self._services = services
         self._busy: set[str] = set()
         self._after = ""
+        self._ending: set[str] = set()
+        self._gate = asyncio.Semaphore(ENDINGS)
 
     async def run(self) -> None:
         """Go on with what comes; for ever."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._work())
-            group.create_task(self._sweep_for_ever())
+            group.create_task(self._sweep_for_ever(group))
 
     async def _work(self) -> None:
         services = self._services
@@ -87,36 +92,49 @@ class Keeper:
         except Exception:  # one record's defect must not hold up the others
             _log.exception("record.broke", record_id=record_id)
 
-    async def _sweep_for_ever(self) -> None:
+    async def _sweep_for_ever(self, group: asyncio.TaskGroup) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             if self._services.runs.draining:
                 continue
             try:
-                await self.sweep()
+                await self.sweep(group)
             except InsulaError as error:
                 _log.warning("records.not_swept", reason=error.message)
             except Exception:  # it comes round again
                 _log.exception("records.sweep_broke")
 
-    async def sweep(self) -> None:
+    async def sweep(self, group: asyncio.TaskGroup) -> None:
         """Find the records that nobody goes on with, and the collections whose deletion was left
-        in the middle."""
+        in the middle. What has to stop may take its time: it is waited for in ``group``."""
         database = self._services.runs.database
         query = partial(record_repository.needing, after=self._after)
         found = await database.read(query)
         self._after = found[-1][0] if len(found) == record_repository.SOME else ""
-        for record_id, by in found:
+        for record_id, by, analysis in found:
             if by is None:
                 self._services.wake(record_id)
             else:
-                await self._stop(record_id, by)
+                self._end(group, record_id, partial(stop, self._services, record_id, by, analysis))
         for app_id, collection_id in await database.read(repository.closing):
-            await remove_collection(self._services, app_id, collection_id)
+            removing = partial(remove_collection, self._services, app_id, collection_id)
+            self._end(group, collection_id, removing)
 
-    async def _stop(self, record_id: str, by: str) -> None:
-        """Go on with a cancel whose caller's node died."""
+    def _end(
+        self, group: asyncio.TaskGroup, thing_id: str, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Go on with a cancel or a deletion whose caller's node died, unless it is gone on with."""
+        if thing_id not in self._ending:
+            self._ending.add(thing_id)
+            group.create_task(self._ended(thing_id, work))
+
+    async def _ended(self, thing_id: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await stop(self._services, record_id, by)
-        except InsulaError as error:
-            _log.warning("record.not_stopped", record_id=record_id, reason=error.message)
+            async with self._gate:
+                await work()
+        except InsulaError as error:  # the sweep comes back to it
+            _log.warning("record.not_stopped", thing_id=thing_id, reason=error.message)
+        except Exception:  # one record's defect must not hold up the others
+            _log.exception("record.broke", thing_id=thing_id)
+        finally:
+            self._ending.discard(thing_id)

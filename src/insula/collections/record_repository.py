@@ -137,9 +137,10 @@ def tally(rules: Sequence[RuleRow | Standing]) -> dict[str, int]:
     }
 
 
-def needing(connection: Connection, after: str) -> list[tuple[str, str | None]]:
+def needing(connection: Connection, after: str) -> list[tuple[str, str | None, int]]:
     """Return records, from the one after ``after`` on, that somebody has to go on with: nothing of
-    them runs, or somebody who was at it has left. With each id, who asked for its cancel.
+    them runs, or somebody who was at it has left. With each id, who asked for its cancel, and the
+    number of its analysis.
     """
     resting = text(_RESTING.format(index=by_index(connection, "record_rules_running")))
     due = exists().where(record_rules.c.record_id == records.c.id, record_rules.c.due.is_(True))
@@ -149,11 +150,10 @@ def needing(connection: Connection, after: str) -> list[tuple[str, str | None]]:
         and_(due, records.c.updated_at < stale),
         records.c.cancel_requested_at < stale,
     )
-    query = select(records.c.id, records.c.cancel_requested_by).where(
-        _LIVE, records.c.id > after, left
-    )
+    columns = (records.c.id, records.c.cancel_requested_by, records.c.analysis)
+    query = select(*columns).where(_LIVE, records.c.id > after, left)
     found = connection.execute(query.order_by(records.c.id).limit(SOME))
-    return [(record_id, by) for record_id, by in found]
+    return [(record_id, by, analysis) for record_id, by, analysis in found]
 
 
 def live_in(connection: Connection, collection_id: str) -> list[str]:

@@ -195,9 +195,9 @@ async def update(
     *,
     from_text: bool = False,
     also: Callable[[Connection], object] | None = None,
-) -> None:
+) -> int:
     """Change a record's name, tags or inputs, and with ``run`` begin to analyse it; ``also`` is
-    done in the same unit.
+    done in the same unit. Returns the number of its last analysis.
 
     Raises:
         BadInput: as ``create``.
@@ -213,7 +213,7 @@ async def update(
     changed = [rule for rule in after.rules if rule.input != inputs.get(rule.key)]
     chosen = await _chosen(services, before.row, after, fields.run)
 
-    def unit(connection: Connection) -> None:
+    def unit(connection: Connection) -> int:
         row = record_repository.find(connection, principal.app_id, collection_id, record_id)
         if row is None:
             raise unknown()
@@ -229,10 +229,12 @@ async def update(
             analysis.begin(connection, row, after.rules, chosen)
         if also is not None:
             also(connection)
+        return row.analysis
 
-    await services.runs.database.write(unit)
+    number = await services.runs.database.write(unit)
     if chosen is not None:
         services.wake(record_id)
+    return number
 
 
 async def _after(
@@ -255,15 +257,16 @@ async def run(
     mode: Mode,
     *,
     also: Callable[[Connection], object] | None = None,
-) -> None:
-    """Begin to analyse a record: all of its rules, or those that changed.
+) -> int:
+    """Begin to analyse a record: all of its rules, or those that changed; return the number of the
+    analysis.
 
     Raises:
         BadInput: an input lacks anything; one entry for each.
         NotFound, Conflict: as ``update``.
     """
     fields = UpdateRecord(run=mode)
-    await update(services, principal, collection_id, record_id, fields, also=also)
+    return await update(services, principal, collection_id, record_id, fields, also=also)
 
 
 async def reset(

@@ -178,7 +178,7 @@ class RecordActions:
         database = self._services.runs.database
         begun = await database.read(partial(find_claim, principal=caller, idempotency=key))
         if begun is None:
-            await records.run(
+            number = await records.run(
                 self._services,
                 caller,
                 given.optional("collection_id"),
@@ -186,20 +186,25 @@ class RecordActions:
                 mode,
                 also=partial(claim, principal=caller, idempotency=key, resource_id=record_id),
             )
+        else:  # by an attempt that was interrupted: what is going on now is what it began
+            found = await records.read(
+                self._services, call.app_id, given.optional("collection_id"), record_id
+            )
+            number = found.row.analysis
         if waits:
-            await self._rested(call, record_id)
+            await self._rested(call, record_id, number)
         return await self._shown(call, given, record_id)
 
-    async def _rested(self, call: ServiceCall, record_id: str) -> None:
+    async def _rested(self, call: ServiceCall, record_id: str, analysis: int) -> None:
         """Wait for the end of an analysis. Who is cancelled meanwhile cancels it, unless the
         process goes down: then whoever goes on with the run waits on."""
         try:
-            await self._services.rested(record_id)
+            await self._services.rested(record_id, analysis)
         except asyncio.CancelledError:
             live = self._services.runs.live.get(call.run_id)
             kind = None if live is None else live.ports.stop.kind
             if kind != "shutdown" and not self._services.runs.draining:
-                await uninterrupted(stop(self._services, record_id, call.run_id))
+                await uninterrupted(stop(self._services, record_id, call.run_id, analysis))
             raise
 
 

@@ -40,14 +40,14 @@ class RecordServices:
         self.waiting[record_id] = None
         self.arrived.set()
 
-    async def rested(self, record_id: str) -> None:
-        """Wait until a record is not being analysed any more."""
+    async def rested(self, record_id: str, analysis: int) -> None:
+        """Wait until an analysis of a record has ended."""
         while True:
             told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.resting.setdefault(record_id, []).append(told)
             try:
                 row = await self.runs.database.read(partial(by_id, record_id=record_id))
-                if row is None or not row.is_live:
+                if row is None or not row.is_live or row.analysis != analysis:
                     return
                 await asyncio.wait([told], timeout=_LOOK_SECONDS)
             finally:
