@@ -10,6 +10,8 @@ from tests.runs.platform import Platform, child, code
 from insula.collections.cancel import stop
 from insula.collections.record_repository import needing
 from insula.collections.services import RecordServices
+from insula.collections.workflows import canonical
+from insula.kit.clock import now_ms
 from insula.runs.erasing import erase_due
 
 from .stage import collection, judge, rested, rule, verdicts
@@ -107,6 +109,45 @@ async def test_changed_runs_what_differs(platform: Platform) -> None:
         return {key: each["run"]["id"] for key, each in record["rules"].items()}
 
     assert [key for key in "abc" if runs(after)[key] != runs(before)[key]] == ["b", "c"]
+
+
+async def test_the_same_sent_again_is_no_change(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = platform.acme
+    fields = {"doc": {"type": "file"}, "data": {"type": "object", "optional": True}}
+    flow = await acme.make(
+        {"type": "input", "key": "start", "input": fields, "destinations": ["decide"]},
+        code("decide", "return true"),
+    )
+    path = await collection(acme, {"name": "Rule a", "key": "a", "workflow_id": flow})
+    files = [
+        await acme.ok("POST", "/files", {"file": {"data": "eA==", "name": f"{n}.txt"}})
+        for n in range(2)
+    ]
+    sent = {"doc": files[0]["id"], "data": {"n": 1, "m": {"a": 1, "b": 2}}}
+    made = await acme.ok("POST", f"{path}/records", {"rules": {"a": sent}, "run": "all"})
+    one = f"{path}/records/{made['id']}"
+
+    async def ran(**changed: Any) -> str:
+        await acme.ok("PATCH", one, {"rules": {"a": sent | changed}, "run": "changed"})
+        record = await rested(acme, one)
+        return str(record["rules"]["a"]["run"]["id"])
+
+    first = (await rested(acme, one))["rules"]["a"]["run"]["id"]
+    # An hour later its address is another.
+    later = now_ms() + 3_600_000
+    monkeypatch.setattr("insula.files.urls.now_ms", lambda: later)
+    assert await ran() == first
+    assert await ran(data={"m": {"b": 2, "a": 1}, "n": 1}) == first
+    second = await ran(data={"m": {"b": 2, "a": 1}, "n": 2})
+    assert second != first
+    assert await ran(doc=files[1]["id"]) not in (first, second)
+
+
+def test_what_is_compared_may_be_as_deep_as_json() -> None:
+    deep = b'{"a":' * 900 + b'{"c":1,"b":2}' + b"}" * 900
+    assert canonical(deep) == deep.replace(b'"c":1,"b":2', b'"b":2,"c":1')
 
 
 async def test_cancel_answers_when_all_has_stopped_and_changed_goes_on(platform: Platform) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from insula.engine.inputs import Checked, check_input, place
 from insula.errors import BadInput, FieldError, InsulaError
-from insula.files.resolve import resolve_file
+from insula.files.resolve import file_id_in, resolve_file
 from insula.files.store import Wanted
 from insula.files.wish import Wish
 from insula.kit import json
@@ -48,8 +48,24 @@ async def behind(services: RunServices, app_id: str, rule: Mapping[str, Any]) ->
 def digest(rule: Mapping[str, Any], version_id: str | None, given: bytes | None) -> bytes:
     """Return what differs as soon as a rule, its version or its input does."""
     parts = {name: rule.get(name) for name in ("workflow_id", "step_key", "on_success", "on_fail")}
-    text = json.encode([parts, version_id]) + b"\0" + (given or b"null")
+    text = json.encode([parts, version_id]) + b"\0" + canonical(given or b"null")
     return hashlib.sha256(text).digest()
+
+
+def canonical(encoded: bytes) -> bytes:
+    """Return a value as it is compared: members in order, and files by their ids, for what else is
+    shown of a file changes while it stays the same."""
+    root = [json.decode(encoded)]
+    waiting: list[Any] = [root]  # and no recursion: it may be as deep as JSON may be
+    while waiting:
+        holder = waiting.pop()
+        places = holder.items() if isinstance(holder, dict) else enumerate(holder)
+        for name, value in list(places):
+            if isinstance(value, dict) and "file_url" in value:
+                holder[name] = file_id_in(value) or value
+            elif isinstance(value, dict | list):
+                waiting.append(value)
+    return json.encode_sorted(root[0])
 
 
 @dataclass(frozen=True, slots=True)

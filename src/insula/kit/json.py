@@ -10,6 +10,7 @@ Raw = msgspec.Raw
 NULL = Raw(b"null")
 
 _encoder = msgspec.json.Encoder()
+_sorted_encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -28,6 +29,11 @@ def encode(value: object) -> bytes:
         return _encoder.encode(value)
     except (UnicodeEncodeError, TypeError, RecursionError, OverflowError) as error:
         raise InvalidJson(str(error)) from error
+
+
+def encode_sorted(value: object) -> bytes:
+    """Encode a value that was decoded, with the members of objects in the order of their names."""
+    return _sorted_encoder.encode(value)
 
 
 def raw(value: object) -> Raw:
