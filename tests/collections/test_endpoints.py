@@ -346,6 +346,31 @@ async def test_update_rules_brings_the_new_default(platform: Platform) -> None:
     assert again["rules"]["a"]["input"] == {"note": "new", "text": "mine"}
 
 
+async def test_what_the_workflow_gives_follows_its_version(platform: Platform) -> None:
+    acme = platform.acme
+    fields = {
+        "text": {"type": "string"},
+        "limit": {"type": "number", "config": True},
+        "unit": {"type": "string", "default": "kg"},
+    }
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["d"]}
+    flow = await acme.make(start, code("d", "return true"), input_default={"limit": 10})
+    path = await collection(acme, {"name": "A", "key": "a", "workflow_id": flow})
+    body = {"rules": {"a": {"text": "t"}}, "run": "all"}
+    made = await acme.ok("POST", f"{path}/records", body)
+    record = f"{path}/records/{made['id']}"
+    found = await rested(acme, record, verbose="all")
+    assert found["rules"]["a"]["input"] == {"text": "t"}
+    assert found["rules"]["a"]["run"]["input"] == {"text": "t", "limit": 10, "unit": "kg"}
+    fields["unit"]["default"] = "lb"
+    changed = {"steps": [start, code("d", "return true")], "input_default": {"limit": 20}}
+    await acme.ok("PATCH", f"/workflows/{flow}", changed)
+    await acme.ok("POST", f"/workflows/{flow}/versions", {})
+    await acme.ok("POST", f"{record}/run", {"mode": "changed"})
+    found = await rested(acme, record, verbose="all")
+    assert found["rules"]["a"]["run"]["input"] == {"text": "t", "limit": 20, "unit": "lb"}
+
+
 async def test_a_reset_forgets_a_cancel(platform: Platform) -> None:
     acme = platform.acme
     path = await collection(acme, await rule(acme, "a"))

@@ -89,24 +89,18 @@ async def check_rule(
     value = {} if given is None else json.decode(given)
     try:
         runnable = await behind(services, app_id, rule)
-        definition, checked = await _check(services, runnable, rule, value)
+        definition = await _definition(services, runnable, rule)
     except InsulaError as error:
         return Ready(rule["key"], {}, None, None, error)
+    checked = check_input(definition, value, runnable.document.input_default or {})
     return Ready(rule["key"], definition, checked, digest(rule, runnable.version_id, given))
 
 
-async def _check(
-    services: RunServices,
-    runnable: Runnable,
-    rule: Mapping[str, Any],
-    value: object,
-    from_text: bool = False,
-    configured: bool = True,
-) -> tuple[dict[str, Any], Checked]:
+async def _definition(
+    services: RunServices, runnable: Runnable, rule: Mapping[str, Any]
+) -> dict[str, Any]:
     plan = await services.lay_out(runnable, rule["step_key"])
-    definition = definition_of(runnable.document, plan)
-    default = (runnable.document.input_default or {}) if configured else {}
-    return definition, check_input(definition, value, default, from_text=from_text)
+    return definition_of(runnable.document, plan)
 
 
 async def taken_in(
@@ -119,7 +113,8 @@ async def taken_in(
     from_text: bool = False,
 ) -> dict[str, Any] | None:
     """Return a rule's input as a record keeps it: over the rule's default, its files stored, its
-    text read where it came from a form. What else is wrong with it is told by ``status``.
+    text read where it came from a form. What the workflow gives to it, each run takes from the
+    version that it runs; what else is wrong with it is told by ``status``.
 
     Raises:
         BadInput: a file in it cannot be used, or it is too large.
@@ -130,14 +125,14 @@ async def taken_in(
         return None
     value: Any = {**(default or {}), **(given or {})}
     try:
-        runnable = await behind(services, app_id, rule)
-        # What another app has configured goes into the run, and is nothing that a record keeps.
-        own = runnable.workflow_app_id == app_id
-        _, checked = await _check(services, runnable, rule, value, from_text, own)
+        definition = await _definition(services, await behind(services, app_id, rule), rule)
     except InsulaError:  # `status` says so, and what was sent is kept
         return storable(rule["key"], value)
-    value = checked.value
+    checked = check_input(definition, value, {}, from_text=from_text)
+    value = {name: found for name, found in checked.value.items() if name in value}
     for slot in checked.files:
+        if slot.path[0] not in value:
+            continue
         wanted = Wanted(
             app_id=app_id,
             run_id=record_id,
