@@ -346,6 +346,36 @@ async def test_update_rules_brings_the_new_default(platform: Platform) -> None:
     assert again["rules"]["a"]["input"] == {"note": "new", "text": "mine"}
 
 
+async def test_update_rules_brings_new_files_and_completed_defaults(platform: Platform) -> None:
+    acme = platform.acme
+    inner = {"n": {"type": "number"}, "unit": {"type": "string", "default": "kg"}}
+    fields = {
+        "by_id": {"type": "file"},
+        "by_address": {"type": "file"},
+        "weight": {"type": "object", "fields": inner},
+    }
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["d"]}
+    flow = await acme.make(start, code("d", "return true"))
+    old, new, mine = [
+        await acme.ok("POST", "/files", {"file": {"data": "eA==", "name": f"{n}.txt"}})
+        for n in range(3)
+    ]
+    given = {"name": "A", "key": "a", "workflow_id": flow}
+    before = {"by_id": old["id"], "by_address": old["file_url"], "weight": {"n": 1}}
+    path = await collection(acme, {**given, "workflow_input_default": before})
+    theirs = {"rules": {"a": {"by_id": mine["id"]}}}
+    bodies = ({}, theirs)
+    ids = [(await acme.ok("POST", f"{path}/records", body))["id"] for body in bodies]
+    after = {"by_id": new["id"], "by_address": new["file_url"], "weight": {"n": 2}}
+    rules = [{**given, "workflow_input_default": after}]
+    await acme.ok("PATCH", f"{path}/config", {"rules": rules})
+    for record_id, by_id in zip(ids, (new, mine), strict=True):
+        record = await acme.ok("POST", f"{path}/records/{record_id}/update-rules")
+        value = record["rules"]["a"]["input"]
+        assert (value["by_id"]["id"], value["by_address"]["id"]) == (by_id["id"], new["id"])
+        assert value["weight"] == {"n": 2, "unit": "kg"}
+
+
 async def test_what_the_workflow_gives_follows_its_version(platform: Platform) -> None:
     acme = platform.acme
     fields = {

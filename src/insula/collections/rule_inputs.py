@@ -72,16 +72,20 @@ async def _on_new_default(
     """Return what is held of an input with the default that its rule has now: what still is as
     the default was when it was taken in follows the default."""
     name = "workflow_input_default"
-    before, now = old.get(name) or {}, rule.get(name) or {}
-    if before == now:
+    if (old.get(name) or {}) == (rule.get(name) or {}):
         return held
+    before = await workflows.defaults(services.runs, record.app_id, old)
     kept = {
         key: value
         for key, value in (held or {}).items()
-        if key not in before or json.encode(before[key]) != json.encode(value)
+        if not any(key in each and _same(each[key], value) for each in before)
     }
     default = await workflows.taken_in(services.runs, record.app_id, record.id, rule, None)
     return {**(default or {}), **kept} or None
+
+
+def _same(one: object, other: object) -> bool:
+    return workflows.canonical(json.encode(one)) == workflows.canonical(json.encode(other))
 
 
 def _blank_rule(record_id: str, key: str, now: int) -> RuleRow:

@@ -147,6 +147,29 @@ async def taken_in(
     return await asyncio.to_thread(storable, rule["key"], value)
 
 
+async def defaults(
+    services: RunServices, app_id: str, rule: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return what a rule's default may stand as in a record: as it is, and as it is taken in by
+    what the rule runs now, with its files by their ids."""
+    given = rule.get("workflow_input_default") or {}
+    try:
+        definition = await _definition(services, await behind(services, app_id, rule), rule)
+    except InsulaError:  # as it is, then
+        return [given]
+    checked = check_input(definition, json.decode(json.encode(given)), {})
+    for slot in checked.files:
+        place(checked.value, slot.path, _named(services, slot.value))
+    return [given, {name: value for name, value in checked.value.items() if name in given}]
+
+
+def _named(services: RunServices, value: object) -> str | None:
+    """Return the id of the file that a value names by its id or address."""
+    if isinstance(value, str) and (ours := services.files.store.urls.read(value)) is not None:
+        return ours[0]
+    return file_id_in(value)
+
+
 def storable(key: str, value: dict[str, Any]) -> dict[str, Any]:
     """Return an input that can be stored.
 
