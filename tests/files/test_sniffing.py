@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.files.sniffing import admits, sniff
+from insula.files.sniffing import HEAD_BYTES, admits, sniff
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -62,6 +62,30 @@ def _zip() -> bytes:
 )
 def test_sniffing(head: bytes, name: str, mimetype: str) -> None:
     assert sniff(head, name) == mimetype
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "mimetype"),
+    [
+        (b"", b"# Title", "text/markdown"),
+        (b"", b"<!-- not closed <html>", "text/markdown"),
+        (b"", b"<html>", "text/html"),
+        (b"", b"<svg>", "image/svg+xml"),
+        (b"<?xml version='1.0'?>\n", b"# Title", "text/markdown"),
+        (b"<?xml version='1.0'?>\n", b"<!DOCTYPE svg PUBLIC 'x'>\n<svg>", "image/svg+xml"),
+    ],
+)
+@pytest.mark.parametrize("comment", [b"<!-- x -->\n", b"<!---->", b"\n <!--\n--> "])
+def test_many_comments_before_the_first_tag(
+    comment: bytes, start: bytes, end: bytes, mimetype: str
+) -> None:
+    """Were they divided in one way after the other, thirty would be more than anybody waits for."""
+    room = HEAD_BYTES - len(start) - len(end)
+    assert sniff(start + comment * (room // len(comment)) + end, "x.md") == mimetype
+
+
+def test_a_comment_ends_where_it_ends() -> None:
+    assert sniff(b"<!-- a --> b --><html>", "x.txt") == "text/plain"
 
 
 @given(st.binary(max_size=300), st.text(max_size=20))

@@ -13,9 +13,13 @@ HEAD_BYTES = 8192
 
 UNKNOWN = "application/octet-stream"
 
-_HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)[\s>]", re.I | re.S)
+# What may stand before the first tag is never given back: a head is a stranger's, and one full of
+# comments could otherwise be divided among them in more ways than anybody can wait for.
+_COMMENTS = rb"\s*+(?><!--.*?-->\s*+)*+"
+_HTML = re.compile(_COMMENTS + rb"<(?:!doctype html|html|head|body)[\s>]", re.I | re.S)
 _SVG = re.compile(
-    rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!doctype svg[^>]*>\s*)?<svg[\s>]", re.I | re.S
+    rb"\s*+(?:<\?xml[^>]*+>)?+" + _COMMENTS + rb"(?:<!doctype svg[^>]*+>\s*+)?+<svg[\s>]",
+    re.I | re.S,
 )
 _NO_TEXT = ("Cc", "Cn", "Co", "Cs")
 _ASCII_SHARE = 0.7

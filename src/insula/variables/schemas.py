@@ -12,7 +12,7 @@ from insula.web.fields import ANY_TEXT
 
 _KEY = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
 _HOST = re.compile(
-    r"(?:(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])"
+    r"(?:(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]++)*+|\[[0-9A-Fa-f:.]+\])"
     r"(?::[0-9]{1,5})?\Z"
 )
 
