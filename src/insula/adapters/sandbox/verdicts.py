@@ -20,7 +20,8 @@ _SLACK = 256
 """Levels of nesting that an output must leave to whatever is put around it."""
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _parse = msgspec.json.Decoder().decode
-_BIG_NUMBER = re.compile(rb"[0-9]{300}|[eE]\+?[0-9]{3}")
+_BIG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{300}|[eE]\+?[0-9]{3}")
+"""Where a parser must say whether it takes the number. Digits are counted from its first alone."""
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
