@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from insula.engine.inputs import FileSlot
 from insula.errors import BadInput, TooLarge
 from insula.files.resolve import FileInputs, base_url, resolve_file
 from insula.files.store import FileStore, Wanted
+from insula.kit import percent
 from insula.kit.ids import new_id
+from insula.kit.percent import unquote
 from insula.web.forms import UploadedPart
 
 PDF = b"%PDF-1.7\n\xff\xfe tail"
@@ -58,6 +61,20 @@ async def test_raw_text_and_plain_data_urls(store: FileStore) -> None:
     assert await store.blobs.read(raw["id"]) == "ä".encode()
     url = await _stored(store, "data:,a%20b")
     assert await store.blobs.read(url["id"]) == b"a b"
+
+
+async def test_what_may_be_large_is_decoded_beside_the_event_loop(store: FileStore, monkeypatch):
+    threads = []
+
+    def decode(text: str) -> bytes:
+        threads.append(threading.current_thread())
+        return unquote(text)
+
+    monkeypatch.setattr(percent, "unquote", decode)
+    stored = await _stored(store, {"data": "data:text/plain," + "%41b" * 50_000, "name": "a.txt"})
+    assert await store.blobs.read(stored["id"]) == b"Ab" * 50_000
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_stored_file_stays_the_same_one(store: FileStore, on_disk) -> None:

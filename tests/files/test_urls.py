@@ -49,6 +49,13 @@ def test_an_address_is_read_back() -> None:
     assert URLS.read("http://insula/files/file_a/other") is None
 
 
+def test_an_address_that_is_longer_than_ours_is_not_taken_apart(monkeypatch) -> None:
+    ours = URLS.signed("file_a", NOW)
+    assert URLS.read(ours + "&a=1") == ("file_a", True)
+    monkeypatch.delattr("insula.files.urls.parse_qsl")
+    assert URLS.read(ours + "&a=1" * 1_000_000) == ("file_a", False)
+
+
 async def test_the_key_is_made_once(database: SqliteDatabase) -> None:
     first = await database.write(signing_key)
     assert len(first) == 32

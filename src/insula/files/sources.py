@@ -7,11 +7,12 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from insula.engine.ports import Activity, HttpRequest
 from insula.errors import BadInput, FieldError
 from insula.files.store import FileStore, Wanted
+from insula.kit import percent
 from insula.web.forms import UploadedPart
 
 _DOWNLOAD_SECONDS = 300.0
@@ -40,7 +41,7 @@ async def open_source(
     elif isinstance(value, UploadedPart):
         yield value.filename, _part(value)
     else:
-        name, data = _inline(value, wanted)
+        name, data = await asyncio.to_thread(_inline, value, wanted)  # it may be a whole body
         yield name or wanted.filename, _once(data)
 
 
@@ -73,12 +74,14 @@ def _data_url(url: str, wanted: Wanted) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
         raise bad_file(wanted, "file", "is a data URL without its comma")
-    return _base64(body, wanted) if head.endswith(";base64") else unquote_to_bytes(body)
+    return _base64(body, wanted) if head.endswith(";base64") else percent.unquote(body)
 
 
 def _base64(text: str, wanted: Wanted) -> bytes:
     try:
-        bare = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+        pieces = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+        bare = "".join("".join(piece.split()) for piece in pieces)
+        bare = bare.replace("-", "+").replace("_", "/").rstrip("=")
         return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise bad_file(wanted, "file", f"is not valid base64; it must be {_FORMS}") from None

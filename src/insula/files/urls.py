@@ -16,6 +16,8 @@ from insula.storage.tables import facts
 LIFE_SECONDS = 3600
 _FACT = "file_url_key"
 _KEY_BYTES = 32
+_QUERY_MAX = 1000
+"""Characters; what is longer is none of ours, and not taken apart."""
 _NAMED = re.compile(
     rb"(file_\w{22})(?:/content\?expires=(\d{1,19})(?:&|\\u0026)signature=([\w-]{43}))?"
 )
@@ -71,7 +73,7 @@ class FileUrls:
         file_id, _, rest = path.removeprefix(head).partition("/")
         if not path.startswith(head) or rest != "content":
             return None
-        given = dict(parse_qsl(query))
+        given = dict(parse_qsl(query)) if len(query) <= _QUERY_MAX else {}
         good = self.good(file_id, given.get("expires", ""), given.get("signature", ""))
         return file_id, good
 

@@ -1,10 +1,10 @@
 """Messages of the contract, turned into the model library's own. Loads the library: import late."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import filetype
 from pydantic_ai.messages import (
@@ -24,6 +24,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.messages import ModelRequest as Request
 
 from insula.engine.failures import StepFailure
+from insula.kit import percent
 from insula.kit.json import encode
 
 Message = Mapping[str, Any]
@@ -120,7 +121,7 @@ async def _content(part: Message, where: str, download: Download) -> UserContent
     if kind not in ("image", "file") or not isinstance(url, str):
         raise StepFailure(f"{where} must be text, or an image or a file with its url", "input")
     if url.startswith("data:"):
-        data, media_type = read_data_url(url, where)
+        data, media_type = await asyncio.to_thread(_read_data_url, url, where)
     elif kind == "image":
         return ImageUrl(url=url)  # the provider fetches it
     else:
@@ -129,14 +130,14 @@ async def _content(part: Message, where: str, download: Download) -> UserContent
     return BinaryContent(data=data, media_type=sniffed or media_type)
 
 
-def read_data_url(url: str, where: str) -> tuple[bytes, str]:
+def _read_data_url(url: str, where: str) -> tuple[bytes, str]:
     """Take a ``data:`` URL apart. Raises ``StepFailure`` with code ``input``."""
     head, comma, body = url[len("data:") :].partition(",")
     media_type, _, _ = head.partition(";")
     if not comma:
         raise StepFailure(f"{where}.url is a data URL without its comma", "input")
     if not head.endswith(";base64"):
-        return unquote_to_bytes(body), media_type or "text/plain"
+        return percent.unquote(body), media_type or "text/plain"
     try:
         return base64.b64decode(body, validate=True), media_type or "application/octet-stream"
     except (binascii.Error, ValueError):
