@@ -166,6 +166,10 @@ async def test_orphans_are_swept(store, on_disk) -> None:
         ("a\r\nb.txt", "ab.txt"),
         ("x" * 400 + ".pdf", "x" * 251 + ".pdf"),
         (".hidden", "hidden"),
+        ("e\u0301.txt", "é.txt"),
+        ("x" * 1_000_000 + "." + "y" * 30 + ".pdf", "x" * 251 + ".pdf"),
+        ("/".join(["a" * 1000] * 1000) + "/b.txt", "b.txt"),
+        ("a" + "\u0301\u0316" * 1_000_000 + ".txt", "á" + "\u0316" * 124 + ".txt"),
     ],
 )
 def test_filenames(given_name: str, kept: str) -> None:

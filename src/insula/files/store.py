@@ -26,6 +26,8 @@ from insula.web.auth import unknown
 
 TEMPORARY_MS = 24 * 60 * 60 * 1000
 _FILENAME_BYTES = 255
+_NAME_MAX, _TAIL_MAX = 1000, 32
+"""Characters of a name that are looked at: of its beginning, and of its end."""
 _SWEEPS = 1000
 
 
@@ -180,7 +182,9 @@ async def _with_head(chunks: AsyncIterable[bytes]) -> tuple[bytes, AsyncIterator
 
 def clean_filename(name: str) -> str:
     """Return the last part of a path, printable, at most 255 bytes, with its extension."""
-    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    name = name.replace("\\", "/").rpartition("/")[2]
+    # Marks are put in order in a time that grows with their square.
+    name = unicodedata.normalize("NFC", name[:_NAME_MAX] + name[_NAME_MAX:][-_TAIL_MAX:])
     name = "".join(c for c in name if c.isprintable() and not "\ud800" <= c <= "\udfff").strip(" .")
     if not name:
         return "file"
