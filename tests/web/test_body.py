@@ -194,6 +194,8 @@ async def test_forms_that_are_wrong(http: httpx.AsyncClient) -> None:
             400,
         ),
         (b"--x--\r\n", "multipart/form-data; boundary=x; charset=utf-7", 415),
+        (b"--x--\r\n", 'multipart/form-data; boundary=x; Charset = "UTF-7"', 415),
+        (b"--x--\r\n", "multipart/form-data; xcharset=utf-8; charset=punycode; boundary=x", 415),
         (
             b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\r\n--x--\r\n',
             "multipart/form-data; boundary=x",
@@ -210,6 +212,17 @@ async def test_broken_multipart(
 ) -> None:
     await refused(http, status, content=content, headers={"content-type": media_type})
     assert not caplog.records  # a stranger does not fill the log
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["", "; charset=utf-8", '; charset="UTF8"', "; charset=us-ascii", "; a=charset=utf-7"],
+)
+async def test_a_form_is_utf8(http: httpx.AsyncClient, parameters: str) -> None:
+    content = '--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nö-€\r\n--x--\r\n'
+    media_type = f"multipart/form-data; boundary=x{parameters}"
+    headers = {"content-type": media_type}
+    assert await body_of(http, content=content.encode(), headers=headers) == {"name": "ö-€"}
 
 
 async def test_files_stand_where_their_name_says(http: httpx.AsyncClient) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -10,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -121,6 +121,7 @@ class _Parser(MultiPartParser):
 
     def on_part_begin(self) -> None:
         self._file = 0
+        self._charset = "utf-8"  # the base would take any of Python's codecs from the header
         super().on_part_begin()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -171,8 +172,8 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
         BadInput: it is not a well-formed form in UTF-8.
         TooLarge: over a limit, which is named.
     """
-    charset = re.search(r"charset=\"?([^\";]*)", request.headers["content-type"], re.I)
-    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+    _, options = parse_options_header(request.headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8", b"us-ascii"):
         raise UnsupportedMedia("A form must be in UTF-8.")
     limit = limits.text + limits.file
     announced = request.headers.get("content-length", "")
