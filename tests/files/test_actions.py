@@ -58,6 +58,14 @@ async def test_text_is_uploaded_once_however_often_it_is_tried(actions, client, 
     assert (await do(actions, "UPLOAD_FILE", "other", **given))["id"] != made["id"]
 
 
+async def test_what_was_deleted_is_not_made_again(actions, client, on_disk) -> None:
+    made = await do(actions, "UPLOAD_FILE", file="text")
+    await client.delete(f"/apps/c/files/{made['id']}")
+    with pytest.raises(StepFailure, match="deleted since"):
+        await do(actions, "UPLOAD_FILE", file="text")
+    assert not on_disk()
+
+
 async def test_what_is_uploaded_may_be_anything(actions, client) -> None:
     made = await do(actions, "UPLOAD_FILE", "1", file={"a": 1}, mime_type="application/json")
     assert (made["file_filename"], await content(client, made)) == ("file.json", b'{"a":1}')

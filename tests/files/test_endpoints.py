@@ -167,6 +167,17 @@ async def test_the_same_key_makes_one_file(client, on_disk) -> None:
     assert other.status_code == 422
 
 
+async def test_the_same_key_makes_no_other_file_once_that_is_deleted(client, on_disk) -> None:
+    headers = {"idempotency-key": "k"}
+    made = (await client.post("/apps/c/files", json={"file": "YQ=="}, headers=headers)).json()
+    assert (await client.delete(f"/apps/c/files/{made['id']}")).status_code == 200
+    again = await client.post("/apps/c/files", json={"file": "YQ=="}, headers=headers)
+    assert again.status_code == 404
+    assert made["id"] in again.json()["message"]
+    assert (await client.get("/apps/c/files")).json() == []
+    assert not on_disk()
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [

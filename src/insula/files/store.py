@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from insula.adapters.blobs.port import Blobs
 from insula.adapters.http.client import HttpClient
 from insula.apps.repository import is_there
-from insula.errors import BadInput, FieldError, TooLarge, Unavailable
+from insula.errors import BadInput, FieldError, NotFound, TooLarge, Unavailable
 from insula.files import repository, uploads
 from insula.files.repository import FileRow
 from insula.files.sniffing import HEAD_BYTES, admits, sniff
@@ -80,7 +80,7 @@ async def store_file(
         BadInput: its type is not one of the allowed ones.
         TooLarge: it is over the limit.
         Unavailable: the disk is full.
-        NotFound: the app was deleted meanwhile.
+        NotFound: the app was deleted meanwhile, or what stands instead of the new row.
     """
     file_id = wanted.file_id or new_id("file")
     filename = clean_filename(wanted.filename)
@@ -112,7 +112,7 @@ async def store_file(
     def unit(connection: Connection) -> FileRow:
         earlier = also(connection, row) if also is not None else None
         if earlier is not None:
-            return repository.find_file(connection, earlier, wanted.app_id) or row
+            return _made_before(connection, earlier, wanted.app_id)
         if not is_there(connection, wanted.app_id):
             raise unknown()  # deleted while the bytes came in
         repository.insert_file(connection, row, wanted.wish)
@@ -129,6 +129,17 @@ async def store_file(
     elif wanted.wish is not None:
         store.wished.set()
     return stored
+
+
+def _made_before(connection: Connection, file_id: str, app_id: str) -> FileRow:
+    """Find what the same call made before; raise ``NotFound`` if that has been deleted since."""
+    found = repository.find_file(connection, file_id, app_id)
+    if found is None:
+        raise NotFound(
+            f"This made the file {file_id} before, which has been deleted since. "
+            "Another Idempotency-Key makes another."
+        )
+    return found
 
 
 async def _insert(
