@@ -55,13 +55,22 @@ def test_a_key_is_made_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
     sealed = ring.seal("geheim", "a")
     again = open_ring(tmp_path, None)
     assert again.open(sealed, "a") == "geheim"
-    again.renew()
+    assert again.renew() == {ring.current}
     assert again.current != ring.current
     assert open_ring(tmp_path, None).open(sealed, "a") == "geheim"
-    again.forget(frozenset((ring.current,)))
-    assert ring.current in open_ring(tmp_path, None).ids
     again.forget(frozenset())
+    assert ring.current in open_ring(tmp_path, None).ids
+    again.forget(frozenset((ring.current,)))
     assert open_ring(tmp_path, None).ids == {again.current}
+
+
+def test_a_new_key_that_cannot_be_stored_seals_nothing(tmp_path: Path) -> None:
+    ring = open_ring(tmp_path, None)
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()  # in its way
+    with pytest.raises(OSError, match=FILE):
+        ring.renew()
+    assert {ring.current} == ring.ids == {sealed_by(ring.seal("geheim", "a"))}
 
 
 def test_named_keys_come_before_the_kept_ones(tmp_path: Path) -> None:

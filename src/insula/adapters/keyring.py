@@ -41,8 +41,7 @@ class KeyRing:
         self._file = file
         self._kept = _read(file) if file is not None and file.exists() else []
         if not self._named and not self._kept:
-            self._kept = [os.urandom(_KEY)]
-            self._save()
+            self._keep([os.urandom(_KEY)])
 
     @property
     def current(self) -> str:
@@ -78,30 +77,34 @@ class KeyRing:
                 "from elsewhere; write its value again"
             ) from None
 
-    def renew(self) -> None:
-        """Make a new key that seals from now on, where we keep the keys ourselves."""
+    def renew(self) -> frozenset[str]:
+        """Make a new key that seals from now on, where we keep the keys ourselves.
+
+        Return the ids of the kept keys that seal no more.
+
+        Raises:
+            OSError: the key could not be stored; the one before goes on sealing.
+        """
+        seal_no_more = self._kept
         if not self._named:
-            self._kept.insert(0, os.urandom(_KEY))
-            self._save()
+            self._keep([os.urandom(_KEY), *self._kept])
+        return frozenset(map(key_id, seal_no_more))
 
-    def forget(self, needed: frozenset[str]) -> None:
-        """Let go of keys that we keep, that seal no more, and that nothing needs to open."""
-        first = () if self._named else self._kept[:1]
-        kept = [key for key in self._kept if key in first or key_id(key) in needed]
+    def forget(self, ids: frozenset[str]) -> None:
+        """Let go of kept keys that seal no more, and that nothing needs to open.
+
+        Raises:
+            OSError: that could not be stored; they are still here.
+        """
+        kept = [key for key in self._kept if key_id(key) not in ids]
         if kept != self._kept:
-            self._kept = kept
-            self._save()
+            self._keep(kept)
 
-    def _save(self) -> None:
-        if self._file is None:
-            return
-        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        content = b"".join(base64.b64encode(key) + b"\n" for key in self._kept)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-        sync(draft)
-        draft.replace(self._file)
-        sync(self._file.parent)
+    def _keep(self, keys: list[bytes]) -> None:
+        """Keep these keys; none of them is used before it is on the disk."""
+        if self._file is not None:
+            _write(self._file, keys)
+        self._kept = keys
 
 
 def key_id(key: bytes) -> str:
@@ -153,6 +156,16 @@ def _read(file: Path) -> list[bytes]:
     if not lines:
         raise SettingsError(f"{file} is empty: put its keys back from a backup, or remove the file")
     return [_parse(line, f"line {at} of {file}") for at, line in enumerate(lines, 1)]
+
+
+def _write(file: Path, keys: Sequence[bytes]) -> None:
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    content = b"".join(base64.b64encode(key) + b"\n" for key in keys)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(content)
+    sync(draft)
+    draft.replace(file)
+    sync(file.parent)
 
 
 def _parse(text: str, where: str) -> bytes:

@@ -1,6 +1,7 @@
 """The rows that hold something sealed: which keys they need, and sealing them anew."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -9,6 +10,7 @@ import structlog
 from sqlalchemy import Connection, Row, Table, and_, delete, select, update
 
 from insula.adapters.keyring import KeyRing, missing, sealed_by
+from insula.errors import Unavailable
 from insula.settings import SettingsError
 from insula.storage.database import Database
 from insula.storage.tables import connections, hook_tokens, variables, webhooks
@@ -74,25 +76,49 @@ def _remove(connection: Connection, absent: Sequence[str]) -> int:
 async def rotate(database: Database, ring: KeyRing) -> int:
     """Seal everything with the ring's first key, in batches beside live traffic; return how much.
 
-    Where we keep the keys ourselves, the first one is made anew, and those before it go.
+    Where we keep the keys ourselves, the first one is made anew, and those before it go. A unit
+    that is under way may have sealed with one of those: what is left to be done, and what is still
+    needed, is asked in units of writing, which come behind it and see what it stored.
 
     Raises:
         Unreadable: something does not open; what was sealed anew until then stays so.
+        Unavailable: the keys' file cannot be written.
     """
-    ring.renew()
+    with _storing():
+        before = ring.renew()
     count = 0
     for one in TABLES:
-        while batch := await database.read(partial(_stale, one=one, current=ring.current)):
-            fresh = [(row, _anew(ring, one, row)) for row in batch]
-            await database.write(partial(_replace, one=one, fresh=fresh))
-            count += len(fresh)
-    ring.forget(await database.read(needed))
+        while sealed := await database.write(partial(_seal_anew, ring=ring, one=one)):
+            count += sealed
+    unneeded = before - await database.write(needed)
+    with _storing():
+        ring.forget(unneeded)
     return count
 
 
-def _anew(ring: KeyRing, one: SealedTable, row: Row[Any]) -> bytes:
-    bound = one.bound_to(row)
-    return ring.seal(ring.open(row.sealed, *bound), *bound)
+@contextmanager
+def _storing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _log.exception("secrets.keys_not_stored")
+        raise Unavailable(
+            f"The keys cannot be stored: {error.strerror or 'the disk fails'}. Every secret can "
+            "still be read. Try again."
+        ) from None
+
+
+def _seal_anew(connection: Connection, ring: KeyRing, one: SealedTable) -> int:
+    """Seal a batch of rows with the current key; return how many there were."""
+    batch = _stale(connection, one, ring.current)
+    for row in batch:
+        bound = one.bound_to(row)
+        sealed = ring.seal(ring.open(bytes(row.sealed), *bound), *bound)
+        same = [column == getattr(row, column.name) for column in one.table.primary_key.columns]
+        connection.execute(
+            update(one.table).where(and_(*same)).values(sealed=sealed, key_id=sealed_by(sealed))
+        )
+    return len(batch)
 
 
 def _stale(connection: Connection, one: SealedTable, current: str) -> Sequence[Row[Any]]:
@@ -102,15 +128,3 @@ def _stale(connection: Connection, one: SealedTable, current: str) -> Sequence[R
         table.c.key_id.is_not(None), table.c.key_id != current
     )
     return connection.execute(query.limit(_BATCH)).all()
-
-
-def _replace(
-    connection: Connection, one: SealedTable, fresh: Sequence[tuple[Row[Any], bytes]]
-) -> None:
-    for row, sealed in fresh:
-        same = [column == getattr(row, column.name) for column in one.table.primary_key.columns]
-        connection.execute(
-            update(one.table)
-            .where(and_(*same), one.table.c.sealed == row.sealed)
-            .values(sealed=sealed, key_id=sealed_by(sealed))
-        )

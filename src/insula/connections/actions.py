@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
-from insula.adapters.keyring import KeyRing
+from insula.adapters.keyring import KeyRing, sealed_by
 from insula.connections import repository
 from insula.connections.schemas import (
     COMPATIBLE,
@@ -120,8 +120,8 @@ def _kept(
 def _sealed(
     ring: KeyRing, app_id: str, connection_id: str, credentials: dict[str, str]
 ) -> dict[str, Any]:
-    text = encode(credentials).decode()
-    return {"sealed": ring.seal(text, KIND, app_id, connection_id), "key_id": ring.current}
+    sealed = ring.seal(encode(credentials).decode(), KIND, app_id, connection_id)
+    return {"sealed": sealed, "key_id": sealed_by(sealed)}
 
 
 def _check(kind: str, kept: dict[str, Any], credentials: dict[str, str] | None) -> None:

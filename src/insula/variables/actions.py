@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
-from insula.adapters.keyring import KeyRing, Unreadable
+from insula.adapters.keyring import KeyRing, Unreadable, sealed_by
 from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import now_ms
 from insula.kit.json import encode
@@ -135,6 +135,7 @@ def _write(
         if wanted.hosts:
             raise _refused("hosts", "secret", "only a secret has hosts that it may go to", place)
         hosts = None
+    sealed = ring.seal(text, KIND, app_id, key) if secret else None
     now = now_ms()
     repository.put(
         connection,
@@ -142,8 +143,8 @@ def _write(
         key,
         now,
         value=None if secret else text.encode(),
-        sealed=ring.seal(text, KIND, app_id, key) if secret else None,
-        key_id=ring.current if secret else None,
+        sealed=sealed,
+        key_id=None if sealed is None else sealed_by(sealed),
         hosts=hosts,
         created_at=now if row is None else row.created_at,
     )

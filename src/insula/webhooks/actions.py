@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row
 
-from insula.adapters.keyring import KeyRing, Unreadable
+from insula.adapters.keyring import KeyRing, Unreadable, sealed_by
 from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -187,4 +187,4 @@ def _events(events: Any, run_events: Any) -> str:
 
 def _sealed(ring: KeyRing, app_id: str, webhook_id: str, signers: Signers) -> dict[str, Any]:
     sealed = ring.seal(signers.text(), KIND, app_id, webhook_id)
-    return {"sealed": sealed, "key_id": ring.current}
+    return {"sealed": sealed, "key_id": sealed_by(sealed)}

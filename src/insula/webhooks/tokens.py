@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, delete, select
 
-from insula.adapters.keyring import KeyRing, Unreadable
+from insula.adapters.keyring import KeyRing, Unreadable, sealed_by
 from insula.errors import Conflict
 from insula.kit.clock import now_ms
 from insula.storage.dialect import insert
@@ -87,13 +87,14 @@ def remove_workflow(connection: Connection, workflow_id: str) -> None:
 
 def _made(ring: KeyRing, app_id: str, workflow_id: str, target: Target) -> dict[str, Any]:
     text = secrets.token_urlsafe(_BYTES)
+    sealed = ring.seal(text, KIND, app_id, workflow_id, target)
     return {
         "workflow_id": workflow_id,
         "target": target,
         "app_id": app_id,
         "hash": _digest(text),
-        "sealed": ring.seal(text, KIND, app_id, workflow_id, target),
-        "key_id": ring.current,
+        "sealed": sealed,
+        "key_id": sealed_by(sealed),
         "created_at": now_ms(),
     }
 
