@@ -144,7 +144,7 @@ def test_a_call_that_is_open_when_its_step_ends_is_cancelled() -> None:
     state = fold(
         [
             StepStarted(1, "M", "model"),
-            UnitStarted(2, "M", 1, round=0, call="c"),
+            UnitStarted(2, "M", 1, round=0, call="c", tool="T"),
             StepEnded(3, "M", "CANCELLED"),
         ]
     )

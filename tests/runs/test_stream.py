@@ -10,14 +10,18 @@ from tests.runs.platform import Caller, Platform, code, model, open_platform, pa
 
 from insula.kit.json import encode
 
-TOOLS = [
-    {"tool_calls": [{"name": "add", "input": {"n": 1}}], "credits": 2},
+ASKING = [
+    {"tool_calls": [{"name": "ask", "input": {}}], "credits": 2},
     {"text": "hello", "tokens": 1, "credits": 3},
+]
+ASKED = [
+    {"tool_calls": [{"name": "add", "input": {"n": 1}}], "credits": 2},
+    {"text": "inside", "tokens": 1, "credits": 3},
 ]
 
 
 async def rich(platform: Platform) -> str:
-    """Make a workflow of code, a model with a tool, a loop and a branch."""
+    """Make a workflow of code, a model whose tool is another with a tool, a loop and a branch."""
     branch = {
         "type": "branch",
         "key": "choose",
@@ -26,7 +30,8 @@ async def rich(platform: Platform) -> str:
     }
     return await platform.acme.publish(
         code("first", 'return {"x": 1}', "say"),
-        model("say", TOOLS, "again", provider={"tools": ["add"]}),
+        model("say", ASKING, "again", provider={"tools": ["ask"]}),
+        model("ask", ASKED, provider={"tools": ["add"]}),
         code("add", "return args"),
         model(
             "again", [{"text": "word", "tokens": 1}], "choose", loop='index < 2 ? {"i": 1} : null'
@@ -126,7 +131,12 @@ async def test_the_transcript_of_a_run(platform: Platform) -> None:
     assert texts[0]["output"] == {"model": "m", "provider": "mock", "message": "hello"}
     assert [chunk["output"].get("index") for chunk in texts[1:]] == [0, 1]
     calls = [chunk["calls"][0] for chunk in chunks if "calls" in chunk]
-    assert [call["status"] for call in calls] == ["RUNNING", "COMPLETED"]
+    assert [(call["key"], call["status"]) for call in calls] == [
+        ("ask", "RUNNING"),
+        ("add", "RUNNING"),
+        ("add", "COMPLETED"),
+        ("ask", "COMPLETED"),
+    ]
     for key in ("first", "say", "again", "choose", "end", "other"):
         steps = [
             (at, one.data["status"])

@@ -249,14 +249,27 @@ async def test_all_that_a_model_calls_is_played() -> None:
     assert (len(services.calls), len(children.requests), len(models.requests)) == (1, 1, 8)
     second = await again(run, scripts, *steps)
     calls = [
-        {call.key: call.output for call in one.state.steps["M"].calls.values()}
+        {call.id: (call.key, call.output) for call in one.state.steps["M"].calls.values()}
         for one in (run, second)
     ]
-    assert set(calls[0]) == {"W", "C", "S", "F", "INNER"}
+    assert [key for key, _ in calls[0].values()] == ["W", "C", "S", "F", "INNER", "C"]
     assert calls[1] == calls[0]
     assert second.outputs == run.outputs
-    # Nobody was told anything, and the model inside needed one round.
+    # Nobody was told anything.
     assert (len(services.calls), len(children.requests), len(models.requests)) == (1, 1, 8)
+
+
+async def test_a_model_that_was_called_fails_in_the_same_round() -> None:
+    asks = [("INNER", {}), ("C", {})]
+    calling = [ModelReply("mock", "m", "", (ModelToolCall("c", *one),)) for one in asks]
+    failing = [*calling, StepFailure("overloaded", "provider"), ModelReply("mock", "m", "done")]
+    steps = [model("M", tools=["INNER"]), model("INNER", tools=["C"]), code("C", code="ask")]
+    scripts = {"ask": gets("http://a/1")}
+    run = await recorded(scripts, *steps, models=ScriptedModels(failing))
+    second = await again(run, scripts, *steps)
+    assert second.outputs == run.outputs
+    told = [[c.error for c in one.state.steps["M"].calls.values()] for one in (run, second)]
+    assert told[0] == told[1] == ["overloaded", None]
 
 
 @pytest.mark.parametrize("output", ["text", {"status": 200}, None, [1]])

@@ -6,7 +6,6 @@ again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from insula.engine.context import Result, StepContext
 from insula.engine.document import AnyStep, Retry
@@ -31,29 +30,26 @@ async def attempt(
     timeout: float | None,
     begun: bool = False,
     ends: bool = True,
-    journal: bool = True,
     child: Callable[[], str] | None = None,
 ) -> Result:
     """Try a unit until it has a result, and journal every attempt.
 
     ``begun``: its first start is stored already. ``ends``: store its result here, not with what it
-    is a part of. Without ``journal`` nothing is stored, it is part of a greater unit. ``child``
-    makes the id of the run that an attempt starts.
+    is a part of. ``child`` makes the id of the run that an attempt starts.
 
     Raises:
         StepFailure: it failed, more often than ``retry`` allows, or was interrupted too often.
     """
-    unit = stored_unit(context) if journal else None
+    unit = stored_unit(context)
     if unit is not None and unit.ended:
         return stored_result(unit)
     if unit is not None and unit.open and not begun:
         _check_interrupted(context, unit)
     number, failures = (0, 0) if unit is None else (unit.attempts, unit.failed)
-    spent = 0.0  # by failed attempts that are not journaled
     while True:
-        if not begun and journal:
+        if not begun:
             number += 1
-            _start(context, number, None if child is None else child())
+            start_unit(context, number, None if child is None else child())
         begun = False
         context.begin_attempt()
         try:
@@ -62,17 +58,13 @@ async def attempt(
             context.crew.check()  # nothing is tried again in a run that is stopping
             failures += 1
             if not is_retried(context.step, failure, failures):
-                failure.credits += spent
                 raise
-            if journal:
-                end_failed(context, failure, again=True)
-            else:
-                spent += failure.credits
+            end_failed(context, failure, again=True)
             await _back_off(context, failures)
             continue
-        if ends and journal:
+        if ends:
             end_unit(context, result)
-        return replace(result, credits=result.credits + spent) if spent else result
+        return result
 
 
 def stored_unit(context: StepContext) -> UnitState | None:
@@ -90,6 +82,26 @@ def stored_result(unit: UnitState) -> Result:
     if unit.error is not None:
         raise StepFailure(unit.error)
     return Result(unit.output or NULL)
+
+
+def start_unit(context: StepContext, number: int = 1, child: str | None = None) -> None:
+    """Journal that an attempt at a unit begins."""
+    index, round_number, call = context.address
+    if call is None and context.scope.state.steps[context.key].partial:
+        context.emit(StepReset(context.ports.clock(), context.key))
+    context.emit(
+        UnitStarted(
+            context.ports.clock(),
+            context.key,
+            number,
+            index=index,
+            round=round_number,
+            call=call,
+            child=child,
+            tool=context.tool,
+            tool_type=None if context.tool is None else context.step.type,
+        )
+    )
 
 
 def end_unit(context: StepContext, result: Result) -> None:
@@ -168,25 +180,6 @@ def _check_interrupted(context: StepContext, unit: UnitState) -> None:
         )
     if times >= context.ports.max_attempts:
         raise StepFailure(f"Interrupted {times} times; it is not tried again", "interrupted")
-
-
-def _start(context: StepContext, number: int, child: str | None) -> None:
-    index, round_number, call = context.address
-    if call is None and context.scope.state.steps[context.key].partial:
-        context.emit(StepReset(context.ports.clock(), context.key))
-    context.emit(
-        UnitStarted(
-            context.ports.clock(),
-            context.key,
-            number,
-            index=index,
-            round=round_number,
-            call=call,
-            child=child,
-            tool=context.tool,
-            tool_type=None if context.tool is None else context.step.type,
-        )
-    )
 
 
 def _end(

@@ -58,8 +58,7 @@ class StepContext:
     kinds: "Mapping[str, Callable[[StepContext], Awaitable[Result]]]"
     address: Address = (None, None, None)
     tool: str | None = None
-    """The name under which a model calls the step. What happens inside of a call is part of that
-    call, and not journaled by itself."""
+    """The name under which a model calls the step."""
     effects: Counter[str] = field(default_factory=Counter)
     """How many effects of each name this attempt has had: the last part of their idempotency
     keys."""

@@ -78,7 +78,8 @@ class UnitStarted(_Event, tag="unit"):
     round: int | None = None
     call: str | None = None
     tool: str | None = None
-    """Of a tool call: the key of the step that is called."""
+    """Of a tool call: the key of the step that is called. Of a round of a model that was called,
+    whose ``call`` is the call's and its own number, there is none."""
     tool_type: str | None = None
     child: str | None = None
     """Of a *workflow* step: the id of the child run, so that recovery finds it again."""

@@ -20,7 +20,11 @@ from insula.kit import json
 from insula.kit.json import Raw
 
 Address = tuple[int | None, int | None, str | None]
-"""Which unit of a step: loop index, model round, tool call."""
+"""Which unit of a step: loop index, model round, tool call.
+
+What a model does that is called as a tool lies below that call: its rounds at ``CALL/ROUND``, the
+calls that it makes at ``CALL/ROUND/CALL``.
+"""
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ class StepState:
     logs: list[Raw] = field(default_factory=list)
     items: list[Raw] = field(default_factory=list)
     looped: bool = False
-    calls: dict[tuple[int | None, int | None, str], CallState] = field(default_factory=dict)
+    calls: dict[Address, CallState] = field(default_factory=dict)
     units: dict[Address, UnitState] = field(default_factory=dict)
     partial: list[str] = field(default_factory=list)
     answering: tuple[str, str, int | None] | None = None
@@ -222,8 +226,8 @@ class RunState:
             unit.open = True
             step.attempts = max(step.attempts, event.attempt)
             unit.child = event.child or unit.child
-            if event.call is not None:
-                _start_call(step, event)
+            if event.tool is not None:
+                _start_call(step, address, event)
             return
         self._end_unit(step, address, event)
 
@@ -232,13 +236,17 @@ class RunState:
         if event.fetched is not None:
             self._keep_fetched(step, event.fetched)
         is_iteration = event.index is not None and event.round is None
-        if event.output is not None and (is_iteration or event.call is not None):
+        call = step.calls.get(address)
+        if is_iteration or call is not None:
             self.size += size_of(event.output)
-        if event.call is None:
+        if call is None:
             self._keep_logs(step, event.logs)
         else:
-            _end_call(step, event)
+            _end_call(call, event)
             self.size += size_of(event.logs)
+        if call is None and event.call is not None:
+            around = event.call.rpartition("/")[0]
+            step.calls[event.index, event.round, around].credits += event.credits
         if is_iteration and event.error is None:
             # The iteration is over: its units have served their purpose.
             step.items.append(event.output or json.NULL)
@@ -251,13 +259,12 @@ class RunState:
         unit.open = False
         unit.failed += event.again
         # A call that failed for good is a result, too: the model is told.
-        unit.ended = event.error is None or (event.call is not None and not event.again)
+        unit.ended = event.error is None or (call is not None and not event.again)
         unit.output, unit.error, unit.credits = event.output, event.error, event.credits
 
 
-def _start_call(step: StepState, event: UnitStarted) -> None:
+def _start_call(step: StepState, address: Address, event: UnitStarted) -> None:
     assert event.call is not None
-    address = (event.index, event.round, event.call)
     call = step.calls.get(address)
     if call is None:
         step.calls[address] = CallState(
@@ -271,9 +278,7 @@ def _start_call(step: StepState, event: UnitStarted) -> None:
         call.status, call.end, call.error = "RUNNING", None, None
 
 
-def _end_call(step: StepState, event: UnitEnded) -> None:
-    assert event.call is not None
-    call = step.calls[(event.index, event.round, event.call)]
+def _end_call(call: CallState, event: UnitEnded) -> None:
     call.end = event.at
     call.status = "FAILED" if event.error is not None else "COMPLETED"
     call.output, call.error = event.output, event.error

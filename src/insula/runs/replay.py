@@ -15,7 +15,7 @@ from insula.engine.events import (
     encode_events,
 )
 from insula.engine.graph import Plan, check_start
-from insula.engine.state import CallState, RunState, StepState, fold
+from insula.engine.state import Address, CallState, RunState, StepState, fold
 from insula.errors import BadInput, Conflict, FieldError
 from insula.files.copies import copy_held
 from insula.kit import json
@@ -153,9 +153,7 @@ def _kept(step: StepState) -> list[Event]:
     return [begun, *calls, ended]
 
 
-def _call(
-    step: StepState, address: tuple[int | None, int | None, str], call: CallState
-) -> tuple[UnitStarted, UnitEnded]:
+def _call(step: StepState, address: Address, call: CallState) -> tuple[UnitStarted, UnitEnded]:
     index, round_number, name = address
     begun = UnitStarted(
         call.start,

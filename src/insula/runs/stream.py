@@ -83,9 +83,9 @@ def step_told(event: Event, state: RunState, sight: Sight) -> list[tuple[str, di
         case Chunk():
             return [("chunk", _chunk(event))]
         case UnitStarted() | UnitEnded():
-            if event.call is None or sight.visible is not None:
+            call = state.steps[event.key].calls.get((event.index, event.round, event.call))
+            if call is None or sight.visible is not None:
                 return []
-            call = state.steps[event.key].calls[(event.index, event.round, event.call)]
             data = {"key": event.key, "status": "RUNNING", "calls": [call_view(call)]}
             return [("chunk", data)]
 

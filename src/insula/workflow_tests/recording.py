@@ -61,16 +61,17 @@ class _Listener:
         self._kinds: dict[str, str] = {}
         self._looped: set[str] = set()
         self._iterations: Counter[str] = Counter()
-        self._tools: dict[tuple[str, Address], str] = {}
+        self._tools: dict[tuple[str, Address], str | None] = {}
+        self._inner_rounds: Counter[tuple[str, Address]] = Counter()
 
     def hear(self, event: Event) -> None:
         if isinstance(event, StepStarted):
             self._kinds[event.key] = event.type
             if event.looped:
                 self._looped.add(event.key)
-        elif isinstance(event, UnitStarted) and event.call is not None:
+        elif isinstance(event, UnitStarted) and event.tool is not None:
             address = (event.index, event.round, event.call)
-            self._tools[event.key, address] = event.tool_type or ""
+            self._tools[event.key, address] = event.tool_type
         elif isinstance(event, UnitEnded) and not event.again:
             self._unit(event)
         elif isinstance(event, StepEnded):
@@ -78,8 +79,13 @@ class _Listener:
 
     def _unit(self, event: UnitEnded) -> None:
         address = (event.index, event.round, event.call)
-        if event.call is not None:
-            self._call(event, self._tools.get((event.key, address)))
+        if (event.key, address) in self._tools:
+            self._call(event, address)
+            return
+        if event.call is not None:  # a round of a model that was called
+            around = (event.index, event.round, event.call.rpartition("/")[0])
+            self._inner_rounds[event.key, around] += 1
+            self.answers.append(_answer(event))
             return
         kind = self._kinds.get(event.key)
         if kind in OUTSIDE or (kind == "model" and event.round is not None):
@@ -89,11 +95,14 @@ class _Listener:
         if event.round is None and event.error is None:
             self._iterations[event.key] += 1
 
-    def _call(self, event: UnitEnded, kind: str | None) -> None:
+    def _call(self, event: UnitEnded, address: Address) -> None:
+        kind = self._tools[event.key, address]
         if kind in OUTSIDE:
             self.answers.append(_answer(event))
-        elif kind == "model":
-            self.answers.append(_only_round(event))
+        elif kind == "model" and event.error is not None:
+            made = _answer(event)  # of its next round, which is in no journal
+            made.call = f"{event.call}/{self._inner_rounds[event.key, address]}"
+            self.answers.append(made)
         elif event.fetched is not None:
             self.answers.append(_of_code(event))
 
@@ -133,23 +142,4 @@ def _of_code(event: UnitEnded | StepEnded) -> Answer:
     made = Answer(event.key, fetched=decode_fetched(event.fetched))
     if isinstance(event, UnitEnded):
         made.index, made.round, made.call = event.index, event.round, event.call
-    return made
-
-
-def _only_round(event: UnitEnded) -> Answer:
-    """Return the answer of a model that was called as a tool, whose rounds are in no journal: as
-    the one round that it needs to say the same."""
-    made = _answer(event)
-    made.call = f"{event.call}/0"
-    if not isinstance(made.output, dict):
-        return made
-    output, message = made.output, made.output.get("message")
-    made.output = {
-        "provider": output.get("provider", ""),
-        "model": output.get("model", ""),
-        "text": message if isinstance(message, str) else json.encode(message).decode(),
-        "tool_calls": [],
-        "refusal": output.get("refusal"),
-        "raw": None,
-    }
     return made

@@ -1,6 +1,7 @@
 """The tools of a model step."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from tests.engine.stage import Gates, Played, Stage, code, folded, model, play, 
 from insula.engine.events import UnitEnded, UnitStarted
 from insula.engine.failures import StepFailure
 from insula.engine.ports import (
+    Activity,
     ChildOutcome,
+    Evaluated,
+    Evaluation,
     Fenced,
     HttpRequest,
     HttpResponse,
@@ -20,7 +24,13 @@ from insula.engine.state import CallState
 from insula.engine.view import usage_view
 from insula.kit import json
 from insula.kit.json import Raw
-from insula.testing import ListRecorder, RecordedHttp, ScriptedChildren, ScriptedModels
+from insula.testing import (
+    ListRecorder,
+    RecordedHttp,
+    ScriptedChildren,
+    ScriptedModels,
+    ScriptedSandbox,
+)
 
 TOOL = {**code("T"), "code": "tool(args)"}
 
@@ -325,7 +335,7 @@ NESTED = [
 
 
 class TestNested:
-    """A model step as the tool of another one: all of it is one call."""
+    """A model step as the tool of another one: its rounds and calls are units as any other's."""
 
     def models(self, *inner: ModelReply) -> ScriptedModels:
         asks = ModelReply("mock", "m", "", (call("N", "n", {"q": "deep"}),), credits=1.0)
@@ -337,8 +347,8 @@ class TestNested:
         assert models.requests[1].messages[0]["content"] == "deep"
         assert heard(models, 2) == [5]
         assert heard(models, 3) == [{"provider": "mock", "model": "m", "message": "inner answer"}]
-        (one,) = calls_of(run)
-        assert (one.key, one.credits) == ("N", 2)
+        told = [(one.id, one.key, one.credits) for one in calls_of(run)]
+        assert told == [("n", "N", 2), ("n/0/c1", "T", 0)]
         assert run.state.credits == 4
         assert not [e for e in run.events if type(e).__name__ == "Chunk" and e.text != "done"]
         assert len({request.idempotency_key for request in models.requests}) == 4
@@ -363,3 +373,93 @@ class TestNested:
         assert [request.run_id for request in children.requests] == ["run_1", "run_2"]
         assert [one.id for one in calls_of(run)] == ["n", "n/0/same", "n/1/same"]
         assert run.state.credits == 2 + 3 + 6
+
+    async def test_its_logs_are_the_calls(self, model_replies: Any) -> None:
+        models = self.models(model_replies("inner answer"))
+        steps = [model("M", tools=["N"]), {**NESTED[1], "conditional": "noting()"}]
+        run = await play(*steps, models=models, sandbox=Noting(lambda *_: True))
+        assert calls_of(run)[0].logs == Raw(b'["noting()"]')
+        assert run.state.steps["M"].all_logs() is None
+
+
+class Noting(ScriptedSandbox):
+    """Logs what it evaluates."""
+
+    async def evaluate(self, request: Evaluation, activity: Activity) -> Evaluated:
+        done = await super().evaluate(request, activity)
+        return replace(done, logs=json.raw(list(request.scripts)))
+
+
+PAYING = step("http_request", "PAY", url="http://bank/", method="POST", on_interrupt="fail")
+
+
+class TestNestedAttempts:
+    """What a model has done that another one called is never done again."""
+
+    def steps(self, **more: Any) -> list[Any]:
+        return [model("M", tools=["N"]), model("N", tools=["PAY"], more=more), PAYING]
+
+    async def test_whatever_dies_no_unit_that_ended_is_done_again(self) -> None:
+        """Cut anywhere, the run asks for what is left, and pays at most once."""
+        rounds = [
+            ModelReply("mock", "m", "", (call("N", "n"),), credits=1.0),
+            ModelReply("mock", "m", "", (call("PAY", "p"),), credits=1.0),
+            ModelReply("mock", "m", "paid", credits=1.0),
+            ModelReply("mock", "m", "done", credits=1.0),
+        ]
+        http = RecordedHttp(lambda r: HttpResponse(200, (), b"ok", r.url))
+        whole = await play(*self.steps(), models=ScriptedModels(rounds), http=http)
+        paid = next(
+            place
+            for place, event in enumerate(whole.events)
+            if isinstance(event, UnitEnded) and event.call == "n/0/p"
+        )
+        for cut in range(1, len(whole.events)):
+            left = whole.events[:cut]
+            stored = [e for e in left if isinstance(e, UnitEnded) and is_round(e)]
+            http = RecordedHttp(lambda r: HttpResponse(200, (), b"ok", r.url))
+            models = ScriptedModels(rounds[len(stored) :])
+            run = await play(*self.steps(), models=models, http=http, state=folded(left))
+            assert run.statuses == {"M": "COMPLETED"}
+            assert run.state.credits == 4
+            begun = any(isinstance(e, UnitStarted) and e.call == "n/0/p" for e in left)
+            assert len(http.requests) == (0 if begun else 1), cut
+            (pay,) = [one for one in calls_of(run) if one.key == "PAY"]
+            assert pay.status == ("FAILED" if begun and cut <= paid else "COMPLETED")
+
+    async def test_retry_is_for_each_round(self) -> None:
+        """A round that fails for good fails the call; the conversation does not begin again."""
+        rounds = [
+            ModelReply("mock", "m", "", (call("N", "n"),)),
+            ModelReply("mock", "m", "", (call("PAY", "p"),)),
+            *(StepFailure("overloaded", "provider") for _ in range(2)),
+            ModelReply("mock", "m", "done"),
+        ]
+        models = ScriptedModels(rounds)
+        http = RecordedHttp(lambda r: HttpResponse(200, (), b"ok", r.url))
+        retry = {"max": 1, "backoff": 0}
+        await play(*self.steps(retry=retry), models=models, http=http)
+        assert len(http.requests) == 1
+        assert heard(models, 4) == [{"error": "overloaded"}]
+
+    async def test_a_round_that_was_interrupted_is_not_asked_again_where_the_step_says_so(
+        self,
+    ) -> None:
+        asks = ModelReply("mock", "m", "", (call("N", "n"),))
+        done = ModelReply("mock", "m", "done")
+        models = ScriptedModels([asks, ModelReply("mock", "m", "x"), done])
+        steps = self.steps(on_interrupt="fail")
+        whole = await play(*steps, models=models)
+        begun = next(
+            place
+            for place, event in enumerate(whole.events)
+            if isinstance(event, UnitStarted) and event.call == "n/0"
+        )
+        models = ScriptedModels([done])
+        run = await play(*steps, models=models, state=folded(whole.events[: begun + 1]))
+        assert "on_interrupt is fail" in heard(models, 0)[0]["error"]
+        assert run.statuses == {"M": "COMPLETED"}
+
+
+def is_round(event: UnitEnded) -> bool:
+    return event.call is None or event.call.count("/") % 2 == 1

@@ -45,33 +45,18 @@ async def run(context: StepContext) -> Result:
     assert isinstance(step, ModelStep)
     filled = await fill_provider(context, step.provider)
     toolbox = Toolbox.of(context, step.provider)
-    bill = _Bill()
-    try:
-        output = await _converse(context, filled, toolbox, bill)
-    except StepFailure as failure:
-        failure.credits += bill.price
-        raise
-    return Result(output, credits=bill.price)
+    return Result(await _converse(context, filled, toolbox))
 
 
-@dataclass(slots=True)
-class _Bill:
-    """What a conversation cost that is journaled by nothing else: inside a tool call, all of it."""
-
-    price: float = 0.0
-
-
-async def _converse(context: StepContext, filled: Filled, toolbox: Toolbox, bill: _Bill) -> Raw:
+async def _converse(context: StepContext, filled: Filled, toolbox: Toolbox) -> Raw:
     messages = list(filled.messages)
     for number in range(filled.max_iterations):
         request = _request(context, filled, toolbox, messages, number)
-        answer, cost = await _round(context, number, request)
-        bill.price += cost
+        answer = await _round(context, number, request)
         inner, outer = toolbox.divide(answer.tool_calls)
         if inner and not outer and number + 1 == filled.max_iterations:
             break  # nobody would hear of what they answer
-        results, cost = await run_calls(context, toolbox, number, inner)
-        bill.price += cost
+        results = await run_calls(context, toolbox, number, inner)
         if outer or not inner:
             return _output(context, filled, answer, outer, results)
         messages.append({"role": "assistant", "content": answer.text, "tools": inner})
@@ -108,19 +93,17 @@ def _request(
     )
 
 
-async def _round(context: StepContext, number: int, request: ModelRequest) -> tuple[Round, float]:
-    """Ask, or return what is stored of this round; and what nobody else journals of its cost."""
+async def _round(context: StepContext, number: int, request: ModelRequest) -> Round:
+    """Ask, or return what is stored of this round."""
     index, round_number, call = context.address
     if call is None:
         inner = context.at((index, number, None))
-    else:  # the address names its effects only: the round is part of the call
+    else:  # a round is no call, and what is logged is the call's
         inner = context.at((index, round_number, f"{call}/{number}"))
-    result = await attempt(
-        inner, lambda: _ask(inner, request), timeout=request.timeout, journal=call is None
-    )
+        inner = replace(inner, tool=None, told=[])
+    result = await attempt(inner, lambda: _ask(inner, request), timeout=request.timeout)
     stored = json.decode(result.output)
-    cost = 0.0 if call is None else result.credits
-    return Round(**{**stored, "tool_calls": tuple(stored["tool_calls"])}), cost
+    return Round(**{**stored, "tool_calls": tuple(stored["tool_calls"])})
 
 
 async def _ask(context: StepContext, request: ModelRequest) -> Result:
@@ -145,7 +128,7 @@ async def _ask(context: StepContext, request: ModelRequest) -> Result:
 
 
 def _tell(context: StepContext, delta: ModelDelta, provider: str, model: str) -> None:
-    if context.tool is not None:
+    if context.address[2] is not None:  # what is said inside of a call is no answer of the step's
         return
     now = context.ports.clock()
     if delta.restart:

@@ -12,6 +12,7 @@ from insula.engine.attempts import (
     end_failed,
     end_unit,
     seconds,
+    start_unit,
     stored_result,
     stored_unit,
 )
@@ -23,6 +24,7 @@ from insula.engine.inputs import json_schema
 from insula.engine.ports import Fenced, ToolDefinition
 from insula.engine.state import Address
 from insula.kit import json
+from insula.kit.json import Raw
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _ANYTHING: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
@@ -69,24 +71,19 @@ def _definition(name: str, tool: ModelTool, steps: Mapping[str, AnyStep]) -> Too
 
 async def run_calls(
     context: StepContext, toolbox: Toolbox, number: int, calls: list[Mapping[str, Any]]
-) -> tuple[list[Mapping[str, Any]], float]:
-    """Run the calls of a round, at once if the step allows.
-
-    Returns their results for the model, and what those cost that are not journaled by themselves.
-    """
+) -> list[Mapping[str, Any]]:
+    """Run the calls of a round, at once if the step allows; return their results for the model."""
     step = context.step
     assert isinstance(step, ModelStep)
     named = _named(number, calls)
     if len(named) < 2 or step.provider.tools_parallel is False:
-        answers = [await _call(context, toolbox, number, i, call) for i, call in named]
-    else:
-        answers = await _together(context, toolbox, number, named)
-    return [answer for answer, _ in answers], sum(price for _, price in answers)
+        return [await _call(context, toolbox, number, i, call) for i, call in named]
+    return await _together(context, toolbox, number, named)
 
 
 async def _together(
     context: StepContext, toolbox: Toolbox, number: int, named: list[tuple[str, Mapping[str, Any]]]
-) -> list[tuple[Mapping[str, Any], float]]:
+) -> list[Mapping[str, Any]]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -112,18 +109,15 @@ def _named(number: int, calls: list[Mapping[str, Any]]) -> list[tuple[str, Mappi
 
 async def _call(
     context: StepContext, toolbox: Toolbox, number: int, call_id: str, call: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], float]:
+) -> Mapping[str, Any]:
     """Run one call; its failure is an answer to the model, not the step's."""
-    price = 0.0
     try:
         tool = _tool_context(context, toolbox, number, call_id, call)
-        result = await _run(context, tool)
-        output, price = json.decode(result.output), result.credits
+        output = json.decode(await _run(context, tool))
     except StepFailure as failure:
         context.crew.check()  # a call that is being stopped does not fail
-        output, price = {"error": failure.message}, failure.credits
-    answer = {"type": "tool_result", "id": call["id"], "name": call["name"], "output": output}
-    return answer, price
+        output = {"error": failure.message}
+    return {"type": "tool_result", "id": call["id"], "name": call["name"], "output": output}
 
 
 def _tool_context(
@@ -151,14 +145,12 @@ def _tool_context(
     )
 
 
-async def _run(context: StepContext, tool: StepContext) -> Result:
-    """Run a call; what its result costs is what is not journaled with it."""
-    is_child = tool.step.type == "workflow"  # a child's id must be known whatever dies
+async def _run(context: StepContext, tool: StepContext) -> Raw:
+    """Run a call, or return what is stored of it."""
     try:
         await _check_conditional(tool)
-        if context.tool is not None and not is_child:
-            result = await _as_part(context, tool)
-        elif (unit := stored_unit(tool)) is not None and unit.ended:
+        unit = stored_unit(tool)
+        if unit is not None and unit.ended:
             result = stored_result(unit)
         else:
             result = await _as_unit(tool)
@@ -167,7 +159,7 @@ async def _run(context: StepContext, tool: StepContext) -> Result:
         context.end_effect(tool.activity)
         raise
     context.end_effect(tool.activity)
-    return result
+    return result.output
 
 
 async def _check_conditional(tool: StepContext) -> None:
@@ -183,38 +175,26 @@ async def _check_conditional(tool: StepContext) -> None:
         raise StepFailure(f"{tool.tool} was not run: its conditional does not hold", "input")
 
 
-async def _as_part(context: StepContext, tool: StepContext) -> Result:
-    """Run a call inside of another one: it is a part of that one."""
-    try:
-        result = await _attempted(tool, journal=False)
-    except StepFailure as failure:
-        context.told += [logs] if (logs := tool.all_logs(failure.logs)) is not None else []
-        raise
-    context.told += [logs] if (logs := tool.all_logs(result.logs)) is not None else []
-    return result
-
-
 async def _as_unit(tool: StepContext) -> Result:
     """Run a call as a unit of its own in the journal, an entry of the step's ``calls``."""
     try:
-        if tool.step.type == "workflow":
-            result = await tool.kinds["workflow"](tool)  # journals its attempts with their children
-        else:
-            result = await _attempted(tool, journal=True)
+        result = await _executed(tool)
         end_unit(tool, result)
     except StepFailure as failure:
         tool.crew.check()
         end_failed(tool, failure, again=False)
         raise StepFailure(failure.message, failure.code) from failure
-    return replace(result, credits=0.0)
+    return result
 
 
-async def _attempted(tool: StepContext, *, journal: bool) -> Result:
+async def _executed(tool: StepContext) -> Result:
     kind = tool.kinds[tool.step.type]
-    return await attempt(
-        tool,
-        lambda: kind(tool),
-        timeout=seconds(tool.step, tool.ports.timeouts),
-        ends=False,
-        journal=journal,
-    )
+    if tool.step.type == "workflow":
+        return await kind(tool)  # journals its attempts with their children
+    if tool.step.type == "model":
+        # Its rounds and calls are attempted each by itself; all that are stored stand.
+        if stored_unit(tool) is None:
+            start_unit(tool)
+        return await kind(tool)
+    timeout = seconds(tool.step, tool.ports.timeouts)
+    return await attempt(tool, lambda: kind(tool), timeout=timeout, ends=False)
