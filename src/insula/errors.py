@@ -3,7 +3,7 @@
 ::
 
     InsulaError
-    ├── BadInput            400   one entry a field in ``errors``
+    ├── BadInput            400   one entry per field in ``errors``
     ├── Unauthorized        401
     ├── Forbidden           403
     ├── NotFound            404

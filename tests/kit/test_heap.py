@@ -28,7 +28,7 @@ def collector() -> Iterator[None]:
 def test_what_is_loaded_is_kept_and_what_is_dropped_goes() -> None:
     Cycle()  # it goes before the rest is frozen
     loaded = Cycle()
-    heap.keep_loaded()
+    heap.freeze_loaded()
     assert not any(isinstance(one, Cycle) for one in gc.get_objects())
     assert gc.get_freeze_count() > 1_000
     dropped = weakref.ref(Cycle())
@@ -41,7 +41,7 @@ def test_what_is_loaded_is_kept_and_what_is_dropped_goes() -> None:
 
 @pytest.mark.usefixtures("collector")
 def test_while_a_program_is_loaded_hardly_anything_is_looked_at() -> None:
-    heap.load_in_peace()
+    heap.relax_collector()
     before = gc.get_stats()[0]["collections"]
     loaded = [[] for _ in range(50_000)]
     assert gc.get_stats()[0]["collections"] - before <= 1

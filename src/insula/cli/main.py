@@ -63,7 +63,7 @@ def insula(
 
 def main() -> None:
     """Run the command line."""
-    heap.load_in_peace()
+    heap.relax_collector()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal's encoding does not have is no reason to end in mid-sentence.
         if isinstance(stream, TextIOWrapper):

@@ -37,7 +37,7 @@ async def _work(data: Path | None) -> None:
             signals.handle(node.hurry)
             try:
                 say(f"Working, with {folder}")
-                heap.keep_loaded()
+                heap.freeze_loaded()
                 await signals.until_stopped(node.serving)
             finally:
                 say("Stopping: live runs may end first; a second signal stops them where they are.")

@@ -1,5 +1,5 @@
-"""A verdict landing in its record: stored in the commit of the run's end, for it may be that of the
-run nothing is left a moment later.
+"""Stores a rule's verdict in the same commit as its run's end, because the run may be erased with
+that commit.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Copies of files for whoever is to keep what a run was given, longer than that run is kept.
 
-A file that came with a run goes with it. Who takes over the run's texts, a replay or a test, takes
-over copies of the files that are named in them: under ids of their own, and as long-lived as he.
+A file that came with a run goes with it. A replay, or a test made of the run, gets copies with ids
+of their own, which live as long as it does.
 """
 
 import asyncio

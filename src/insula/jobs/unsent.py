@@ -12,7 +12,7 @@ TURN_BYTES = 1024 * 1024
 
 
 class Unsent:
-    """Packets in order. The same said again to a channel before it was sent is sent once."""
+    """Packets in order. One like the last that was queued for its channel is not queued again."""
 
     def __init__(self) -> None:
         self._packets: deque[Packet] = deque()

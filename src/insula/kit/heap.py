@@ -1,4 +1,4 @@
-"""What the collector of garbage is told: while a program is loaded, and once it serves."""
+"""Tuning of the garbage collector: while a program is loaded, and once it serves."""
 
 import gc
 
@@ -8,12 +8,12 @@ _LOADING = 100_000
 """The first of the three while a program is loaded: all of it stays."""
 
 
-def load_in_peace() -> None:
+def relax_collector() -> None:
     """Hardly look for garbage from now on: a quarter of the start would go into it."""
     gc.set_threshold(_LOADING, _MIDDLE, _OLD)
 
 
-def keep_loaded() -> None:
+def freeze_loaded() -> None:
     """Leave what was loaded until now to live as long as the process, and collect less often.
 
     Left to the collector, each full collection walks it all: answers of 50 ms in every hundred

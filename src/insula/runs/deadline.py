@@ -1,6 +1,7 @@
-"""How long a run may still take. Time in which nobody executed it does not count: with each
-takeover stands how long it had run before by the clocks of those who executed it, and since when
-it runs now by the clock of who does.
+"""How long a run may still take. Time in which nobody executed it does not count.
+
+Each takeover notes how long the run had been executed before, and when its new owner began; both by
+the clocks of the owners.
 """
 
 from sqlalchemy import Connection, update

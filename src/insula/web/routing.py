@@ -1,4 +1,4 @@
-"""The routes of a concept, as FastAPI checks and describes them, but made when they are needed."""
+"""The routes of a concept: FastAPI's own, except that each is built when it is first asked for."""
 
 from collections.abc import Callable
 from typing import Any

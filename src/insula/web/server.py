@@ -198,7 +198,7 @@ async def _serve_on(
 ) -> None:
     open_requests = _Open(asgi)
     servers = [_Server(open_requests, sock) for sock in sockets]
-    heap.keep_loaded()
+    heap.freeze_loaded()
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(server.serve()) for server in servers]
         stopping = group.create_task(stop.wait())
