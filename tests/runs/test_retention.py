@@ -234,6 +234,37 @@ async def test_a_child_s_data_stays_for_who_recovers_its_parent(
     assert is_erased(root) == (kept == 0)
 
 
+async def test_what_waits_for_its_root_is_not_looked_at(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    query = "SELECT ended_at, retention_due_at FROM runs WHERE depth = 1 ORDER BY id"
+    async with open_platform(tmp_path, database_url=database_url) as platform:
+        strict = await platform.acme.make(code("z", "return 1"), retention=0)
+        lax = await platform.acme.make(code("z", "return 1"), retention=3 * DAY // 1000)
+        outer = await platform.acme.make(
+            child("a", strict, "b"), child("b", lax, "last"), code("last", "wait(g)")
+        )
+        run = await platform.acme.run(outer, background=True)
+        await platform.reached("g")
+        first, second = await platform.rows(query)
+        assert first.retention_due_at == first.ended_at + DAY
+        assert second.retention_due_at == second.ended_at + 3 * DAY
+        path = f"/workflows/{outer}/runs/{run['id']}/retention"
+        await platform.acme.ok("PATCH", path, {"retention": 900})
+        first, second = await platform.rows(query)
+        assert first.retention_due_at == first.ended_at + DAY
+        assert second.retention_due_at == second.ended_at + DAY
+        callers = (platform.acme, platform.globex)
+    # Whoever goes on with the root lets them go, too.
+    async with open_platform(tmp_path, callers, database_url=database_url) as platform:
+        await platform.reached("g")
+        platform.gate("g").opened.set()
+        await platform.idle()
+        first, second = await platform.rows(query)
+        assert first.retention_due_at == first.ended_at
+        assert second.retention_due_at == second.ended_at + 900_000
+
+
 @pytest.mark.parametrize("deleted", [True, False])
 async def test_a_child_that_is_erased_stays_until_its_root_has_ended(
     platform: Platform, deleted: bool

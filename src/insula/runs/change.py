@@ -66,7 +66,8 @@ def _change(
         each.retention = chosen if own else retention.stricter(each.retention, chosen, default)
         due = None
         if each.ended_at is not None:
-            due = retention.due_at(each, each.status, each.ended_at, default)
+            held = kept and each.depth > 0
+            due = retention.due_at(each.retention, each.status, each.ended_at, default, held=held)
         is_due = due is not None and due <= now
         if each.erased_at is not None:
             if own and not is_due:

@@ -240,7 +240,13 @@ async def _store_end(
         "credits": state.credits,
         "ended_at": ended.at,
         "updated_at": ended.at,
-        "retention_due_at": retention.due_at(row, ended.status, ended.at, services.retention),
+        "retention_due_at": retention.due_at(
+            row.retention,
+            ended.status,
+            ended.at,
+            services.retention,
+            held=row.depth > 0 and services.live.get(row.root_id) is not None,
+        ),
     }
     files: list[str] = []
     hooks = () if alone else services.at_end
@@ -252,7 +258,9 @@ async def _store_end(
 
     # A child's data stays until its root has ended: should the process die before the parent has
     # stored what its child gave, whoever recovers it reads that again.
-    erased = columns["retention_due_at"] == ended.at and row.depth == 0
+    if row.depth == 0 and not alone and _may_have_children(runnable):
+        units.append(partial(retention.let_go_below, root_id=row.id, default=services.retention))
+    erased = columns["retention_due_at"] == ended.at and row.depth == 0 and not alone
     if erased:
         units.append(erase)
     stored = await log.end(ended, columns, partial(_each, units) if units else None)
@@ -266,6 +274,10 @@ async def _store_end(
             told(row)
         await _remove(services, files)
     return stored
+
+
+def _may_have_children(runnable: Runnable | None) -> bool:
+    return runnable is None or any(step.type == "workflow" for step in runnable.document.steps)
 
 
 def _each(units: list[Callable[[Connection], None]], connection: Connection) -> None:

@@ -8,7 +8,6 @@ from sqlalchemy import Connection, and_, delete, select, update
 from insula.files.repository import delete_run_files
 from insula.kit import json
 from insula.kit.ids import first_id
-from insula.runs.rows import RunRow
 from insula.storage import counters
 from insula.storage.dialect import driver, insert, is_postgres
 from insula.storage.rows import delete_rows, matching, parts, update_rows
@@ -18,16 +17,26 @@ KEEP = -1
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
-def due_at(row: RunRow, status: str, ended_at: int, default: int) -> int | None:
-    """Return when the run's data is due (Unix ms), ``None`` if it is kept for ever.
+HELD_MS = _DAY_MS
+"""For so long after its end a child whose root is live is not looked at, even if it is due: a tree
+may have a thousand of them, and none could be erased yet."""
 
-    ``default`` is the installation's, in seconds; ``preserve_on_failure`` keeps FAILED runs.
+
+def due_at(
+    retention: bytes | None, status: str, ended_at: int, default: int, *, held: bool = False
+) -> int | None:
+    """Return when a run's data is due (Unix ms), ``None`` if it is kept for ever.
+
+    ``default`` is the installation's, in seconds; ``preserve_on_failure`` keeps FAILED runs;
+    ``held`` is for a child whose root is live: not before ``HELD_MS``, unless the root lets it go.
     """
-    chosen = {} if row.retention is None else json.decode(row.retention)
+    chosen = {} if retention is None else json.decode(retention)
     if status == "FAILED" and chosen.get("preserve_on_failure"):
         return None
     seconds = chosen.get("max_age_in_seconds", default)
-    return None if seconds == KEEP else ended_at + int(seconds * 1000)
+    if seconds == KEEP:
+        return None
+    return ended_at + max(int(seconds * 1000), HELD_MS if held else 0)
 
 
 def stricter(own: bytes | None, parent: bytes | None, default: int) -> bytes | None:
@@ -92,6 +101,20 @@ def erase_due(connection: Connection, now: int, limit: int) -> Erased:
     if not at_once:
         _erase_rows(connection, due, now)
     return Erased(len(due), _erase_around(connection, due) if due else [])
+
+
+def let_go_below(connection: Connection, root_id: str, default: int) -> None:
+    """With the end of a root: let the data of what is below it be due when it is."""
+    held = runs.c.retention_due_at == runs.c.ended_at + HELD_MS
+    below = select(runs.c.id, runs.c.retention, runs.c.status, runs.c.ended_at).where(
+        runs.c.root_id == root_id, runs.c.depth > 0, runs.c.erased_at.is_(None), held
+    )
+    due = [
+        (run_id, due_at(retention, status, ended_at, default))
+        for run_id, retention, status, ended_at in connection.execute(below)
+    ]
+    for some in parts(connection, due):
+        update_rows(connection, runs, ("id",), ("retention_due_at",), some, "true")
 
 
 def due_below(connection: Connection, root_id: str, now: int) -> list[str]:
