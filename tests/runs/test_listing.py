@@ -1,7 +1,7 @@
 """Lists of runs: filters, pages, cursors and counts, over indexes."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -201,8 +201,8 @@ async def test_a_page_ends_where_its_runs_have_too_many_bytes(
     # Once by what is read, once by what is shown, and once as it is.
     for loaded, shown in ((25_000, 10**9), (10**9, 25_000), (10**9, 10**9)):
         bounds = iter([loaded, shown] * 10)
-        for name in ("look_many", "encode_many"):
-            monkeypatch.setattr(endpoints, name, _within(getattr(reading, name), bounds))
+        monkeypatch.setattr(endpoints, "stored_many", _read_within(bounds))
+        monkeypatch.setattr(endpoints, "encode_many", _shown_within(bounds))
         seen: list[str] = []
         query: dict[str, Any] = {"take": 100}
         while True:
@@ -221,11 +221,54 @@ async def test_a_page_ends_where_its_runs_have_too_many_bytes(
         assert (len(page) == 8) == (loaded == shown)
 
 
-def _within(function: Any, bounds: Iterator[int]) -> Any:
+def _read_within(bounds: Iterator[int]) -> Any:
     """Let each call have the next of some bounds."""
+    return lambda connection, rows, _: reading.stored_many(connection, rows, next(bounds))
 
-    async def bounded(*given: Any, **named: Any) -> Any:
-        *others, _ = given
-        return await function(*others, next(bounds), **named)
 
-    return bounded
+def _shown_within(bounds: Iterator[int]) -> Any:
+    return lambda looks, _, verbose: reading.encode_many(looks, next(bounds), verbose=verbose)
+
+
+def _meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[], Awaitable[Any]]) -> None:
+    """Let something happen between what a list reads and what it shows."""
+    look_many = endpoints.look_many
+
+    async def later(*given: Any) -> Any:
+        await change()
+        return await look_many(*given)
+
+    monkeypatch.setattr(endpoints, "look_many", later)
+
+
+async def test_a_run_that_ends_meanwhile_is_listed_as_it_was(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await platform.acme.make(code("a", "wait(g)"))
+    await platform.acme.run(flow, background=True)
+    await platform.reached("g")
+
+    async def ends() -> None:
+        platform.gate("g").opened.set()
+        await platform.idle()
+
+    _meanwhile(monkeypatch, ends)
+    (shown,) = await platform.acme.ok("GET", "/runs")
+    assert (shown["status"], shown["ended_at"], shown["result"]) == ("RUNNING", None, None)
+    assert "COMPLETED" not in str(shown["output"])
+
+
+async def test_a_hidden_error_that_is_erased_meanwhile_is_not_listed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await platform.acme.publish(
+        code("buried", "fail(hush)", "last"), code("last", "return 1"), open=False
+    )
+    run = await platform.globex.discover(flow)
+    path = f"/workflows/discover/{flow}/runs"
+    body = {"retention": 0}
+    _meanwhile(
+        monkeypatch, lambda: platform.globex.ok("PATCH", f"{path}/{run['id']}/retention", body)
+    )
+    (shown,) = await platform.globex.ok("GET", path)
+    assert shown["error"] == "A step failed"

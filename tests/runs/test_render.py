@@ -1,12 +1,12 @@
-"""What is shown of a step, whatever was once stored as its output."""
+"""What is shown of a step, whatever was once stored as its output, and of a run's error."""
 
 from typing import Any
 
 import pytest
 
-from insula.engine.state import StepState
+from insula.engine.state import RunState, StepState
 from insula.kit import json
-from insula.runs.render import Sight, shown_step
+from insula.runs.render import HIDDEN_ERROR, Sight, shown_error, shown_step
 
 OPEN = Sight(None, None)
 CLOSED = Sight(None, None, frozenset(("s",)))
@@ -27,3 +27,28 @@ def test_a_workflow_output_that_is_no_run_is_shown_as_it_is() -> None:
     assert shown("workflow", [7, None], CLOSED) == [7, None]
     hidden = {"output": {}, "usage": {"total": 0, "steps": {}}}
     assert shown("workflow", {"usage": 5, "output": 1}, CLOSED) == hidden
+
+
+@pytest.mark.parametrize(
+    ("failed", "code", "told"),
+    [
+        (["s"], "script", True),
+        (["s"], "timeout", True),
+        (["hidden"], "timeout", False),
+        (["s", "hidden"], "script", False),
+        ([], "timeout", True),
+        ([], "storage", True),
+        ([], "internal", True),
+        ([], "not_available", True),
+        ([], "script", False),
+        ([], None, False),  # its steps are gone: nothing says whose error it is
+    ],
+)
+def test_a_closed_workflow_s_error_is_told_only_if_nothing_hidden_is_behind_it(
+    failed: list[str], code: str | None, told: bool
+) -> None:
+    state = RunState("FAILED", code=code)
+    for key in failed:
+        state.steps[key] = StepState(key, "code", "FAILED", 1, 2)
+    assert shown_error("hush", state, CLOSED) == ("hush" if told else HIDDEN_ERROR)
+    assert shown_error("hush", state, OPEN) == "hush"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from insula.collections import record_repository, repository
 from insula.collections.render import (
@@ -20,7 +20,7 @@ from insula.collections.services import RecordServices
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import Raw
-from insula.runs.reading import look_many
+from insula.runs.reading import Stored, look_many, stored_many
 from insula.runs.render import run_members
 from insula.runs.rows import run_row
 from insula.storage.tables import collections, keys, runs, workflows
@@ -157,10 +157,8 @@ async def _with_runs(services: RecordServices, app_id: str, found: Around) -> Ar
     for at in range(0, len(ids), _RUNS_AT_ONCE):
         some = ids[at : at + _RUNS_AT_ONCE]
         query = select(runs).where(runs.c.id.in_(some), runs.c.app_id == app_id)
-        rows = await services.runs.database.read(
-            lambda c, query=query: [run_row(row) for row in c.execute(query)]  # type: ignore[misc]  # of this round
-        )
-        for look in await look_many(services.runs, rows, app_id):
+        stored = await services.runs.database.read(partial(_stored, query=query))
+        for look in await look_many(services.runs, stored, app_id):
             whole[look.row.id] = run_members(look.row, look.state, look.input, look.sight)
     return Around(
         found.base,
@@ -171,6 +169,10 @@ async def _with_runs(services: RecordServices, app_id: str, found: Around) -> Ar
         found.tags,
         {**found.runs, **whole},
     )
+
+
+def _stored(connection: Connection, query: Select[Any]) -> list[Stored]:
+    return stored_many(connection, [run_row(row) for row in connection.execute(query)])
 
 
 async def extended_config(services: RecordServices, app_id: str, config: Config) -> Raw:

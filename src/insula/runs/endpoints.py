@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
+from sqlalchemy import Connection
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -15,10 +16,11 @@ from insula.runs.answers import (
 )
 from insula.runs.cancel import cancel, cancel_matching, cancel_workflow
 from insula.runs.change import change_retention, delete_run
-from insula.runs.listing import has_run, list_runs
+from insula.runs.listing import RunPage, has_run, list_runs
 from insula.runs.ranges import RunFilter
 from insula.runs.reading import (
     Look,
+    Stored,
     encode_many,
     find,
     look_live,
@@ -26,6 +28,7 @@ from insula.runs.reading import (
     look_stored,
     mine,
     read_stored,
+    stored_many,
 )
 from insula.runs.replay import replay
 from insula.runs.requests import (
@@ -392,8 +395,13 @@ def _one(value: str) -> str | None:
 async def _list(
     services: RunServices, principal: Principal, wanted: RunFilter, page: Paging, *, verbose: bool
 ) -> Response:
-    found = await services.database.read(partial(list_runs, wanted=wanted, page=page))
-    looks = await look_many(services, found.rows, principal.app_id, _LIST_MAX)
+    def read(connection: Connection) -> tuple[RunPage, list[Stored]]:
+        found = list_runs(connection, wanted, page)
+        return found, stored_many(connection, found.rows, _LIST_MAX)
+
+    # One snapshot: a run's status, its steps and what became of its data are of the same moment.
+    found, stored = await services.database.read(read)
+    looks = await look_many(services, stored, principal.app_id)
     shown = await encode_many(looks, _LIST_MAX, verbose=verbose)
     whole = len(shown) == len(found.rows)
     following = found.next if whole else {"id": found.rows[len(shown) - 1].id}

@@ -23,9 +23,6 @@ from insula.workflows.access import sees_steps
 from insula.workflows.render import body_members
 from insula.workflows.resolve import Runnable
 
-Data = dict[str, tuple[bytes | None, bytes | None]]
-"""Inputs and draft bodies, by run id."""
-
 _LARGE = 1024 * 1024
 """Bytes that are not encoded where others wait."""
 
@@ -126,9 +123,13 @@ def _stored(connection: Connection, find: Find) -> Stored | None:
     if row is None:
         return None
     if row.erased_at is not None:
-        return Stored(row, [], row.seq, None, None)
+        return _emptied(row)
     journal = load(connection, row.id)
     return Stored(row, journal.events, journal.seq, *repository.data_of(connection, row.id))
+
+
+def _emptied(row: RunRow) -> Stored:
+    return Stored(row, [], row.seq, None, None)
 
 
 async def look_stored(services: RunServices, find: Find, viewer: str) -> Look:
@@ -148,28 +149,29 @@ async def look_at(services: RunServices, stored: Stored, viewer: str) -> Look:
     return Look(row, state, None if stored.input is None else Raw(stored.input), sight)
 
 
-async def look_many(
-    services: RunServices, rows: Sequence[RunRow], viewer: str, within: int | None = None
-) -> list[Look]:
-    """Look at a page of runs, with one read for all of their data; with ``within`` at as many, from
-    the first on, as have so many bytes of data, and at one in any case."""
+def stored_many(
+    connection: Connection, rows: Sequence[RunRow], within: int | None = None
+) -> list[Stored]:
+    """Read all that is stored of runs, whose rows are of the same snapshot; with ``within`` of as
+    many, from the first on, as have so many bytes of data, and of one in any case."""
     kept = [row.id for row in rows if row.erased_at is None]
-
-    def read(connection: Connection) -> tuple[dict[str, list[Event]], Data]:
-        journals = load_many(connection, kept, within)
-        return journals, repository.data_of_many(connection, list(journals))
-
-    journals, data = await services.database.read(read)
-    looks = []
+    journals = load_many(connection, kept, within)
+    data = repository.data_of_many(connection, list(journals))
+    found = []
     for row in rows:
-        if row.erased_at is None and row.id not in journals:
+        if row.erased_at is not None:
+            found.append(_emptied(row))
+        elif row.id in journals:
+            given, draft = data.get(row.id, (None, None))
+            found.append(Stored(row, journals[row.id], row.seq, given, draft))
+        else:
             break
-        given, draft = data.get(row.id, (None, None))
-        sight = await sight_of(services, row, viewer, draft=draft)
-        events = journals.get(row.id)
-        state = _erased(row) if events is None else fold(events)
-        looks.append(Look(row, state, None if given is None else Raw(given), sight))
-    return looks
+    return found
+
+
+async def look_many(services: RunServices, found: Sequence[Stored], viewer: str) -> list[Look]:
+    """Look at what was read of some runs."""
+    return [await look_at(services, stored, viewer) for stored in found]
 
 
 async def encode_many(looks: Sequence[Look], within: int, *, verbose: bool) -> list[bytes]:

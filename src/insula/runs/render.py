@@ -5,6 +5,7 @@ from typing import Any
 
 from insula.engine.display import display_of
 from insula.engine.document import Document
+from insula.engine.ending import STORAGE, TIMEOUT
 from insula.engine.graph import outgoing
 from insula.engine.state import RunState, StepState
 from insula.engine.view import step_view, usage_view
@@ -16,6 +17,8 @@ from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
 
 HIDDEN_ERROR = "A step failed"
+_OWN_CODES = frozenset((TIMEOUT, STORAGE, "internal", "not_available"))
+"""Of runs that ended without a step's failure: what they say holds nothing of the workflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +168,13 @@ def usage_of(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
 
 
 def shown_error(error: str, state: RunState, sight: Sight) -> str:
-    """Return a run's error, or words that say nothing where a hidden step failed."""
+    """Return a run's error; of a closed workflow words that say nothing, unless only steps that are
+    shown have failed, or none and the reason is the run's own."""
+    if sight.visible is None:
+        return error
     failed = [step for step in state.steps.values() if step.status == "FAILED"]
-    return error if all(sight.sees(step.key) for step in failed) else HIDDEN_ERROR
+    shown = all(sight.sees(step.key) for step in failed) if failed else state.code in _OWN_CODES
+    return error if shown else HIDDEN_ERROR
 
 
 def _receipt(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:

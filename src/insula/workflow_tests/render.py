@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 from insula.kit.clock import iso
 from insula.kit.json import Raw
 from insula.runs import repository as runs_repository
-from insula.runs.reading import Look, look_many
-from insula.runs.rows import RunRow
+from insula.runs.reading import Look, Stored, look_many, stored_many
 from insula.runs.services import RunServices
 from insula.workflow_tests.rows import WorkflowTest
 
@@ -21,14 +20,14 @@ async def tests_wire(
     """Return tests as they are shown; without ``verbose`` what they are given and expect is left
     out."""
     ids = [test.run_id for test in found if test.run_id is not None]
-    rows = await services.database.read(partial(_runs, ids=ids)) if ids else []
-    looks = {look.row.id: look for look in await look_many(services, rows, app_id)} if rows else {}
+    runs = await services.database.read(partial(_runs, ids=ids)) if ids else []
+    looks = {look.row.id: look for look in await look_many(services, runs, app_id)}
     return [_wire(test, looks.get(test.run_id or ""), verbose=verbose) for test in found]
 
 
-def _runs(connection: Connection, ids: Sequence[str]) -> list[RunRow]:
+def _runs(connection: Connection, ids: Sequence[str]) -> list[Stored]:
     found = (runs_repository.find(connection, run_id) for run_id in ids)
-    return [row for row in found if row is not None]
+    return stored_many(connection, [row for row in found if row is not None])
 
 
 def _wire(test: WorkflowTest, look: Look | None, *, verbose: bool) -> dict[str, Any]:
