@@ -227,6 +227,42 @@ async def test_a_run_that_waits_is_followed_to_its_end(tmp_path: Any) -> None:
         assert again[-1].data == await platform.acme.ok("GET", path)
 
 
+@pytest.mark.parametrize("query", ["", "?from=0"])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_replay_that_waits_is_not_told_as_running(
+    tmp_path: Any, query: str, cancelled: bool
+) -> None:
+    async with open_platform(tmp_path, runs_max=1) as platform:
+        flow = await platform.acme.make(code("a", "return 1", "b"), code("b", "return 2"))
+        first = await platform.acme.run(flow)
+        busy = await platform.acme.make(code("a", "wait(g)"))
+        await platform.acme.run(busy, background=True)
+        await platform.reached("g")
+        path = f"/workflows/{flow}/runs/{first['id']}/replay"
+        waiting = await platform.acme.ok("POST", path, {"stepKey": "b", "background": True})
+        path = f"/workflows/{flow}/runs/{waiting['id']}"
+        reader = Wire(platform.acme, "GET", f"{path}/stream{query}")
+        serving = asyncio.ensure_future(reader.serve(platform.insula.asgi))
+        await listening(platform)
+        if cancelled:
+            await platform.acme.ok("POST", f"{path}/cancel")
+        platform.gate("g").opened.set()
+        async with asyncio.timeout(5):
+            await serving
+        await platform.idle()
+        told = parse(b"".join(reader.sent).decode().partition("\n\n")[2])
+        if not query:
+            fold = told.pop(0)
+            assert (fold.id, fold.data["status"]) == (0, "PENDING")
+            assert fold.data["output"] == waiting["output"]
+        assert [one.id for one in told] == list(range(1, len(told) + 1))
+        assert told[0].data["status"] == ("PENDING" if cancelled else "RUNNING")
+        assert (told[0].data["started_at"] is None) == cancelled
+        assert told[-1].data["status"] == ("CANCELLED" if cancelled else "COMPLETED")
+        again = await platform.acme.stream(f"{path}/stream?from=0")
+        assert [one.text for one in again] == [one.text for one in told]
+
+
 async def test_a_reader_who_goes_away_leaves_nothing(platform: Platform) -> None:
     flow = await platform.acme.make(code("a", "wait(g)"))
     reader = Wire(platform.acme, "POST", f"/workflows/{flow}/runs", {"stream": True})

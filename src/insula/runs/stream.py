@@ -59,17 +59,18 @@ class Wire:
     def _told(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
         if not isinstance(event, RunStarted):
             return step_told(event, self.state, self.look.sight)
-        # As it stood then, whenever it is told.
+        # As it stood then, whenever it is told. A replay that never began has this event, too.
+        status = "PENDING" if self.look.row.started_at is None else "RUNNING"
         row = replace(
             self.look.row,
-            status="RUNNING",
+            status=status,
             error=None,
             ended_at=None,
             erased_at=None,
             retention_due_at=None,
             updated_at=event.at,
         )
-        begun = RunState(status="RUNNING", started_at=event.at)
+        begun = RunState(status=status, started_at=event.at)
         return [("run", run_members(row, begun, self.look.input, self.look.sight))]
 
 
@@ -125,8 +126,13 @@ async def resumed(
     ended, all that is stored. ``batches`` are what comes after ``stored``.
     """
     wire = Wire(look, RunState())
+    held: list[Event] = []
+    if stored.row.status == "PENDING":  # what a replay keeps is told when it begins
+        held, stored = stored.events, replace(stored, events=[])
     told = wire.take(stored.events)
-    if after is None and not stored.row.is_final:
+    if after is None and stored.row.status == "PENDING":
+        yield _frame(0, "run", run_members(look.row, look.state, look.input, look.sight))
+    elif after is None and not stored.row.is_final:
         yield _frame(wire.last, "run", wire.current())
     else:
         for number, name, data in told:
@@ -135,9 +141,18 @@ async def resumed(
     if _is_over(stored.events):
         yield await _final(services, wire)
         return
-    async with aclosing(_following(services, wire, batches, after or 0)) as pieces:
+    following = _following(services, wire, _behind(held, batches), after or 0)
+    async with aclosing(following) as pieces:
         async for piece in pieces:
             yield piece
+
+
+async def _behind(held: list[Event], batches: Batches) -> Batches:
+    """Yield batches, and what was ``held`` together with the first one."""
+    async with aclosing(batches):
+        async for events in batches:
+            yield [*held, *events]
+            held = []
 
 
 async def _following(
