@@ -164,34 +164,49 @@ class NoChildren:
         """Return nothing."""
         return ()
 
+    def credits(self, run_id: str) -> float:
+        """Return nothing."""
+        return 0.0
+
 
 class ScriptedChildren:
     """Answers child runs from a function, which may be asynchronous, and remembers them.
 
-    A child that is cancelled says in its receipt that it was.
+    A child that is cancelled says in its receipt that it was, and has cost ``stopped_at``.
     """
 
     def __init__(
-        self, answer: Callable[[ChildRequest], ChildOutcome | Awaitable[ChildOutcome]]
+        self,
+        answer: Callable[[ChildRequest], ChildOutcome | Awaitable[ChildOutcome]],
+        stopped_at: float = 0.0,
     ) -> None:
         self.requests: list[ChildRequest] = []
         self._answer = answer
+        self._stopped_at = stopped_at
         self._receipts: dict[str, tuple[Interruption, ...]] = {}
+        self._credits: dict[str, float] = {}
 
     async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
         """Answer."""
         self.requests.append(request)
         answer = self._answer(request)
         try:
-            return await answer if isinstance(answer, Awaitable) else answer
+            outcome = await answer if isinstance(answer, Awaitable) else answer
         except asyncio.CancelledError:
+            self._credits[request.run_id] = self._stopped_at
             told = Interruption("CHILD", "code step", 1, path=(request.run_id,))
             self._receipts[request.run_id] = (told,)
             raise
+        self._credits[request.run_id] = outcome.credits
+        return outcome
 
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         """Return what the child was doing when it was cancelled."""
         return self._receipts.get(run_id, ())
+
+    def credits(self, run_id: str) -> float:
+        """Return what the child has cost."""
+        return self._credits.get(run_id, 0.0)
 
 
 @dataclass(slots=True)

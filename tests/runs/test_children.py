@@ -31,6 +31,21 @@ async def test_a_child_is_a_run_of_the_root_s_caller(platform: Platform) -> None
     assert (seen["input"], seen["parent_run_id"]) == ({"n": 1}, run["id"])
 
 
+async def test_a_child_that_is_stopped_costs_its_parent_what_it_has_cost(
+    platform: Platform,
+) -> None:
+    inner = await platform.acme.make(
+        model("m", [{"text": "x", "credits": 4}], "z"), code("z", "wait(g)")
+    )
+    outer = await platform.acme.publish(child("o", await platform.acme.make(child("p", inner))))
+    run = await platform.globex.discover(outer, background=True)
+    await platform.reached("g")
+    path = f"/workflows/discover/{outer}/runs/{run['id']}/cancel"
+    cancelled = await platform.globex.ok("POST", path)
+    assert (cancelled["status"], cancelled["usage"]["steps"]["o"]["total"]) == ("CANCELLED", 4)
+    assert await platform.rows("SELECT credits FROM runs") == [(4,)] * 3
+
+
 async def test_the_owner_of_the_parent_decides_what_it_may_call(platform: Platform) -> None:
     secret = await platform.acme.make(code("z", "return 7"))
     outer = await platform.acme.publish(child("o", secret))

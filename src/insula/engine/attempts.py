@@ -6,6 +6,7 @@ again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from insula.engine.context import Result, StepContext
 from insula.engine.document import AnyStep, Retry
@@ -53,7 +54,7 @@ async def attempt(
         begun = False
         context.begin_attempt()
         try:
-            result = await bounded(work, timeout)
+            result = await bounded(work, timeout, partial(_spent_below, context))
         except StepFailure as failure:
             context.crew.check()  # nothing is tried again in a run that is stopping
             failures += 1
@@ -125,8 +126,8 @@ def end_failed(context: StepContext, failure: StepFailure, *, again: bool) -> No
         _end(context, error=error, price=price, again=again)
 
 
-async def bounded(work: Work, timeout: float | None) -> Result:
-    """Await the work, for so many seconds.
+async def bounded(work: Work, timeout: float | None, spent: Callable[[], float]) -> Result:
+    """Await the work, for so many seconds; ``spent`` says what it has cost that was stopped then.
 
     Raises:
         StepFailure: ``timeout``, or what the work raises.
@@ -139,7 +140,15 @@ async def bounded(work: Work, timeout: float | None) -> Result:
     except TimeoutError as error:
         if not clock.expired():  # a port's own, which should have been a failure
             raise
-        raise StepFailure(f"No result within {timeout:g} s (timeout)", "timeout") from error
+        words = f"No result within {timeout:g} s (timeout)"
+        raise StepFailure(words, "timeout", credits=spent()) from error
+
+
+def _spent_below(context: StepContext) -> float:
+    """Return what the child of this attempt has cost; its outcome does not arrive to tell."""
+    unit = stored_unit(context)
+    child = None if unit is None else unit.child
+    return 0.0 if child is None else context.ports.children.credits(child)
 
 
 def seconds(step: AnyStep, defaults: Timeouts) -> float | None:

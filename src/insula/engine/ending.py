@@ -23,11 +23,13 @@ def cancel_step(state: RunState, ports: Ports, key: str) -> list[Interruption]:
     now = ports.clock()
     activity = ports.activities.pop(key, None)
     interruptions = [_at_rest(step, now) if activity is None else _interruption(key, activity, now)]
+    spent = 0.0
     for unit in step.units.values():
         if unit.child is not None:
             interruptions += ports.children.interruptions(unit.child)
+            spent += ports.children.credits(unit.child) if unit.open else 0.0
     code = TIMEOUT if ports.stop.kind == "deadline" else None
-    event = StepEnded(now, key, "CANCELLED", code=code)
+    event = StepEnded(now, key, "CANCELLED", code=code, credits=spent)
     ports.recorder.record(event)
     state.apply(event)
     return interruptions

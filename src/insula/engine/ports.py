@@ -282,6 +282,10 @@ class Children(Protocol):
         """Say what the steps of this child were doing when it was stopped."""
         ...
 
+    def credits(self, run_id: str) -> float:
+        """Say what this child has cost, whether its outcome has arrived or it was stopped."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceCall:

@@ -52,6 +52,7 @@ class ChildRuns:
         self._stop = stop
         self._begin = begin
         self._receipts: dict[str, tuple[Interruption, ...]] = {}
+        self._credits: dict[str, float] = {}
 
     async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
         """Run a child to its stored end; cancelled, it comes out when the child has ended."""
@@ -90,6 +91,10 @@ class ChildRuns:
         """Return what a child's receipt says, with the child's id before each path."""
         return self._receipts.get(run_id, ())
 
+    def credits(self, run_id: str) -> float:
+        """Return what a child has cost that has ended here."""
+        return self._credits.get(run_id, 0.0)
+
     async def _follow(self, child: LiveRun) -> None:
         try:
             await asyncio.shield(child.finished)
@@ -97,6 +102,8 @@ class ChildRuns:
             await stop_child(child, self._stop)
             self._receipts[child.row.id] = told_above(child)
             raise
+        finally:
+            self._credits[child.row.id] = child.row.credits
 
 
 async def stop_child(child: LiveRun, stop: Stop) -> None:

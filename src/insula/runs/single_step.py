@@ -53,6 +53,9 @@ class _NoChildren:
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         return ()
 
+    def credits(self, run_id: str) -> float:
+        return 0.0
+
 
 def parse(step: dict[str, Any]) -> tuple[Document, str]:
     """Check a step definition; return it as a document of its own, and its key.

@@ -189,3 +189,6 @@ class _Nowhere:
 
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         return ()
+
+    def credits(self, run_id: str) -> float:
+        return 0.0

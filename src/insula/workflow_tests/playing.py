@@ -176,6 +176,9 @@ class _Children:
     def interruptions(self, run_id: str) -> tuple[Interruption, ...]:
         return ()
 
+    def credits(self, run_id: str) -> float:
+        return 0.0
+
 
 class _Files:
     """Reads the files that are stored here, and none by its address."""

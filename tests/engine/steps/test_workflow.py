@@ -203,6 +203,23 @@ async def test_its_timeout_stops_the_child() -> None:
         finally:
             stopped.append(request.run_id)
 
-    run = await play(child(timeout=0.001), children=ScriptedChildren(never))
+    run = await play(child(timeout=0.001), children=ScriptedChildren(never, stopped_at=4.0))
     assert (run.ended.status, run.ended.code) == ("FAILED", "timeout")
     assert stopped == ["run_1"]
+    assert run.state.credits == 4
+
+
+async def test_a_child_that_is_cancelled_has_cost_what_it_had_until_then() -> None:
+    async def once_in_vain(request: ChildRequest) -> ChildOutcome:
+        if len(children.requests) == 1:
+            return ChildOutcome("FAILED", Raw(b"{}"), "it broke", 2.0)
+        return await asyncio.get_running_loop().create_future()
+
+    children = ScriptedChildren(once_in_vain, stopped_at=4.0)
+    stage = Stage(child(retry=NOW), children=children).begin()
+    await settled()
+    assert len(children.requests) == 2
+    stage.cancel()
+    run = await stage.end()
+    assert run.statuses == {"C": "CANCELLED"}
+    assert run.state.credits == 6
