@@ -1,10 +1,16 @@
 """Collections and records over HTTP: shapes, inputs, refusals, and whose they are."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, code
+
+from insula.collections import workflows
+from insula.files import store as storing
+from insula.files.store import TEMPORARY_MS
+from insula.kit.clock import now_ms
 
 from .stage import collection, judge, rested, rule, verdicts
 
@@ -165,6 +171,56 @@ async def test_files_in_forms_belong_to_the_record(platform: Platform) -> None:
     answer = await acme.ask("POST", f"{path}/records", files={**parts, "rules[a][n]": (None, "x")})
     assert answer.status_code == 400
     assert await platform.rows("SELECT id FROM files") == []
+
+
+async def test_a_change_that_does_not_come_about_leaves_no_file(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = platform.acme
+    fields = {"doc": {"type": "file"}, "must": {"type": "string"}}
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["d"]}
+    flow = await acme.make(start, code("d", "return true"))
+    path = await collection(acme, {"name": "A", "key": "a", "workflow_id": flow})
+    made = await acme.ok("POST", f"{path}/records", {})
+    record = f"{path}/records/{made['id']}"
+    held = await acme.ok("POST", "/files", {"file": {"data": "eA==", "name": "held.txt"}})
+    sent = {"rules": {"a": {"doc": {"data": "eA==", "name": "a.txt"}}}}
+    assert (await acme.ask("PATCH", record, {**sent, "run": "all"})).status_code == 400
+    given = {"rules": {"a": {"doc": held["id"]}}, "run": "all"}
+    assert (await acme.ask("PATCH", record, given)).status_code == 400
+    assert await platform.rows("SELECT id FROM files") == [(held["id"],)]
+    # Nor does one that comes when the record is gone.
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    resolve = workflows.resolve_file
+
+    async def slow(*args: Any) -> dict[str, Any]:
+        reached.set()
+        await go_on.wait()
+        return await resolve(*args)
+
+    monkeypatch.setattr(workflows, "resolve_file", slow)
+    late = asyncio.create_task(acme.ask("PATCH", record, sent))
+    await reached.wait()
+    await acme.ok("DELETE", record)
+    go_on.set()
+    assert (await late).status_code == 404
+    assert await platform.rows("SELECT id FROM files") == [(held["id"],)]
+
+
+async def test_a_record_that_is_there_holds_its_files(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = platform.acme
+    fields = {"doc": {"type": "file"}}
+    start = {"type": "input", "key": "start", "input": fields, "destinations": ["d"]}
+    flow = await acme.make(start, code("d", "return true"))
+    path = await collection(acme, {"name": "A", "key": "a", "workflow_id": flow})
+    sent = {"rules": {"a": {"doc": {"data": "eA==", "name": "a.txt"}}}}
+    await acme.ok("POST", f"{path}/records", sent)
+    later = now_ms() + TEMPORARY_MS
+    monkeypatch.setattr(storing, "now_ms", lambda: later)
+    await platform.services.files.sweep()
+    assert await platform.rows("SELECT expires_at FROM files") == [(None,)]
 
 
 async def test_entities_make_records(platform: Platform) -> None:

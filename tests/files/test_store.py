@@ -126,11 +126,12 @@ async def test_temporary_files_expire_unless_a_run_holds_them(store, on_disk, mo
     for run_id in (None, "run_held", "run_erased", "run_never"):
         wanted = Wanted("app_1", storage="TEMPORARY", run_id=run_id)
         made[run_id] = await store_file(store, wanted, _chunks(b"x"))
+    await store_file(store, Wanted("app_1", run_id="rec_never"), _chunks(b"x"))
     kept = await store_file(store, MINE, _chunks(b"x"))
     assert await remove_expired(store) == 0
     later = now_ms() + TEMPORARY_MS
     monkeypatch.setattr(storing, "now_ms", lambda: later)
-    assert await remove_expired(store) == 3
+    assert await remove_expired(store) == 4
     assert on_disk() == {kept.id, made["run_held"].id}
     assert await remove_expired(store) == 0
 

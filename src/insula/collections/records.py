@@ -1,6 +1,7 @@
 """Making and changing records: their inputs, their rules, their tags."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +17,8 @@ from insula.collections.rule_inputs import taken_in
 from insula.collections.schemas import CreateRecord, Mode, UpdateRecord
 from insula.collections.services import RecordServices
 from insula.errors import Conflict
-from insula.files.repository import delete_file
+from insula.files.repository import FileRow, delete_file
+from insula.files.store import Also
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
@@ -104,14 +106,11 @@ async def create(
         seen = given_by(collection, entity)
         given = mappings.merged({key: seen[key] for key in known & seen.keys()}, given)
     blank = _blank(principal, collection, record_id, fields, source, entity)
-    try:
-        rules = await taken_in(services, blank, config, [], given, from_text=from_text)
+    async with _storing(services, blank, is_new=True) as also:
+        rules = await taken_in(services, blank, config, [], given, from_text=from_text, also=also)
         chosen = await _chosen(services, blank, Stored(blank, rules, config), fields.run)
         unit = partial(_store, services, principal, fields, blank, rules, chosen, idempotency)
         made = await database.write(unit)
-    except BaseException:
-        await _drop_files(services, blank)
-        raise
     if chosen is not None:
         services.wake(made)
     return made
@@ -208,18 +207,14 @@ async def update(
     works = fields.rules is not None or fields.run is not None
     if works:
         _check_rests(before.row)
-    after = await _after(services, before, fields, from_text=from_text)
-    inputs = {rule.key: rule.input for rule in before.rules}
-    changed = [rule for rule in after.rules if rule.input != inputs.get(rule.key)]
-    chosen = await _chosen(services, before.row, after, fields.run)
 
-    def unit(connection: Connection) -> int:
+    def unit(connection: Connection, after: Stored, chosen: Chosen | None) -> int:
         row = record_repository.find(connection, principal.app_id, collection_id, record_id)
         if row is None:
             raise unknown()
         if works:
             check_unchanged(row, before.row)
-        for rule in changed:
+        for rule in _changed(before, after):
             record_repository.change_rule(connection, row.id, rule.key, {"input": rule.input})
         given = fields.model_fields_set
         record_repository.change(connection, row, {"name": fields.name} if "name" in given else {})
@@ -231,22 +226,31 @@ async def update(
             also(connection)
         return row.analysis
 
-    number = await services.runs.database.write(unit)
+    async with _storing(services, before.row) as file_too:
+        after = await _after(services, before, fields, file_too, from_text=from_text)
+        chosen = await _chosen(services, before.row, after, fields.run)
+        number = await services.runs.database.write(partial(unit, after=after, chosen=chosen))
     if chosen is not None:
         services.wake(record_id)
     return number
 
 
 async def _after(
-    services: RecordServices, before: Stored, fields: UpdateRecord, *, from_text: bool
+    services: RecordServices, before: Stored, fields: UpdateRecord, also: Also, *, from_text: bool
 ) -> Stored:
     """Return a record with the inputs that are sent."""
     if fields.rules is None:
         return before
+    config, held = before.config, before.rules
     rules = await taken_in(
-        services, before.row, before.config, before.rules, fields.rules, from_text=from_text
+        services, before.row, config, held, fields.rules, from_text=from_text, also=also
     )
     return Stored(before.row, rules, before.config)
+
+
+def _changed(before: Stored, after: Stored) -> list[RuleRow]:
+    inputs = {rule.key: rule.input for rule in before.rules}
+    return [rule for rule in after.rules if rule.input != inputs.get(rule.key)]
 
 
 async def run(
@@ -315,9 +319,8 @@ async def update_rules(
     config = taken[1]
     kept = {each["key"] for each in config.rules}
     held = [rule for rule in before.rules if rule.key in kept]
-    rules = await taken_in(services, before.row, config, held, {}, held_on=before.config)
 
-    def unit(connection: Connection) -> None:
+    def unit(connection: Connection, rules: list[RuleRow]) -> None:
         row = record_repository.find(connection, principal.app_id, collection_id, record_id)
         if row is None:
             raise unknown()
@@ -330,7 +333,11 @@ async def update_rules(
         repository.drop_config(connection, before.row.config_id)
 
     if config.id != before.row.config_id:
-        await services.runs.database.write(unit)
+        async with _storing(services, before.row) as also:
+            rules = await taken_in(
+                services, before.row, config, held, {}, held_on=before.config, also=also
+            )
+            await services.runs.database.write(partial(unit, rules=rules))
 
 
 def _check_rests(row: RecordRow) -> None:
@@ -357,15 +364,34 @@ async def _chosen(
     return await analysis.choose(services.runs, record.app_id, after.config, after.rules, mode)
 
 
-async def _drop_files(services: RecordServices, record: RecordRow) -> None:
-    """Remove the files of a record that was not made."""
+@asynccontextmanager
+async def _storing(
+    services: RecordServices, record: RecordRow, *, is_new: bool = False
+) -> AsyncIterator[Also]:
+    """Give what is done with each file that is stored for a record; if what it is stored for does
+    not come about, the file goes. For a record that was deleted meanwhile none is stored."""
+    stored: set[str] = set()
 
-    def unit(connection: Connection) -> list[str]:
-        if record_repository.by_id(connection, record.id) is not None:
-            return []
-        return remove_files(connection, record.app_id, record_repository.held(connection, record))
+    def also(connection: Connection, file: FileRow) -> None:
+        if not is_new and record_repository.by_id(connection, record.id) is None:
+            raise unknown()
+        stored.add(file.id)
 
-    await services.runs.files.remove(await services.runs.database.write(unit))
+    try:
+        yield also
+    except BaseException:
+        if stored:
+            drop = partial(_drop_files, record=record, file_ids=stored)
+            await services.runs.files.remove(await services.runs.database.write(drop))
+        raise
+
+
+def _drop_files(connection: Connection, *, record: RecordRow, file_ids: set[str]) -> list[str]:
+    """Remove those of some files that no input of a record names; for a commit may have been made
+    of which nobody was told."""
+    rules = record_repository.rules_of(connection, [record.id]).get(record.id, [])
+    named = {each for each in file_ids for rule in rules if each.encode() in (rule.input or b"")}
+    return remove_files(connection, record.app_id, sorted(file_ids - named))
 
 
 def remove_files(connection: Connection, app_id: str, file_ids: Sequence[str]) -> list[str]:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from insula.collections import mappings, workflows
 from insula.collections.rows import PHASES, Config, RecordRow, RuleRow
 from insula.collections.services import RecordServices
 from insula.errors import BadInput, FieldError
+from insula.files.store import Also
 from insula.kit import json
 from insula.kit.clock import now_ms
 
@@ -21,12 +23,16 @@ async def taken_in(
     *,
     from_text: bool = False,
     held_on: Config | None = None,
+    also: Also | None = None,
 ) -> list[RuleRow]:
     """Return the rules of a record on a config, with the inputs that are given or held, mapped.
 
     ``held_on`` is the config with which inputs are held, if it is another: what its defaults gave
-    is left to those of this one.
+    is left to those of this one. ``also`` is done in the unit of each file that is stored.
     """
+    take = partial(
+        workflows.taken_in, services.runs, record.app_id, record.id, from_text=from_text, also=also
+    )
     known = {rule["key"] for rule in config.rules}
     errors = [
         FieldError(("rules", key), "unknown", "is no rule of this record; see `config.rules`")
@@ -40,15 +46,15 @@ async def taken_in(
     for rule in config.rules:
         key = rule["key"]
         if key in given or key not in by_key:
-            inputs[key] = await workflows.taken_in(
-                services.runs, record.app_id, record.id, rule, given.get(key), from_text=from_text
-            )
+            inputs[key] = await take(rule, given.get(key))
         else:
             stands = by_key[key].input
             inputs[key] = None if stands is None else json.decode(stands)
             if held_on is not None:
                 old = held_on.rule(key)
-                inputs[key] = await _on_new_default(services, record, old, rule, inputs[key])
+                before = await _old_default(services, record.app_id, old, rule)
+                if before is not None:
+                    inputs[key] = _over(await take(rule, None), inputs[key], before)
     mapped = inputs
     if config.mappings:  # they may copy megabytes
         mapped = await asyncio.to_thread(mappings.apply, inputs, config.mappings)
@@ -62,25 +68,26 @@ async def taken_in(
     return made
 
 
-async def _on_new_default(
-    services: RecordServices,
-    record: RecordRow,
-    old: Mapping[str, Any],
-    rule: Mapping[str, Any],
-    held: dict[str, Any] | None,
-) -> dict[str, Any] | None:
-    """Return what is held of an input with the default that its rule has now: what still is as
-    the default was when it was taken in follows the default."""
+async def _old_default(
+    services: RecordServices, app_id: str, old: Mapping[str, Any], rule: Mapping[str, Any]
+) -> list[dict[str, Any]] | None:
+    """Return what a rule's former default may stand as in a record, ``None`` if it is the same."""
     name = "workflow_input_default"
     if (old.get(name) or {}) == (rule.get(name) or {}):
-        return held
-    before = await workflows.defaults(services.runs, record.app_id, old)
+        return None
+    return await workflows.defaults(services.runs, app_id, old)
+
+
+def _over(
+    default: dict[str, Any] | None, held: dict[str, Any] | None, before: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return what is held of an input over the default that its rule has now: what still is as a
+    former default gave it follows the default."""
     kept = {
         key: value
         for key, value in (held or {}).items()
         if not any(key in each and _same(each[key], value) for each in before)
     }
-    default = await workflows.taken_in(services.runs, record.app_id, record.id, rule, None)
     return {**(default or {}), **kept} or None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from insula.engine.inputs import Checked, check_input, place
 from insula.errors import BadInput, FieldError, InsulaError
 from insula.files.resolve import file_id_in, resolve_file
-from insula.files.store import Wanted
+from insula.files.store import Also, Wanted
 from insula.files.wish import Wish
 from insula.kit import json
 from insula.runs.services import RunServices
@@ -111,10 +111,12 @@ async def taken_in(
     given: Mapping[str, Any] | None,
     *,
     from_text: bool = False,
+    also: Also | None = None,
 ) -> dict[str, Any] | None:
     """Return a rule's input as a record keeps it: over the rule's default, its files stored, its
     text read where it came from a form. What the workflow gives to it, each run takes from the
-    version that it runs; what else is wrong with it is told by ``status``.
+    version that it runs; what else is wrong with it is told by ``status``. ``also`` is done in the
+    unit of each file that is stored.
 
     Raises:
         BadInput: a file in it cannot be used, or it is too large.
@@ -143,7 +145,8 @@ async def taken_in(
             ),
             path=("rules", rule["key"], *(str(part) for part in slot.path)),
         )
-        place(value, slot.path, await resolve_file(services.files.store, slot.value, wanted))
+        stored = await resolve_file(services.files.store, slot.value, wanted, also)
+        place(value, slot.path, stored)
     return await asyncio.to_thread(storable, rule["key"], value)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from insula.files import extractions
 from insula.files.wish import Wish
-from insula.storage.tables import files, runs, workflow_tests
+from insula.storage.tables import files, records, runs, workflow_tests
 
 COUNTED = 10_000
 """How far a list's count goes."""
@@ -128,9 +128,9 @@ def delete_files(connection: Connection, file_ids: Sequence[str]) -> list[str]:
 def delete_expired(connection: Connection, now: int, limit: int = 1000) -> tuple[int, list[str]]:
     """Look at up to ``limit`` files whose time is over, and delete those that nothing holds.
 
-    A file that came in with a run's input lives as long as the run's data, one of a test as long as
-    the test; if there is no such run or test, it was never created. Returns how many were looked
-    at, and the keys of the bytes to delete.
+    A file that came in with a run's input lives as long as the run's data, one of a test or a
+    record as long as that; if there is no such run, test or record, it was never created. Returns
+    how many were looked at, and the keys of the bytes to delete.
     """
     due = connection.execute(
         select(files.c.id, files.c.run_id).where(files.c.expires_at <= now).limit(limit)
@@ -145,13 +145,13 @@ def delete_expired(connection: Connection, now: int, limit: int = 1000) -> tuple
 
 
 def _holders(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Say which of these runs, and tests, still have what was given to them."""
+    """Say which of these runs, tests and records still have what was given to them."""
     held: set[str] = set()
     for batch in _batches(ids):
         live = select(runs.c.id).where(runs.c.id.in_(batch), runs.c.erased_at.is_(None))
         held.update(connection.scalars(live))
-        kept = select(workflow_tests.c.id).where(workflow_tests.c.id.in_(batch))
-        held.update(connection.scalars(kept))
+        for table in (workflow_tests, records):
+            held.update(connection.scalars(select(table.c.id).where(table.c.id.in_(batch))))
     return held
 
 

@@ -104,7 +104,8 @@ async def store_file(
         storage=wanted.storage,
         visibility=wanted.visibility,
         created_at=now,
-        expires_at=now + TEMPORARY_MS if wanted.storage == "TEMPORARY" else None,
+        # What somebody holds stays with him; until it is seen that he is there, it may be lost.
+        expires_at=now + TEMPORARY_MS if wanted.storage == "TEMPORARY" or wanted.run_id else None,
         run_id=wanted.run_id,
         parent_id=wanted.parent_id,
     )
