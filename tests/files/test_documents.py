@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 import pypdfium2
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from tests.adapters.extraction import documents
 from tests.contract import needs_contract, validate
 
@@ -20,7 +20,8 @@ from insula.errors import Unavailable
 from insula.files import documents as reads
 from insula.files import extractions
 from insula.files.documents import Documents
-from insula.files.repository import find_file
+from insula.files.reading import Gone
+from insula.files.repository import delete_file, find_file
 from insula.files.resolve import FileInputs
 from insula.files.wish import Wish
 from insula.kit.clock import now_ms
@@ -321,8 +322,17 @@ async def test_what_cannot_be_read_is_not_tried_again(client, files: FileInputs)
         assert again.json()["file_status"] == "FAILED"
 
 
-async def test_a_cancel_is_final_for_who_waits(
-    client, files: FileInputs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "path", "ended"),
+    [("POST", "/cancel", ExtractionFailed), ("DELETE", "", Gone)],
+)
+async def test_an_end_is_final_for_who_waits(
+    client,
+    files: FileInputs,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    ended: type[Exception],
 ) -> None:
     waits, change = asyncio.Event(), files.documents._change
 
@@ -336,10 +346,27 @@ async def test_a_cancel_is_final_for_who_waits(
     assert file is not None
     waiting = asyncio.create_task(files.documents.document(file, Wish(contents=True)))
     await waits.wait()
-    await client.post(f"/apps/c/files/{made['id']}/cancel")
+    await client.request(method, f"/apps/c/files/{made['id']}{path}")
     async with asyncio.timeout(30):
-        with pytest.raises(ExtractionFailed):
+        with pytest.raises(ended):
             await waiting
+
+
+async def test_a_file_that_is_deleted_before_its_extraction_is_noted(
+    client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ensure = await post(client, "a.txt", b"hello"), extractions.ensure
+
+    def late(connection: Connection, **asked: Any) -> Any:
+        delete_file(connection, "app_1", made["id"])
+        return ensure(connection, **asked)
+
+    monkeypatch.setattr(extractions, "ensure", late)
+    body = {"file": made["id"], "document_extract_contents": True}
+    answer = await client.post("/apps/c/files", json=body)
+    assert answer.status_code == 400, answer.text
+    assert [error["path"] for error in answer.json()["errors"]] == [["file"]]
+    assert made["id"] in answer.json()["message"]
 
 
 @pytest.mark.usefixtures("reading")

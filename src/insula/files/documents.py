@@ -294,6 +294,8 @@ class Documents:
             if row is None or again or not covered:
                 row = await self._store.database.write(ensure)
                 self._store.wished.set()
+            if row is None:
+                raise Gone
             if row.status == "FAILED":
                 raise ExtractionFailed(row.message or "It cannot be read")
             if row.status == "PROCESSED" and row.wish.covers(wish):

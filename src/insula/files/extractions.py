@@ -12,7 +12,7 @@ from insula.files.wish import Wish, decode_wish, encode_wish
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.storage import dialect
-from insula.storage.tables import extractions, nodes
+from insula.storage.tables import extractions, files, nodes
 
 ATTEMPTS = 3
 """How often a document is begun with before it counts as one that ends its readers."""
@@ -69,12 +69,17 @@ def begin(
 
 def ensure(
     connection: Connection, file_id: str, app_id: str, mimetype: str, wish: Wish
-) -> ExtractionRow:
-    """Have a file extracted as wished, if it is not already, or being so. What was cancelled, or
-    could not be had, is tried again; what could not be read is not."""
+) -> ExtractionRow | None:
+    """Have a file extracted as wished, if it is not already, or being so; ``None`` if there is no
+    such file any more. What was cancelled, or could not be had, is tried again; what could not be
+    read is not."""
     while True:
         found = find(connection, file_id)
         if found is None:
+            # Held until the commit: who deletes runs deletes their files beside other writes.
+            file = select(files.c.id).where(files.c.id == file_id)
+            if connection.scalar(file.with_for_update(read=True, key_share=True)) is None:
+                return None
             return begin(connection, file_id, app_id, mimetype, wish)
         failed = found.status == "FAILED"
         if failed and (kind_of(mimetype) is None or not found.may_be_tried):

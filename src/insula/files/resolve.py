@@ -148,7 +148,7 @@ async def _existing(store: FileStore, file_id: str, wanted: Wanted) -> dict[str,
         message = "is still to come: nothing has been sent through its upload link"
         raise bad_file(wanted, "not_uploaded", message)
     if row is None:
-        raise bad_file(wanted, "file", f"names {file_id}, which is no file of this app")
+        raise _no_file(wanted, file_id)
     if not admits(wanted.allowed_types, row.mimetype, row.filename):
         raise wrong_type(wanted, row.mimetype)
     if wanted.wish is not None and wanted.wish.anything:
@@ -159,9 +159,14 @@ async def _existing(store: FileStore, file_id: str, wanted: Wanted) -> dict[str,
             mimetype=row.mimetype,
             wish=wanted.wish,
         )
-        await store.database.write(ensure)
+        if await store.database.write(ensure) is None:  # deleted meanwhile
+            raise _no_file(wanted, file_id)
         store.wished.set()
     return await _shown(store, row)
+
+
+def _no_file(wanted: Wanted, file_id: str) -> BadInput:
+    return bad_file(wanted, "file", f"names {file_id}, which is no file of this app")
 
 
 def _named(
