@@ -3,11 +3,12 @@
 import asyncio
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.contract import ContractFile, validate
-from tests.runs.platform import Caller, Platform, code, model, parse
+from tests.runs.platform import Caller, Platform, code, model, open_platform, parse
 
 from insula.kit.json import encode
 from insula.workflow_tests import repository
@@ -172,6 +173,29 @@ async def test_defaults_and_input_problems(platform: Platform) -> None:
     assert (told["status"], "n" in told["error"]) == ("FAILED", True)
     await acme.ok("PATCH", f"/workflows/{flow}/tests/{test}", {"input": None})
     assert (await execute(acme, flow, test))["status"] in ("PASSED", "FAILED")
+
+
+@pytest.mark.parametrize("where", ["input", "input_default"])
+async def test_a_file_over_the_limit_fails_a_test_that_had_passed(
+    tmp_path: Path, where: str
+) -> None:
+    """What became of it before is not shown beside that."""
+    async with open_platform(tmp_path, file_max=1000) as platform:
+        acme = platform.acme
+        config = where == "input_default"
+        fields = {"doc": {"type": "file", "optional": True, "config": config}}
+        start = {"type": "input", "key": "i", "input": fields, "destinations": ["a"]}
+        flow = await flow_of(acme, start, code("a", "return 1"))
+        items = [expects("e", "result")]
+        test = await make(acme, flow, expectations=items)
+        assert (await execute(acme, flow, test))["expectations"][0]["status"] == "PASSED"
+        doc = {"data": "A" * 1001, "encoding": "raw", "name": "x.txt"}
+        await acme.ok("PATCH", f"/workflows/{flow}/tests/{test}", {where: {"doc": doc}})
+        done = await execute(acme, flow, test)
+        assert (done["status"], done["run"]) == ("FAILED", None)
+        assert "INSULA_FILE_MAX" in done["error"]
+        assert done["expectations"] == items
+        assert (done["expectations_passing_count"], done["expectations_failing_count"]) == (0, 0)
 
 
 async def test_all_run_a_few_at_a_time_and_progress_is_told(platform: Platform) -> None:

@@ -7,14 +7,7 @@ from sqlalchemy import Connection
 
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Ports
-from insula.errors import (
-    BadInput,
-    Conflict,
-    InsulaError,
-    NotFound,
-    TooMany,
-    Unavailable,
-)
+from insula.errors import InsulaError, TooMany, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.runs.creation import Before
@@ -49,7 +42,7 @@ async def begin(services: RunServices, test_id: str) -> bool:
         await _begin(services, test)
     except (_NotItsTurn, TooMany, Unavailable):
         return False
-    except (NotFound, BadInput, Conflict) as error:
+    except InsulaError as error:
         verdict = Verdict(FAILED, error=_words(error))
         unit = partial(
             repository.settle, test_id=test.id, run_id=None, seen=test.updated_at, verdict=verdict

@@ -28,7 +28,7 @@ from insula.runs.reading import Look, look_at, read_stored
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.workflow_tests import expectations
-from insula.workflow_tests.rows import CANCELLED, FAILED, PASSED, Verdict, WorkflowTest
+from insula.workflow_tests.rows import CANCELLED, FAILED, PASSED, Verdict, WorkflowTest, as_written
 from insula.workflows.deploy import digest
 
 _CPU = 5.0
@@ -86,7 +86,7 @@ async def _judged(
         script, missing = item.get("script"), _NO_SCRIPT
         if item.get("expectation_id"):
             script, missing = scripts.get(item["expectation_id"]), _GONE
-        kept = {n: v for n, v in item.items() if n in ("key", "name", "expectation_id", "script")}
+        kept = as_written(item)
         if script is None or not script.strip():
             judged.append({**kept, "logs": _told(missing), "status": FAILED})
         else:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, select, t
 from insula.engine.failures import plain
 from insula.errors import Conflict
 from insula.files.repository import delete_run_files
+from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.storage.dialect import by_index, is_postgres
 from insula.storage.tables import runs
@@ -22,6 +23,7 @@ from insula.workflow_tests.rows import (
     Underway,
     Verdict,
     WorkflowTest,
+    as_written,
 )
 
 TESTS_MAX = 1_000
@@ -262,15 +264,17 @@ def settle(
     ``seen``: when the test was changed last, so that the verdict is of what was judged.
     """
     of_run = tests.c.run_id.is_(None) if run_id is None else tests.c.run_id == run_id
+    items = verdict.expectations
+    if items is None:
+        items = _unjudged(connection, test_id)
     values: dict[str, object] = {
         "status": verdict.status,
         "error": verdict.error and plain(verdict.error, _ERROR_LENGTH),
         "passing": verdict.passing,
         "failing": verdict.failing,
+        "expectations": items,
         "updated_at": max(now_ms(), seen + 1),
     }
-    if verdict.expectations is not None:
-        values["expectations"] = verdict.expectations
     if verdict.status in (PASSED, FAILED):
         values["ran"] = verdict.ran
     changed = connection.execute(
@@ -280,6 +284,12 @@ def settle(
         .values(**values)
     )
     return changed.rowcount == 1
+
+
+def _unjudged(connection: Connection, test_id: str) -> bytes:
+    """Return what a test expects, without what became of that in an earlier execution."""
+    stored = connection.scalar(select(tests.c.expectations).where(tests.c.id == test_id))
+    return json.encode([as_written(item) for item in json.decode(stored or b"[]")])
 
 
 def cancel_waiting(

@@ -10,6 +10,7 @@ RUNNING = "RUNNING"
 CANCELLED = "CANCELLED"
 PASSED = "PASSED"
 FAILED = "FAILED"
+_WRITTEN = frozenset(("key", "name", "expectation_id", "script"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ class WorkflowTest:
         return found
 
 
+def as_written(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an expectation without what became of it."""
+    return {name: value for name, value in item.items() if name in _WRITTEN}
+
+
 @dataclass(frozen=True, slots=True)
 class Underway:
     """A test that is RUNNING, in short, with the end of its run: ``None`` if that has not ended.
@@ -80,7 +86,7 @@ class Underway:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is stored of an execution that is over."""
+    """What is stored of an execution that is over; without ``expectations`` none was judged."""
 
     status: str
     expectations: bytes | None = None
