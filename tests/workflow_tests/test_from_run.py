@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.fetching import FetchingSandbox, get
 from tests.runs.platform import Platform, child, code, model
@@ -16,7 +16,7 @@ from insula.engine.events import (
     UnitStarted,
     encode_events,
 )
-from insula.engine.ports import Fetch, HttpRequest, HttpResponse
+from insula.engine.ports import Activity, Fetch, HttpRequest, HttpResponse
 from insula.kit import json
 from insula.testing import RecordedHttp
 from insula.workflow_tests.recording import Answer, record
@@ -282,6 +282,36 @@ async def test_a_test_keeps_the_files_of_its_run(platform: Platform) -> None:
     assert (done["status"], done["run"]["result"]) == ("PASSED", own)
     await acme.ok("DELETE", f"/workflows/{flow}/tests/{made['id']}")
     assert await platform.rows("SELECT id FROM files") == []
+
+
+async def test_nothing_is_downloaded_for_a_recorded_test(platform: Platform) -> None:
+    """Wherever the address stands: in the draft's configuration, the test's, or its input."""
+    acme = platform.acme
+    doc = {"data": "hello", "name": "a.txt", "encoding": "raw"}
+    own = (await acme.ok("POST", "/files", {"file": doc}))["file_url"]
+    fields = {"logo": {"type": "file", "config": True, "optional": True}}
+    steps = [
+        {"type": "input", "key": "start", "input": fields, "destinations": ["a"]},
+        code("a", "return 1"),
+    ]
+    flow = await acme.make(*steps)
+    made = await acme.ok("POST", f"/runs/{(await acme.run(flow))['id']}/test", {})
+    test = f"/workflows/{flow}/tests/{made['id']}"
+    asked: list[HttpRequest] = []
+
+    def refuse(request: HttpRequest, activity: Activity) -> NoReturn:
+        asked.append(request)
+        raise AssertionError(request.url)
+
+    vars(platform.services.files.store.http)["open"] = refuse
+    places = ((f"/workflows/{flow}", "input_default"), (test, "input_default"), (test, "input"))
+    for where, field in places:
+        await acme.ok("PATCH", where, {field: {"logo": PAGE}})
+        done = await acme.ok("POST", test + "/runs", {})
+        assert (done["status"], done["run"], asked) == ("FAILED", None, [])
+        assert done["error"].startswith("input.logo is an address elsewhere")
+        await acme.ok("PATCH", where, {field: {"logo": own}})
+        assert (await acme.ok("POST", test + "/runs", {}))["status"] == "PASSED"
 
 
 async def test_files_of_tests_go_with_the_workflow(platform: Platform) -> None:

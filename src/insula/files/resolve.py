@@ -22,7 +22,7 @@ from insula.files.extractions import ExtractionRow
 from insula.files.repository import FileRow, find_file
 from insula.files.schemas import file_wire
 from insula.files.sniffing import admits
-from insula.files.sources import bad_file, open_source
+from insula.files.sources import bad_file, is_address, open_source
 from insula.files.store import (
     Also,
     FileStore,
@@ -283,7 +283,7 @@ class FileInputs:
             wish=Wish(
                 bool(slot.field.extract_contents), bool(slot.field.extract_images), whole=True
             ),
-            path=("input", *(str(part) for part in slot.path)),
+            path=_path(slot),
         )
         if not slot.configured or workflow_app_id in (None, app_id):
             stored = slot.configured or not keyless
@@ -295,6 +295,18 @@ class FileInputs:
             message = "is configured by the workflow with a file that cannot be used"
             raise bad_file(wanted, "configured", message) from None
 
+    def check_at_hand(self, slots: Sequence[FileSlot]) -> None:
+        """Check that no file of an input would have to be downloaded.
+
+        Raises:
+            BadInput: one would; names its field.
+        """
+        for slot in slots:
+            if is_address(slot.value) and self.store.urls.read(slot.value) is None:
+                wanted = Wanted("", path=_path(slot))
+                message = "is an address elsewhere, and nothing is downloaded here: store the file"
+                raise bad_file(wanted, "not_available", f"{message}, and name its id")
+
     async def remove(self, file_ids: Sequence[str]) -> None:
         """Delete the bytes of files whose rows are gone (``repository.delete_run_files``)."""
         await remove_bytes(self.store, file_ids)
@@ -303,6 +315,10 @@ class FileInputs:
         """Remove what has expired and what a crash left; return how many. For every hour."""
         await self.store.database.write(partial(uploads.delete_old, now=now_ms()))
         return await remove_expired(self.store) + await sweep_orphans(self.store)
+
+
+def _path(slot: FileSlot) -> tuple[str, ...]:
+    return ("input", *(str(part) for part in slot.path))
 
 
 def base_url(host: str, port: int) -> str:

@@ -6,7 +6,7 @@ import binascii
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from insula.engine.ports import Activity, HttpRequest
@@ -31,7 +31,7 @@ async def open_source(
     store: FileStore, value: object, wanted: Wanted
 ) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
     """Open the bytes, with their name; a download lives as long as the block."""
-    if isinstance(value, str) and value[:8].lower().startswith(("http://", "https://")):
+    if is_address(value):
         request = HttpRequest("GET", value, timeout=_DOWNLOAD_SECONDS, max_bytes=store.limit)
         async with store.http.open(request, Activity("downloading a file", 0)) as answer:
             if not 200 <= answer.status < 300:
@@ -43,6 +43,11 @@ async def open_source(
     else:
         name, data = await asyncio.to_thread(_inline, value, wanted)  # it may be a whole body
         yield name or wanted.filename, _once(data)
+
+
+def is_address(value: object) -> TypeGuard[str]:
+    """Say whether a file would be downloaded."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def _inline(value: object, wanted: Wanted) -> tuple[str, bytes]:

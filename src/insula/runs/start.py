@@ -302,6 +302,8 @@ async def checked_input(
     checked = check_input(definition, given, defaults, from_text=from_text)
     if checked.errors:
         raise BadInput("The input cannot be used", checked.errors)
+    if row.option("outfit") is not None:  # it is given nothing of the world
+        services.files.check_at_hand(checked.files)
     value: Any = checked.value
     keyless = row.origin == "WEBHOOK"
     for slot in checked.files:
