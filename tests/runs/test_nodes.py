@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection
 from tests.runs.cluster_platform import Node, Nodes, open_nodes
 from tests.runs.platform import code
+from tests.runs.test_stream import Wire
 
 from insula.errors import Unavailable
 from insula.journal import elsewhere, lease
@@ -181,6 +182,59 @@ async def test_the_same_request_at_another_node_waits_for_the_same_run(
     one.platform.gate("a").opened.set()
     assert (await asyncio.wait_for(first, 10)) == (await asyncio.wait_for(second, 10))
     assert two.platform.sandbox.evaluated == []
+
+
+async def left(caller: Wire, serving: asyncio.Task[None], path: str, node: Node) -> None:
+    """Let a caller go away, and see that its run is cancelled."""
+    caller.leave()
+    async with asyncio.timeout(5):
+        await asyncio.wait([serving])
+    run = await node.acme.ok("GET", f"{path}?verbose=all")
+    assert run["status"] == "CANCELLED"
+    assert run["cancellation"]["requested_by"] == "disconnect"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_repeats_a_request_at_another_node_cancels_by_going_away(
+    pair: tuple[Node, Node], stream: bool
+) -> None:
+    one, two = pair
+    workflow_id = await one.acme.make(code("A", "wait(a)"))
+    path = f"/workflows/{workflow_id}/runs"
+    body = {"stream": stream, "on_disconnect": "cancel"}
+    first = Wire(one.acme, "POST", path, body, key="k")
+    serving = asyncio.create_task(first.serve(one.platform.insula.asgi))
+    await one.platform.reached("a")
+    await first.hears(1 if stream else 0)
+    again = Wire(two.acme, "POST", path, body, key="k")
+    repeating = asyncio.create_task(again.serve(two.platform.insula.asgi))
+    await again.hears(1 if stream else 0)
+    (row,) = await one.platform.rows("SELECT id FROM runs")
+    await left(again, repeating, f"{path}/{row.id}", two)
+    await asyncio.wait_for(serving, 5)
+
+
+async def test_who_goes_away_cancels_a_run_that_went_to_another_node(
+    pair: tuple[Node, Node],
+) -> None:
+    one, two = pair
+    workflow_id = await one.acme.make(code("A", "wait(a)", "B"), code("B", "wait(b)"))
+    path = f"/workflows/{workflow_id}/runs"
+    caller = Wire(one.acme, "POST", path, {"stream": True, "on_disconnect": "cancel"})
+    serving = asyncio.create_task(caller.serve(one.platform.insula.asgi))
+    await one.platform.reached("a")
+    await caller.hears(2)
+    await one.lapse()
+    await sweep(two.services)
+    await two.platform.reached("a")
+    await one.lease.rejoin()
+    await one.platform.idle()
+    two.platform.gate("a").opened.set()
+    await two.platform.reached("b")
+    await caller.hears(4)
+    (row,) = await one.platform.rows("SELECT id FROM runs")
+    await left(caller, serving, f"{path}/{row.id}", two)
+    assert len(two.services.live) == 0
 
 
 async def test_the_runs_of_a_dead_node_go_on_at_another(pair: tuple[Node, Node]) -> None:

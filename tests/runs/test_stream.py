@@ -45,7 +45,10 @@ async def rich(platform: Platform) -> str:
 class Wire:
     """A client of the application that may go away; ``sent`` are the bodies it was sent."""
 
-    def __init__(self, caller: Caller, method: str, path: str, body: object = None) -> None:
+    def __init__(
+        self, caller: Caller, method: str, path: str, body: object = None, key: str | None = None
+    ) -> None:
+        self._key = key
         self._caller = caller
         self._method = method
         self._path = path
@@ -84,6 +87,7 @@ class Wire:
             "headers": [
                 (b"authorization", f"Bearer {self._caller.key}".encode()),
                 (b"content-type", b"application/json"),
+                *([] if self._key is None else [(b"idempotency-key", self._key.encode())]),
             ],
             "client": ("127.0.0.1", 1),
             "server": ("test", 80),

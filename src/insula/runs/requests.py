@@ -21,6 +21,7 @@ from insula.runs import stream as wire
 from insula.runs.cancel import cancel
 from insula.runs.live import LiveRun
 from insula.runs.reading import Look, Stored, look_at, look_live, look_stored, read_stored
+from insula.runs.rows import RunRow
 from insula.runs.schemas import CreateRun, ReplayRun
 from insula.runs.services import RunServices
 from insula.runs.start import Start, Started
@@ -149,8 +150,8 @@ async def _wait(services: RunServices, request: Request, started: Started, *, ca
         await asyncio.wait([ended, gone], return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             return
-        if cancel and live is not None:
-            await cancel_abandoned(services, live)
+        if cancel:
+            await cancel_abandoned(services, started.row)
         raise ClientDisconnect
     finally:
         ended.cancel()
@@ -175,9 +176,9 @@ def _moved(services: RunServices, live: LiveRun) -> bool:
     return live.fenced and services.cluster is not None and not services.draining
 
 
-async def cancel_abandoned(services: RunServices, live: LiveRun) -> None:
-    """Cancel a run whose caller asked for that when it went away; nobody hears of an error."""
-    row = live.row
+async def cancel_abandoned(services: RunServices, row: RunRow) -> None:
+    """Cancel a run, wherever it is, whose caller asked for that when it went away; nobody hears of
+    an error."""
     caller = Principal(row.app_id, DISCONNECTED)
     try:
         await cancel(services, caller, row.workflow_id, row.id, own_workflow=False)
@@ -229,10 +230,11 @@ class _RunStream(EventStream):
                 await self._cancel()
 
     async def _cancel(self) -> None:
-        live = self._started.live
-        if live is not None and not (live.ending or live.finished.done()):
-            work = cancel_abandoned(self._services, live)
-            await asyncio.shield(self._services.group.create_task(work))
+        live, services = self._started.live, self._services
+        over = live is not None and (live.ending or live.finished.done())
+        if live is None or not over or _moved(services, live):
+            work = cancel_abandoned(services, self._started.row)
+            await asyncio.shield(services.group.create_task(work))
 
 
 async def _heard(
