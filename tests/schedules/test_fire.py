@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from tests.contract import validate
-from tests.runs.platform import Platform, code, open_platform
+from tests.listening import listening
+from tests.runs.platform import Caller, Platform, code, open_platform
 from tests.schedules.stage import HOUR, MINUTE, Clock, ended, runs_of, trigger
 
 from insula.errors import Unavailable
@@ -23,6 +24,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 async def look(platform: Platform) -> float:
     return await Timekeeper(platform.services).look()
+
+
+WITH_FILE = {"type": "input", "key": "i", "input": {"doc": {"type": "file"}}, "destinations": ["a"]}
+
+
+async def with_file(caller: Caller, port: int) -> Any:
+    """Make a schedule whose runs take a file from this port."""
+    flow = await caller.make(WITH_FILE, code("a", "return 1"))
+    body = {"workflow_id": flow, "every": 3600, "input": {"doc": f"http://127.0.0.1:{port}/x"}}
+    return await caller.ok("POST", "/schedules", body)
 
 
 async def hourly(platform: Platform, **more: Any) -> Any:
@@ -205,6 +216,24 @@ async def test_a_workflow_that_cannot_run_costs_the_tick_its_run(
     await look(platform)
     await ended(platform, platform.acme, 1)
     assert (await platform.acme.ok("GET", path))["last_error"] is None
+
+
+async def test_a_file_that_is_too_large_costs_the_tick_its_run(
+    tmp_path: Path, database_url: str | None, clock: Clock
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+    given = {"egress_allow": ("127.0.0.1",), "file_max": 4, "database_url": database_url}
+    async with listening(answer) as port, open_platform(tmp_path, **given) as platform:
+        made = await with_file(platform.acme, port)
+        clock.step(HOUR + 10)
+        await look(platform)
+        shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
+        assert "INSULA_FILE_MAX" in shown["last_error"]
+        assert (shown["enabled"], shown["runs_count"]) == (True, 0)
+        assert shown["last_at"] == made["next_at"] < shown["next_at"]
 
 
 async def test_another_app_s_workflow_while_it_is_published(

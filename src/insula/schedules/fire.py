@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from insula.engine.timetable import Due, due
-from insula.errors import BadInput, Conflict, NotFound
+from insula.errors import InsulaError, NotFound, TooMany, Unavailable
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.runs.creation import Before
@@ -53,7 +53,9 @@ async def fire(services: RunServices, schedule: Schedule, now: int) -> bool:
         return False
     except NotFound as error:
         await _pass_over(services, schedule, found, error.message, off=True)
-    except (BadInput, Conflict) as error:
+    except (TooMany, Unavailable):
+        raise
+    except InsulaError as error:
         await _pass_over(services, schedule, found, error.message)
     return found.next_at is not None and found.next_at <= now
 
