@@ -7,24 +7,29 @@ import socket
 import struct
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from insula.adapters.sandbox.conversation import Conversation
 from insula.adapters.sandbox.frames import (
+    HEADER,
     Failed,
     Kind,
     Ready,
     Request,
     Result,
+    decode_answers,
     frame,
 )
 from insula.adapters.sandbox.process import Worker
 from insula.engine.failures import StepFailure
-from insula.engine.ports import Evaluated
+from insula.engine.ports import Evaluated, Fetch, HttpRequest, HttpResponse, Limits
 
-from .conftest import activity, evaluation
+from .conftest import MIB, SMALL, activity, evaluation, until
+
+PATIENT = replace(SMALL, wall=60)
 
 
 class Impostor:
@@ -40,12 +45,30 @@ class Impostor:
             "quickjs", self.process.pid, descriptor, ours, lambda _: None, self.ends.append
         )
 
-    async def answers(self, *frames: bytes, waits: bool = False) -> Evaluated:
-        conversation = Conversation(
-            self.worker, evaluation("1", waits=waits), activity(), 1024 * 1024
+    async def begins(
+        self, waits: bool = False, fetch: Fetch | None = None, limits: Limits = SMALL
+    ) -> "asyncio.Task[Evaluated]":
+        wanted = evaluation("1", waits=waits, fetch=fetch, limits=limits)
+        task = asyncio.ensure_future(
+            Conversation(self.worker, wanted, activity(), 1024 * 1024).run()
         )
-        task = asyncio.ensure_future(conversation.run())
         await asyncio.sleep(0)
+        return task
+
+    async def takes(self) -> tuple[int, bytes]:
+        """Read one frame, as a worker would."""
+        length, kind = HEADER.unpack(await self._read(HEADER.size))
+        return kind, await self._read(length)
+
+    async def _read(self, number: int) -> bytes:
+        data = bytearray(number)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[await asyncio.get_running_loop().sock_recv_into(self.theirs, rest) :]
+        return bytes(data)
+
+    async def answers(self, *frames: bytes, waits: bool = False) -> Evaluated:
+        task = await self.begins(waits)
         for data in frames:
             sending = asyncio.get_running_loop().sock_sendall(self.theirs, data)
             async with asyncio.timeout(5):
@@ -174,3 +197,107 @@ async def test_an_idle_worker_that_speaks_is_killed(impostor: Impostor) -> None:
     async with asyncio.timeout(5):
         await impostor.worker.death
     assert impostor.worker.killed
+
+
+class Fetched:
+    """Answers of one MiB, given at once; ``urls`` says for what."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        self.urls.append(request.url)
+        return HttpResponse(200, (), b"x" * MIB, request.url)
+
+
+async def test_no_more_is_fetched_than_the_worker_takes(impostor: Impostor) -> None:
+    fetched = Fetched()
+    task = await impostor.begins(waits=True, fetch=fetched, limits=PATIENT)
+    await impostor.takes()
+    impostor.theirs.sendall(requests(*(Request(i, "fetch", f"http://{i}/") for i in range(100))))
+    await until(lambda: len(fetched.urls) >= 16)
+    kind, data = await impostor.takes()  # and so the next has its turn
+    assert kind == Kind.ANSWERS
+    await until(lambda: len(fetched.urls) >= 17)
+    assert len(fetched.urls) == 17
+    assert impostor.worker.unsent == 16
+    for _ in range(99):
+        _, more = await impostor.takes()
+        data += more
+        assert impostor.worker.unsent <= 16
+    assert len(fetched.urls) == 100
+    impostor.theirs.sendall(result(b"1"))
+    assert (await task).outputs
+
+
+async def test_answers_arrive_whole_and_in_order(impostor: Impostor) -> None:
+    fetched = Fetched()
+    task = await impostor.begins(waits=True, fetch=fetched, limits=PATIENT)
+    await impostor.takes()
+    impostor.theirs.sendall(requests(*(Request(i, "fetch", f"http://{i}/") for i in range(20))))
+    for i in range(20):
+        (answer,) = decode_answers((await impostor.takes())[1])
+        assert (answer.id, answer.url, len(answer.body)) == (i, f"http://{i}/", MIB)
+    impostor.theirs.sendall(result(b"1"))
+    assert (await task).outputs
+
+
+async def test_answers_that_are_not_taken_count_as_waiting(
+    impostor: Impostor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones too, which need no turn: else they would pile up without end."""
+    task = await impostor.begins(waits=True, limits=PATIENT)
+    await impostor.takes()
+    send, sent = impostor.worker.send, 0
+
+    def counted(data: bytes) -> asyncio.Future[None]:
+        nonlocal sent
+        sent += 1
+        return send(data)
+
+    monkeypatch.setattr(impostor.worker, "send", counted)
+    for n in range(0, 5_000, 100):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            impostor.theirs.sendall(requests(*(Request(i, "sleep") for i in range(n, n + 100))))
+        await until(lambda n=n: task.done() or sent == n + 100)
+        if task.done():
+            break
+    with pytest.raises(StepFailure) as caught:
+        async with asyncio.timeout(5):
+            await task
+    assert caught.value.code == "engine_crash"
+
+
+async def test_what_waits_to_be_sent_is_memory_of_the_code(impostor: Impostor) -> None:
+    begun: list[str] = []
+
+    async def never(request: HttpRequest) -> HttpResponse:
+        begun.append(request.url)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = await impostor.begins(waits=True, fetch=never, limits=PATIENT)
+    await impostor.takes()
+    body = "x" * (MIB - 100)
+    for i in range(40):  # of 32 MiB
+        data = requests(Request(i, "fetch", "http://x/", body=body))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await asyncio.get_running_loop().sock_sendall(impostor.theirs, data)
+    with pytest.raises(StepFailure) as caught:
+        await task
+    assert caught.value.code == "limit_memory"
+    assert len(begun) == 16
+
+
+async def test_nothing_more_is_fetched_for_a_dead_worker(impostor: Impostor) -> None:
+    fetched = Fetched()
+    task = await impostor.begins(waits=True, fetch=fetched, limits=PATIENT)
+    await impostor.takes()
+    impostor.theirs.sendall(requests(*(Request(i, "fetch", f"http://{i}/") for i in range(100))))
+    await until(lambda: len(fetched.urls) >= 16)
+    impostor.theirs.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(StepFailure) as caught:
+        await task
+    assert caught.value.code == "engine_crash"
+    assert len(fetched.urls) == 16
+    assert impostor.worker.unsent == 0

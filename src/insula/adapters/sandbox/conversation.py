@@ -16,7 +16,11 @@ from insula.kit import json
 from insula.kit.clock import now_ms
 
 _TOGETHER = 16
-"""Requests of one evaluation that are under way at once; the others wait for a turn."""
+"""Requests of one evaluation that are under way at once; the others wait for a turn.
+
+A turn lasts until the worker has taken the answer: code that does not look at its answers asks in
+vain for more.
+"""
 _OUTSTANDING = 1_000
 _LEAST_TICK = 0.002
 
@@ -45,6 +49,7 @@ class Conversation:
         self._final: _Outcome | None = None
         self._requests: deque[Request] = deque()
         self._outstanding = 0
+        self._held = 0
         self._sleeps: dict[int, asyncio.TimerHandle] = {}
         self._verdict: Exception | None = None
         self._deadline = 0.0
@@ -145,13 +150,17 @@ class Conversation:
             self._worker.kill()
 
     def _queue(self, data: bytes) -> bool:
+        """Take requests; say whether there may be so many. What they hold is the code's memory."""
         try:
             requests = frames.decode_requests(data)
         except (msgspec.DecodeError, RecursionError):
             return False
         self._requests.extend(requests)
         self._outstanding += len(requests)
-        return self._outstanding <= _OUTSTANDING
+        self._held += sum(map(_size, requests))
+        if self._held > self._evaluation.limits.memory:
+            self._condemn(verdicts.memory(self._evaluation.limits))
+        return self._outstanding + self._worker.unsent <= _OUTSTANDING
 
     async def _with_requests(self) -> _Outcome:
         turns = asyncio.Semaphore(_TOGETHER)
@@ -163,9 +172,8 @@ class Conversation:
                     if request.kind == "sleep":
                         self._sleep(request)
                         continue
-                    work = self._read_file if request.kind == "file" else self._fetch
                     tasks = [task for task in tasks if not task.done()]
-                    tasks.append(group.create_task(work(request, turns)))
+                    tasks.append(group.create_task(self._fulfil(request, turns)))
                 self._describe()
                 self._outcome = self._loop.create_future()
                 try:
@@ -193,16 +201,31 @@ class Conversation:
             del self._sleeps[request.id]
             self._answer(Answer(request.id))
 
+        self._held -= _size(request)
         if request.id in self._sleeps:
             self._worker.kill()
             return
         self._sleeps[request.id] = self._loop.call_later(request.milliseconds / 1000, wake)
 
-    async def _fetch(self, request: Request, turns: asyncio.Semaphore) -> None:
+    async def _fulfil(self, request: Request, turns: asyncio.Semaphore) -> None:
+        find = self._read_file if request.kind == "file" else self._fetch
+        size = _size(request)
+        async with turns:
+            try:
+                taken = self._answer(await find(request))
+            except Exception as error:
+                # Nobody can answer, or it is not the script's affair (the run may have a new
+                # owner): the evaluation ends with it.
+                self._condemn(error)
+                return
+            self._held -= size
+            del request
+            await taken
+
+    async def _fetch(self, request: Request) -> Answer:
         fetch = self._evaluation.fetch
         if fetch is None:
-            self._answer(Answer(request.id, error="fetch is not available here"))
-            return
+            return Answer(request.id, error="fetch is not available here")
         try:
             asked = HttpRequest(
                 request.method,
@@ -211,56 +234,43 @@ class Conversation:
                 None if request.body is None else request.body.encode(),
                 max_bytes=self._fetch_max_bytes,
             )
-            async with turns:
-                self._activity.effect_possible = True
-                response = await fetch(asked)
-            self._answer(
-                Answer(
-                    request.id, "", response.status, response.url, response.headers, response.body
-                )
-            )
-        except Unanswerable as failure:
-            self._condemn(failure)
+            self._activity.effect_possible = True
+            response = await fetch(asked)
+        except Unanswerable:
+            raise
         except StepFailure as failure:
-            self._answer(Answer(request.id, error=failure.message or "the request failed"))
+            return Answer(request.id, error=failure.message or "the request failed")
         except (msgspec.DecodeError, UnicodeError):
-            self._answer(Answer(request.id, error="the request is not valid text"))
-        except Exception as error:
-            # not the script's affair (the run may have a new owner): the evaluation ends with it
-            self._condemn(error)
+            return Answer(request.id, error="the request is not valid text")
+        return Answer(
+            request.id, "", response.status, response.url, response.headers, response.body
+        )
 
-    async def _read_file(self, request: Request, turns: asyncio.Semaphore) -> None:
+    async def _read_file(self, request: Request) -> Answer:
         read = self._evaluation.read_file
         if read is None or not request.aspect:
-            self._answer(Answer(request.id, error="files cannot be read here"))
-            return
+            return Answer(request.id, error="files cannot be read here")
         try:
             asked = msgspec.json.decode(request.file)
-            async with turns:
-                found = json.encode(await read(request.aspect, asked))
-            if len(found) > self._evaluation.limits.memory // 4:
-                self._answer(
-                    Answer(request.id, error="what is in the file is too large for memory")
-                )
-                return
-            self._answer(Answer(request.id, body=found, value=True))
-        except Unanswerable as failure:
-            self._condemn(failure)
+            found = json.encode(await read(request.aspect, asked))
+        except Unanswerable:
+            raise
         except StepFailure as failure:
-            self._answer(Answer(request.id, error=failure.message or "the file cannot be read"))
+            return Answer(request.id, error=failure.message or "the file cannot be read")
         except (msgspec.DecodeError, json.InvalidJson, UnicodeError, RecursionError):
-            self._answer(Answer(request.id, error="the file is not valid JSON"))
-        except Exception as error:
-            self._condemn(error)  # as with requests: not the script's affair
+            return Answer(request.id, error="the file is not valid JSON")
+        if len(found) > self._evaluation.limits.memory // 4:
+            return Answer(request.id, error="what is in the file is too large for memory")
+        return Answer(request.id, body=found, value=True)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Answer) -> asyncio.Future[None]:
         self._outstanding -= 1
         self._describe()
         try:
             data = frame(Kind.ANSWERS, [answer])
         except UnicodeError:
             data = frame(Kind.ANSWERS, [Answer(answer.id, error="the answer is not valid text")])
-        self._worker.send(data)
+        return self._worker.send(data)
 
     def _read(self, outcome: _Outcome) -> Evaluated:
         if isinstance(outcome, Exception):
@@ -290,6 +300,11 @@ class Conversation:
         if result.retire:
             self._worker.kill()
         return Evaluated(checked, logs)
+
+
+def _size(request: Request) -> int:
+    """Count the characters that a request holds, for as long as it is not answered."""
+    return len(request.url) + len(request.headers) + len(request.body or "") + len(request.file)
 
 
 def _counted(number: int, what: str) -> str:

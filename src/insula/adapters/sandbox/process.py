@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,6 +41,14 @@ class Ended:
                 return signal.Signals(number).name
             return f"signal {number}"
         return f"exit code {os.waitstatus_to_exitcode(self.status)}"
+
+
+@dataclass(slots=True, eq=False)
+class _Unsent:
+    """A frame on its way: what is left of it, and who waits until it is gone."""
+
+    rest: memoryview
+    taken: asyncio.Future[None]
 
 
 class Worker:
@@ -73,7 +82,7 @@ class Worker:
         self._receive: Callable[[int, bytes], None] | None = None
         self._bound = OVERHEAD
         self._incoming = bytearray()
-        self._outgoing = memoryview(b"")
+        self._outgoing: deque[_Unsent] = deque()
         self._grace: asyncio.TimerHandle | None = None
         end.setblocking(False)
         self._loop.add_reader(self._socket, self._readable)
@@ -91,17 +100,25 @@ class Worker:
         self._receive = None
         self._bound = OVERHEAD
 
-    def send(self, data: bytes) -> None:
-        """Send a frame, in the background where the socket is full."""
+    def send(self, data: bytes | bytearray) -> asyncio.Future[None]:
+        """Send a frame, in the background where the socket is full.
+
+        The future is done when the worker has taken the frame: never, where it dies before.
+        """
+        taken = self._loop.create_future()
         if self.gone:
-            return
-        if self._outgoing:
-            self._outgoing = memoryview(bytes(self._outgoing) + data)
-            return
-        self._outgoing = memoryview(data)
-        self._flush()
-        if self._outgoing:
-            self._loop.add_writer(self._socket, self._writable)
+            return taken
+        self._outgoing.append(_Unsent(memoryview(data), taken))
+        if len(self._outgoing) == 1:
+            self._flush()
+            if self._outgoing:
+                self._loop.add_writer(self._socket, self._writable)
+        return taken
+
+    @property
+    def unsent(self) -> int:
+        """How many frames the worker has yet to take."""
+        return len(self._outgoing)
 
     def kill(self) -> None:
         """End the process. It is dead when ``death`` is done, about a millisecond later."""
@@ -129,13 +146,19 @@ class Worker:
             self._finish()
 
     def _flush(self) -> None:
+        """Send as much of the first frame as the socket takes at once, and let others go on."""
+        first = self._outgoing[0]
         try:
-            while self._outgoing:
-                self._outgoing = self._outgoing[self._end.send(self._outgoing) :]
+            first.rest = first.rest[self._end.send(first.rest) :]
         except BlockingIOError:
             return
         except OSError:  # the worker is dying: its pidfd tells
-            self._outgoing = memoryview(b"")
+            self._outgoing.clear()
+            return
+        if not first.rest:
+            self._outgoing.popleft()
+            if not first.taken.done():  # who waited may have been cancelled
+                first.taken.set_result(None)
 
     def _writable(self) -> None:
         self._flush()
@@ -191,6 +214,7 @@ class Worker:
         while not self.killed and self._unread():  # it may have answered before it died
             pass
         self.gone = True
+        self._outgoing.clear()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._loop.remove_reader(self._descriptor)
