@@ -316,12 +316,23 @@ def test_what_does_not_hold_together_is_found(
     assert wrong[check]["examples"]
 
 
+def test_a_file_that_keeps_its_size_is_found(db: Do, folder: Path) -> None:
+    connection = sqlite3.connect(folder / "insula.db")
+    connection.execute("PRAGMA auto_vacuum = NONE")
+    connection.execute("VACUUM")
+    connection.close()
+    outcome = db("check", "--json")
+    assert outcome.code == ExitCode.FAILED
+    (wrong,) = [finding for finding in json.loads(outcome.out) if finding["wrong"]]
+    assert wrong["check"] == "the file shrinks with what is erased"
+
+
 def test_files_without_bytes_are_found(db: Do, folder: Path) -> None:
     shutil.rmtree(folder / "files")
     outcome = db("check")
     assert outcome.code == ExitCode.FAILED
     assert "1 wrong" in outcome.out
-    assert "1 of 8 checks failed." in outcome.err
+    assert "1 of 9 checks failed." in outcome.err
 
 
 def test_a_file_that_sqlite_finds_damaged_is_not_backed_up(

@@ -242,6 +242,25 @@ async def test_erased_data_leaves_the_disk_and_the_file_shrinks(database: Sqlite
     assert (database.path.parent / "insula.db-wal").stat().st_size == 0
 
 
+async def test_a_file_that_another_program_made_keeps_its_size_and_nobody_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    database = await open_sqlite(tmp_path / "old.db")
+    await asyncio.gather(*[database.submit(put(f"{n}", b"x" * 100_000)) for n in range(10)])
+    await database.close()
+    old, new = sqlite3.connect(tmp_path / "old.db"), sqlite3.connect(tmp_path / "new.db")
+    new.executescript("\n".join(old.iterdump()))  # as one that was salvaged
+    for connection in (old, new):
+        connection.close()
+    database = await open_sqlite(tmp_path / "new.db")
+    await database.write(
+        lambda connection: driver(connection).execute("DELETE FROM facts WHERE name < '5'") and None
+    )
+    async with asyncio.timeout(30):
+        await database.reclaim()
+    await database.close()
+
+
 def contents(path: Path) -> list[bytes]:
     return [file.read_bytes() for file in path.parent.iterdir() if file.name != "insula.db-shm"]
 

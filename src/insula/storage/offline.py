@@ -116,6 +116,14 @@ def faults(connection: Connection) -> list[str]:
     return found
 
 
+def shrinks(connection: Connection) -> bool:
+    """Say whether the database gives the space of erased rows back to the disk."""
+    if is_postgres(connection):
+        return True
+    incremental = 2
+    return bool(connection.execute(text("PRAGMA auto_vacuum")).scalar_one() == incremental)
+
+
 def _check_file(path: Path) -> None:
     """Refuse what SQLite would only refuse in the middle."""
     if path.exists() and path.stat().st_size:

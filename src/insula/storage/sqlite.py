@@ -123,12 +123,14 @@ class SqliteDatabase:
 
 
 def _free_pages(connection: Connection) -> int:
-    """Give back some pages; return how many more there are to give."""
+    """Give back some pages; return how many more there are to give, and 0 where none goes: a file
+    that another program has made from this one's rows may keep what it has."""
     raw = driver(connection)
+    before: int = raw.execute("PRAGMA freelist_count").fetchone()[0]
     raw.execute(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})").fetchall()
     free: int = raw.execute("PRAGMA freelist_count").fetchone()[0]
     pages: int = raw.execute("PRAGMA page_count").fetchone()[0]
-    return free - int(pages * _FREE_SHARE)
+    return 0 if free == before else free - int(pages * _FREE_SHARE)
 
 
 def _empty_log(connection: Connection) -> None:

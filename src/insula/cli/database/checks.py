@@ -8,7 +8,7 @@ from insula.cli.failures import usage
 from insula.runs.audit import EXAMPLES, Finding, audit
 from insula.settings import SettingsError, load_settings
 from insula.storage.migrate import NewerSchema, chain, version
-from insula.storage.offline import faults, snapshot
+from insula.storage.offline import faults, shrinks, snapshot
 
 
 async def look(place: Place, progress: Progress) -> list[Finding]:
@@ -36,6 +36,7 @@ def _database(place: Place, progress: Progress) -> tuple[list[Finding], list[str
         findings = [_schema(current, known)]
         problems = faults(connection)
         findings.append(Finding("the file is sound", len(problems), problems[:EXAMPLES], 1))
+        findings.append(_shrinks(shrinks(connection)))
         if current < known:
             return findings, []
         findings += audit(connection, progress)
@@ -48,3 +49,13 @@ def _schema(current: int, known: int) -> Finding:
         return Finding(check, 0, [], 1)
     words = f"it is {current}: `insula db upgrade`, or the next start of a server, changes that"
     return Finding(check, 1, [words], 1)
+
+
+def _shrinks(does: bool) -> Finding:
+    words = (
+        "another program has made the file: it stays as large as it is. `insula db backup`, and "
+        "`insula db restore` into a new folder, make one that shrinks"
+    )
+    return Finding(
+        "the file shrinks with what is erased", int(not does), [] if does else [words], 1
+    )
