@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, update
 from tests.journal.rows import TOKEN, create, over, run_row, started
 
 from insula.engine.ports import Fenced
@@ -188,8 +188,21 @@ async def test_an_end_of_a_run_that_is_another_s_is_not_sent_again(
 async def test_rows_of_leases_long_lapsed_go(database: Database, journal: Journal) -> None:
     await node(database, "node_recent", -10_000)
     await node(database, "node_old", -100_000)
-    await database.write(partial(remove_lapsed, watch=journal.database_clock))
+    await database.write(partial(remove_lapsed, token=TOKEN, watch=journal.database_clock))
     assert await tokens(database) == ["node_recent"]
+
+
+async def test_after_a_sleep_of_the_machine_a_process_keeps_its_own(
+    database: Database, journal: Journal
+) -> None:
+    lease = Lease(database, journal, "here", exclusive=True)
+    await lease.take()
+    asleep = update(nodes).values(expires_at=nodes.c.expires_at - 100_000)
+    await database.write(lambda connection: connection.execute(asleep).rowcount)
+    watch = journal.database_clock
+    await database.write(partial(remove_lapsed, token=journal.token, watch=watch))
+    await lease.renew()
+    assert await tokens(database) == [TOKEN]
 
 
 async def test_the_holder_of_the_folder_lapses_all_others_and_is_never_fenced(
@@ -302,7 +315,7 @@ async def test_nobody_is_dead_while_the_database_s_clock_was_set_a_moment_ago(
     monkeypatch.setattr(module, "now_ms", lambda connection: database_ms(connection) + step)
     assert await database.read(journal.orphans) == ["run_b"]
     watch = journal.database_clock
-    await database.write(partial(remove_lapsed, watch=watch))
+    await database.write(partial(remove_lapsed, token=TOKEN, watch=watch))
     assert await tokens(database) == ["node_alive"]
     moment += 9.9
     monkeypatch.setattr(module, "now_ms", lambda connection: database_ms(connection) + step + 9_900)

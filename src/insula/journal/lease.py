@@ -248,9 +248,10 @@ def lives(connection: Connection, token: str, watch: DatabaseClock) -> bool:
     return token in _living(connection, watch, nodes.c.token == token)
 
 
-def remove_lapsed(connection: Connection, watch: DatabaseClock) -> None:
-    """Remove the rows of leases that nobody needs to look at any more."""
-    living = _living(connection, watch)
+def remove_lapsed(connection: Connection, token: str, watch: DatabaseClock) -> None:
+    """Remove the rows of leases that nobody needs to look at any more; never this process's own: if
+    the machine slept, it is about to be renewed."""
+    living = {token} | _living(connection, watch)
     long_ago = now_ms(connection) - 60 * GRACE_MS
     gone = (nodes.c.expires_at < long_ago) & nodes.c.token.not_in(living)
     connection.execute(delete(nodes).where(gone))

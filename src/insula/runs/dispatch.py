@@ -188,7 +188,8 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
         try:
             await services.files.sweep()
             await remove_old_rows(services, rows)
-            lapsed = partial(remove_lapsed, watch=services.journal.database_clock)
+            watch = services.journal.database_clock
+            lapsed = partial(remove_lapsed, token=services.token, watch=watch)
             await services.database.write(lapsed)
             await reclaim()
         except (InsulaError, OSError) as error:
