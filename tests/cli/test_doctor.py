@@ -1,5 +1,6 @@
 """``insula doctor``: each thing it looks at, all right and not."""
 
+import errno
 import json
 import os
 import socket
@@ -85,6 +86,21 @@ def test_a_folder_in_use_and_open_to_others(
     assert found["lock"] == ("ok", f"held by process {os.getpid()}, serving at http://127.0.0.1:1")
     assert found["data folder"][0] == "warning"
     assert "port" not in found
+
+
+def test_a_folder_of_somebody_else(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "insula.lock"))
+
+    monkeypatch.setattr(examination, "holder", refuse)
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert outcome.code == ExitCode.FAILED
+    found = findings(outcome.out)
+    assert found["data folder"][0] == "failed"
+    assert "run this as the user whose" in found["data folder"][1]
+    assert found["python"][0] == "ok"
 
 
 def test_secrets_are_not_shown(

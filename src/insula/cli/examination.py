@@ -49,6 +49,8 @@ class Finding:
 async def examine(given: Path | None) -> list[Finding]:
     """Look at everything, the walls of the sandbox last."""
     data = data_folder(given)
+    if (closed := _closed(data)) is not None:
+        return [*_machine(), closed, *await _walls()]
     database = await _database(data)
     return [*_machine(), *_folder(data), *_settings(data), *database, *await _walls()]
 
@@ -59,6 +61,18 @@ def _machine() -> Iterator[Finding]:
     needed = ".".join(str(part) for part in _SQLITE_NEEDED)
     detail = sqlite3.sqlite_version + ("" if recent else f"; {needed} or newer is needed")
     yield Finding("sqlite", "ok" if recent else "failed", detail)
+
+
+def _closed(data: Path) -> Finding | None:
+    """Say so where whoever asks may not look into the folder: then nothing of it can be said."""
+    try:
+        if data.is_dir():
+            os.scandir(data).close()
+            holder(data)
+    except PermissionError as error:
+        words = f"{error.filename} may not be read: run this as the user whose folder {data} is"
+        return Finding("data folder", "failed", words)
+    return None
 
 
 def _folder(data: Path) -> Iterator[Finding]:
