@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from insula.cli.database.progress import Progress, Stopped
 from insula.cli.failures import ExitCode
 from insula.storage.lock import FolderLock
 from insula.storage.migrate import chain, migrate
@@ -148,6 +149,34 @@ def test_a_database_that_is_not_empty_is_left_alone_unless_it_is_forced(
     ok(db("restore", tmp_path / "a", "--json", url=postgres_url))
     assert db("restore", tmp_path / "a", url=postgres_url).code == ExitCode.CONFLICT
     ok(db("restore", tmp_path / "a", "--force", "--json", url=postgres_url))
+
+
+@pytest.mark.parametrize("on_server", [False, True], ids=["sqlite", "postgres"])
+def test_a_restore_that_is_stopped_leaves_what_was_there(
+    db: Do,
+    folder: Path,
+    tmp_path: Path,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    on_server: bool,
+) -> None:
+    url = postgres_url if on_server else None
+    ok(db("backup", tmp_path / "a", "--json"))
+    if on_server:
+        ok(db("restore", tmp_path / "a", "--json", url=url))
+
+    def stop(progress: Progress, what: str, done: int) -> None:
+        if what == "runs":
+            raise Stopped
+
+    ok(db("backup", tmp_path / "before", "--json", url=url))
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "__call__", stop)
+        with pytest.raises(Stopped):
+            db("restore", tmp_path / "a", "--force", url=url)
+    after = ok(db("backup", tmp_path / "after", "--json", url=url))["rows"]
+    assert after == ok(db("restore", tmp_path / "before", "--force", "--json", url=url))["rows"]
+    assert after["runs"] > 0
 
 
 def _cut(data: bytes) -> bytes:

@@ -85,6 +85,12 @@ def migrate(connection: Connection, until: int | None = None) -> int:
     return len(missing)
 
 
+def make(connection: Connection, number: int) -> None:
+    """Make the schema of that number where there are no tables, in the caller's transaction."""
+    for link in chain(connection.dialect.name)[:number]:
+        _change(connection, link)
+
+
 def check_version(connection: Connection) -> int:
     """Return the number of the last migration, 0 if the database is new.
 
@@ -107,14 +113,19 @@ def _apply(connection: Connection, link: Migration) -> None:
     raw = driver(connection)
     raw.execute("BEGIN" if is_postgres(connection) else "BEGIN IMMEDIATE")
     try:
-        for statement in link.statements:
-            raw.execute(statement)
-        raw.execute(
-            "INSERT INTO facts (name, value) VALUES (?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (_FACT, str(link.number).encode()),
-        )
+        _change(connection, link)
         raw.execute("COMMIT")
     except BaseException:
         raw.execute("ROLLBACK")
         raise
+
+
+def _change(connection: Connection, link: Migration) -> None:
+    raw = driver(connection)
+    for statement in link.statements:
+        raw.execute(statement)
+    raw.execute(
+        "INSERT INTO facts (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (_FACT, str(link.number).encode()),
+    )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from insula.cli.database.progress import Progress
 from insula.cli.failures import CommandFailed, ExitCode
 from insula.storage.backup_file import read_backup, write_backup
-from insula.storage.migrate import NewerSchema, chain, migrate, version
+from insula.storage.migrate import NewerSchema, chain, make, migrate, version
 from insula.storage.offline import faults, snapshot, transaction
 from insula.storage.portable import (
     Damaged,
@@ -60,7 +60,8 @@ def restore(connection: Connection, path: Path, force: bool, progress: Progress)
 def fill(connection: Connection, coming: Coming, force: bool, progress: Progress) -> End:
     """Write frames into a database and bring it up to this program's schema.
 
-    What was there stays there until the frames have been read to their end and found whole.
+    What was there stays there until the frames have been read to their end and found whole, and
+    all of them stand in its place.
     """
     head = _head(coming())
     if head.schema > len(chain(connection.dialect.name)):
@@ -68,10 +69,13 @@ def fill(connection: Connection, coming: Coming, force: bool, progress: Progress
             f"It was made by a newer version of Insula: its schema is {head.schema}, this program "
             f"knows {len(chain(connection.dialect.name))}. Install version {head.program} or later."
         )
-    _make_ready(connection, coming, head, force, progress)
+    anew = _is_to_be_made(connection, coming, head, force, progress)
     frames_again = coming()
-    first = check_head(connection, next(frames_again))
     with transaction(connection):
+        if anew:
+            drop_all(connection)
+            make(connection, head.schema)
+        first = check_head(connection, next(frames_again))
         end = load(connection, frames_again, progress)
         if first.schema != head.schema:
             raise Damaged("It changed while it was read.")
@@ -86,10 +90,12 @@ def _head(coming: Iterator[Frame]) -> Head:
     return first
 
 
-def _make_ready(
+def _is_to_be_made(
     connection: Connection, coming: Coming, head: Head, force: bool, progress: Progress
-) -> None:
-    """Give the database the schema of what comes, and no rows."""
+) -> bool:
+    """Say whether the database has to be made anew to have the schema of what comes, and no rows;
+    raise if it must not be.
+    """
     current = version(connection)
     table = occupied(connection) if current else None
     if table is not None and not force:
@@ -102,11 +108,10 @@ def _make_ready(
         again = coming()
         next(again)
         examine(again, progress)
-    if current != head.schema or table is not None:
-        _refuse_strangers(connection)
-        with transaction(connection):
-            drop_all(connection)
-    migrate(connection, until=head.schema)
+    if current == head.schema and table is None:
+        return False
+    _refuse_strangers(connection)
+    return True
 
 
 def _refuse_strangers(connection: Connection) -> None:
