@@ -345,8 +345,10 @@ async def test_a_reader_who_is_too_slow_is_closed_and_may_resume(
     await reader.heard.wait()
     reader.blocked.clear()
     platform.gate("g").opened.set()
-    for n in range(4):  # each is stored before it begins, in a batch of its own
+    (live,) = platform.services.live
+    for n in range(4):
         await platform.reached(f"g{n}")
+        await live.log.stored()  # each in a batch of its own
         platform.gate(f"g{n}").opened.set()
     await platform.idle()
     reader.blocked.set()

@@ -39,13 +39,14 @@ class Subscription:
     def put(self, seq: int, events: list[Event], size: int) -> None:
         """Add a stored batch of ``size`` bytes; over the bounds, close.
 
-        A reader that has taken all there was is not behind, however large one batch is.
+        The next one that the reader takes does not count: however large it is, it is not behind.
         """
         if self.reason is not None:
             return
-        self._events += len(events)
-        self._bytes += size
-        if self._heard and (self._events > EVENTS_MAX or self._bytes > BYTES_MAX):
+        if self._heard:
+            self._events += len(events)
+            self._bytes += size
+        if self._events > EVENTS_MAX or self._bytes > BYTES_MAX:
             # What is buffered goes too: the reader resumes from the last event it has seen.
             self._heard.clear()
             self.end("slow")
@@ -74,9 +75,11 @@ class Subscription:
                 raise StopAsyncIteration
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
-        seq, events, size = self._heard.popleft()
-        self._events -= len(events)
-        self._bytes -= size
+        seq, events, _ = self._heard.popleft()
+        if self._heard:
+            _, following, size = self._heard[0]
+            self._events -= len(following)
+            self._bytes -= size
         return seq, events
 
     def _wake(self) -> None:
