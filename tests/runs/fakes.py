@@ -38,6 +38,8 @@ class FakeSandbox:
         )
         self.evaluated: list[str] = []
         self.limits: list[Any] = []
+        self.logs: json.Raw | None = None
+        """What every script tells its console."""
         self.alive = 1
 
     async def start(self) -> None:
@@ -57,7 +59,7 @@ class FakeSandbox:
             self.evaluated.append(text)
             value = await self._value(text, evaluation.scope)
             outputs.append(None if value is ... else json.raw(value))
-        return Evaluated(tuple(outputs))
+        return Evaluated(tuple(outputs), self.logs)
 
     async def _value(self, text: str, scope: Mapping[str, Any]) -> Any:
         if (same := _SAME.fullmatch(text)) is not None:

@@ -12,6 +12,7 @@ from tests.runs.platform import Caller, Platform, code, model, open_platform
 
 from insula.files import extractions, repository
 from insula.files.wish import Wish
+from insula.kit import json
 from insula.kit.ids import new_id
 from insula.runs import replay as replaying
 from insula.runs.services import RunServices
@@ -88,6 +89,18 @@ async def test_a_step_that_was_skipped_is_live_in_its_replay(platform: Platform)
     third = await replay(platform.acme, second, "z")
     assert platform.sandbox.evaluated == ["2", "3", "3"]
     assert statuses(third)["y"] == "COMPLETED"
+
+
+async def test_a_step_that_is_kept_as_skipped_keeps_its_logs(platform: Platform) -> None:
+    flow = await platform.acme.make(
+        code("a", "return 1", "b", conditional="false"), code("b", "return 2")
+    )
+    platform.sandbox.logs = json.raw([{"level": "log", "time": 1, "args": ["no"]}])
+    first = await platform.acme.run(flow)
+    platform.sandbox.logs = None
+    second = await replay(platform.acme, first, "b")
+    assert (first["output"]["a"]["status"], len(first["output"]["a"]["logs"])) == ("SKIPPED", 1)
+    assert second["output"]["a"] == first["output"]["a"]
 
 
 async def test_failures_that_were_continued_are_kept_and_others_run_again(

@@ -138,7 +138,8 @@ def kept_events(plan: Plan, source: RunState, step_key: str, now: int) -> list[E
 
 def _kept(step: StepState) -> list[Event]:
     if step.status == "SKIPPED":
-        return [StepSkipped(step.start, step.key, step.type, step.conditional)]
+        logs = step.all_logs()
+        return [StepSkipped(step.start, step.key, step.type, step.conditional, logs)]
     begun = StepStarted(step.start, step.key, step.type, looped=step.looped)
     ended = StepEnded(
         step.end or step.start,
