@@ -1,12 +1,18 @@
 """Queued runs: the apps in turns, as there is room, after a restart too."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import Connection
 from tests.runs.platform import Caller, Platform, code, open_platform
 
+from insula.runs import start
 from insula.runs.dispatch import sweep
+
+DATABASES = ("sqlite", "postgres")
 
 
 async def wait_for(platform: Platform, caller: Caller, path: str, status: str) -> Any:
@@ -83,6 +89,40 @@ async def test_the_queue_of_an_app_is_bounded(tmp_path: Path) -> None:
         assert (await platform.globex.discover(flow, background=True))["status"] == "PENDING"
         await platform.acme.ok("POST", "/runs/cancel")
         await platform.globex.ok("POST", "/runs/cancel")
+
+
+async def test_the_queue_is_bounded_however_many_are_stored_at_once(
+    tmp_path: Path, database_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, free = threading.Event(), threading.Event()
+    asked = 0
+
+    async def counted(*given: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 6:  # all of them wait for the writer in a moment, and make one group
+            asyncio.get_running_loop().call_soon(free.set)
+        return await create_waiting(*given)
+
+    def hold(_: Connection) -> None:
+        busy.set()
+        free.wait(30)
+
+    create_waiting = start.create_waiting
+    monkeypatch.setattr(start, "create_waiting", counted)
+    settings = {"database_url": database_url, "runs_max": 1, "queue_max": 2}
+    async with open_platform(tmp_path, **settings) as platform:
+        flow = await platform.acme.make(code("a", "wait(g)"))
+        await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        holding = platform.services.database.submit(hold)
+        await asyncio.to_thread(busy.wait)
+        path, body = f"/workflows/{flow}/runs", {"background": True}
+        asking = (platform.acme.ask("POST", path, body) for _ in range(6))
+        answers = await asyncio.gather(*asking)
+        await holding
+        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 4
+        await platform.acme.ok("POST", "/runs/cancel")
 
 
 async def test_a_caller_s_limit_holds_in_the_queue(tmp_path: Path) -> None:

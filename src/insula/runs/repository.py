@@ -197,8 +197,9 @@ def check_app(connection: Connection, app_id: str, maximum: int | None) -> None:
 
 
 def count_waiting(connection: Connection, app_id: str) -> int:
-    """Say how many runs of an app wait to begin, from the counters."""
-    return counters.count(connection, app_id, status="PENDING")
+    """In a unit that adds one: say how many runs of an app wait to begin, those that others of its
+    group add among them."""
+    return counters.count_now(connection, app_id, "PENDING")
 
 
 def pending(connection: Connection, after: str, limit: int) -> list[tuple[str, str]]:

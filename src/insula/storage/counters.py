@@ -68,12 +68,14 @@ def count(
     return int(connection.execute(query).scalar_one())
 
 
-def count_now(connection: Connection, app_id: str, status: str, but: str) -> int:
+def count_now(connection: Connection, app_id: str, status: str, but: str | None = None) -> int:
     """In a unit: return how many runs of an app have a status, those of one origin left out, with
     what this unit and others of its group have changed."""
     query = select(func.coalesce(func.sum(counters.c.count), 0)).where(
-        counters.c.app_id == app_id, counters.c.status == status, counters.c.origin != but
+        counters.c.app_id == app_id, counters.c.status == status
     )
+    if but is not None:
+        query = query.where(counters.c.origin != but)
     stored = int(connection.execute(query).scalar_one())
     bumps: Bumps = connection.info.get(_INFO) or {}
     return stored + sum(
