@@ -9,8 +9,9 @@ from sqlalchemy import Connection, event, text
 from tests.databases import prepare
 from tests.runs.platform import Platform
 
-from insula.collections import counts, listing
+from insula.collections import counts, listing, reading
 from insula.collections.listing import RecordFilter, list_records
+from insula.collections.reading import encode_many
 from insula.collections.repository import Found
 from insula.storage.database import Database
 from insula.storage.dialect import is_postgres
@@ -20,7 +21,7 @@ from insula.storage.sqlite import open_sqlite
 from insula.storage.tables import collections, records, tagged, tags
 from insula.web.pagination import Page
 
-from .stage import collection, rule
+from .stage import collection, rested, rule
 
 RECORDS = 6_000
 APP, LOANS = "app_1", "col_1"
@@ -223,3 +224,38 @@ async def test_a_list_that_goes_on_says_so(
     # The count is the first page's: nobody looks at all that again for each that follows.
     for name in ("pagination-count", "pagination-capped"):
         assert second.headers[name] == first.headers[name]
+
+
+async def test_a_page_ends_before_what_is_too_much(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a", "input.text"))
+    made = []
+    for size in (10, 4_000, 9_000, 10, 10):
+        body = {"rules": {"a": {"text": "x" * size}}, "run": "all"}
+        made.append((await acme.ok("POST", f"{path}/records", body))["id"])
+        await rested(acme, f"{path}/records/{made[-1]}")
+    within = 8_000
+
+    async def some(services: Any, rows: Any, **more: Any) -> list[bytes]:
+        return await encode_many(services, rows, within, **more)
+
+    monkeypatch.setattr(reading, "encode_many", some)
+
+    async def walk(**query: Any) -> list[int]:
+        pages: list[list[str]] = []
+        while True:
+            answer = await acme.ask("GET", f"{path}/records", params={"take": 100} | query)
+            assert answer.headers["pagination-count"] == "5"
+            pages.append([one["id"] for one in answer.json()])
+            if "pagination-next" not in answer.headers:
+                assert [one for page in pages for one in page] == made[::-1]
+                return [len(page) for page in pages]
+            query["next"] = answer.headers["pagination-next"]
+
+    # What is stored ends a page before all of it is read, and what is shown before it is sent.
+    assert await walk() == [2, 1, 1, 1]
+    within = 40_000
+    assert await walk() == [5]
+    assert len(await walk(verbose="all")) > 1

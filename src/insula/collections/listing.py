@@ -57,8 +57,17 @@ def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Fo
     following: dict[str, object] | None = None
     if len(found.ids) == most or found.at is not None:
         at = shown[-1] if len(found.ids) == most else found.at
-        following = {"before": at, "count": count, "capped": capped}
+        following = _position(at, count, capped)
     return Found(_rows(connection, wanted.app_id, shown), count, capped, following)
+
+
+def after(found: Found, record_id: str) -> Mapping[str, object]:
+    """Return where a page goes on that ends with this record already."""
+    return _position(record_id, found.count, found.capped)
+
+
+def _position(before: str | None, count: int, capped: bool) -> dict[str, object]:
+    return {"before": before, "count": count, "capped": capped}
 
 
 def _counted(

@@ -1,6 +1,7 @@
 """Looking at collections and records: their rows, and what stands around them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,8 @@ from insula.web.auth import unknown
 from insula.workflows import repository as workflow_repository
 from insula.workflows.render import discovered_bytes, workflow_bytes
 
+LIST_MAX = 32 * 1024 * 1024
+"""Bytes of one page of records; it ends before the record that is beyond."""
 _RUNS_AT_ONCE = 100
 
 
@@ -105,14 +108,33 @@ def _newer(connection: Connection, run_ids: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-async def records_members(
-    services: RecordServices, rows: Sequence[RecordRow], *, verbose: bool = False
-) -> list[dict[str, Any]]:
-    """Make ``RecordSchema`` of each; ``verbose``: with the rules' runs, whole."""
-    found = await services.runs.database.read(lambda c: around(c, rows, base_of(services)))
-    if verbose and rows:
-        found = await _with_runs(services, rows[0].app_id, found)
-    return [record_members(row, found) for row in rows]
+async def encode_many(
+    services: RecordServices,
+    rows: Sequence[RecordRow],
+    within: int = LIST_MAX,
+    *,
+    verbose: bool = False,
+) -> list[bytes]:
+    """Encode ``RecordSchema`` of as many records, from the first on, as are ``within`` bytes, and
+    of one in any case; ``verbose``: with the rules' runs, whole."""
+
+    def query(connection: Connection) -> tuple[list[RecordRow], Around]:
+        fits = record_repository.fitting(connection, rows, within)
+        return fits, around(connection, fits, base_of(services))
+
+    fits, found = await services.runs.database.read(query)
+    encoded: list[bytes] = []
+    for row in fits:
+        mine = found
+        if verbose:
+            rules = {row.id: found.rules.get(row.id, [])}
+            mine = await _with_runs(services, row.app_id, replace(found, rules=rules))
+        one = json.encode(record_members(row, mine))
+        within -= len(one)
+        if within < 0 and encoded:
+            break
+        encoded.append(one)
+    return encoded
 
 
 async def record_bytes(
@@ -160,15 +182,7 @@ async def _with_runs(services: RecordServices, app_id: str, found: Around) -> Ar
         stored = await services.runs.database.read(partial(_stored, query=query))
         for look in await look_many(services.runs, stored, app_id):
             whole[look.row.id] = run_members(look.row, look.state, look.input, look.sight)
-    return Around(
-        found.base,
-        found.rules,
-        found.configs,
-        found.collections,
-        found.keys,
-        found.tags,
-        {**found.runs, **whole},
-    )
+    return replace(found, runs={**found.runs, **whole})
 
 
 def _stored(connection: Connection, query: Select[Any]) -> list[Stored]:

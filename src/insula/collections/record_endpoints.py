@@ -89,8 +89,12 @@ def _add_list(routes: APIRouter, services: RecordServices, base: str) -> None:
         found = await services.runs.database.read(query)
         if found is None:
             raise unknown()
-        shown = await reading.records_members(services, found.rows, verbose=bool(verbose))
-        return list_answer(shown, page, found.count, found.capped, found.following)
+        shown = await reading.encode_many(services, found.rows, verbose=bool(verbose))
+        following = found.following
+        if len(shown) < len(found.rows):
+            following = listing.after(found, found.rows[len(shown) - 1].id)
+        body = b"[" + b",".join(shown) + b"]"
+        return list_answer(body, page, found.count, found.capped, following)
 
 
 def _add_making(routes: APIRouter, services: RecordServices, base: str) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -69,6 +70,24 @@ def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, lis
     for rules in found.values():
         rules.sort(key=lambda rule: rule.place)
     return found
+
+
+def fitting(connection: Connection, rows: Sequence[RecordRow], within: int) -> list[RecordRow]:
+    """Return as many records, from the first on, as hold so many bytes of inputs and results, and
+    one in any case."""
+    columns = (record_rules.c.input, record_rules.c.outcome)
+    held, came = (func.coalesce(func.length(column), 0) for column in columns)
+    query = select(record_rules.c.record_id, func.sum(held + came))
+    mine = record_rules.c.record_id.in_([row.id for row in rows])
+    found = connection.execute(query.where(mine).group_by(record_rules.c.record_id))
+    sizes = {record_id: int(size) for record_id, size in found}
+    fits: list[RecordRow] = []
+    for row in rows:
+        within -= sizes.get(row.id, 0)
+        if within < 0 and fits:
+            break
+        fits.append(row)
+    return fits
 
 
 def standing(connection: Connection, record_id: str) -> list[Standing]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from insula.collections import records, repository
 from insula.collections.cancel import cancel, stop
 from insula.collections.listing import RecordFilter, list_records
-from insula.collections.reading import record_bytes, records_members
+from insula.collections.reading import LIST_MAX, encode_many, record_bytes
 from insula.collections.remove import remove_record
 from insula.collections.rows import RecordRow
 from insula.collections.schemas import CreateRecord, Mode, UpdateRecord
@@ -99,7 +99,11 @@ class RecordActions:
             return cast(list[RecordRow], rows)
 
         rows = await self._services.runs.database.read(query)
-        return json.raw(await records_members(self._services, rows))
+        shown = await encode_many(self._services, rows)
+        if len(shown) < len(rows):
+            words = f"The records that match have more than {LIST_MAX:,} bytes; search for fewer"
+            raise StepFailure(words, "limit_output")
+        return Raw(b"[" + b",".join(shown) + b"]")
 
     async def _get(self, call: ServiceCall, given: Given) -> Raw:
         return await self._shown(call, given, given.text("record_id"))
