@@ -21,7 +21,9 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSULA_TRUSTED_PROXIES", "10.0.0.1, 192.168.0.0/16")
     monkeypatch.setenv("INSULA_EGRESS_ALLOW", "localhost,10.0.0.0/8,")
     monkeypatch.setenv("INSULA_PUBLIC_URL", "https://insula.example/base/")
+    monkeypatch.setenv("INSULA_STEP_PRICES", "http_request=0.5, code = 2,")
     settings = load_settings(host="0.0.0.0")
+    assert settings.step_prices == {"http_request": 0.5, "code": 2}
     assert (settings.host, settings.port) == ("0.0.0.0", 9000)
     assert settings.trusted_proxies == (ip_network("10.0.0.1/32"), ip_network("192.168.0.0/16"))
     assert settings.egress_allow == ("localhost", "10.0.0.0/8")
@@ -39,6 +41,10 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("INSULA_TRUSTED_PROXIES", "everyone"),
         ("INSULA_PUBLIC_URL", "insula.example"),
         ("INSULA_TIMEOUT_MODEL", "inf"),
+        ("INSULA_STEP_PRICES", "model=1"),
+        ("INSULA_STEP_PRICES", "code=-1"),
+        ("INSULA_STEP_PRICES", "code"),
+        ("INSULA_STEP_PRICES", "code=inf"),
         ("INSULA_ADMIN_KEY", "short-5ecret"),
         ("INSULA_MODEL_DEFAULT", "gpt"),
         ("INSULA_CLUSTER_URL", "http://ada:5ecret@broker:4222"),

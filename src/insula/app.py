@@ -350,6 +350,7 @@ def _services(
             logs=settings.sandbox_logs,
         ),
         run_timeout=settings.timeout_run,
+        prices={str(kind): price for kind, price in settings.step_prices.items()},
         max_attempts=settings.attempts_max,
         max_iterations=settings.loop_max,
         max_output=settings.run_output_max,

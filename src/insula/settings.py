@@ -18,6 +18,10 @@ _DATABASE = "database"
 Network = IPv4Network | IPv6Network
 Listed = Annotated[tuple[str, ...], NoDecode]
 Networks = Annotated[tuple[Network, ...], NoDecode]
+Priced = Literal["browser", "code", "http_request", "service", "workflow"]
+Prices = Annotated[
+    dict[Priced, Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]], NoDecode
+]
 Seconds = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False)]
 
 
@@ -122,6 +126,11 @@ class Settings(BaseSettings):
     attempts_max: int = Field(
         3, ge=1, le=100, description="Interrupted attempts after which a step fails."
     )
+    step_prices: Prices = Field(
+        {},
+        description="Credits that each result of a step costs, by its type: "
+        "`http_request=0.5,code=0.1`; types that are not named: 0.",
+    )
     timeout_http: Seconds = Field(60.0, description="Default limit of an http_request step.")
     timeout_model: Seconds = Field(600.0, description="Default limit of a model step.")
     timeout_code: Seconds = Field(300.0, description="Default limit of a code step.")
@@ -163,6 +172,14 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
         return value
+
+    @field_validator("step_prices", mode="before")
+    @classmethod
+    def _by_type(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [piece.partition("=") for piece in value.split(",") if piece.strip()]
+        return {name.strip(): price.strip() for name, _, price in pairs}
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

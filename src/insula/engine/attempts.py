@@ -54,7 +54,8 @@ async def attempt(
         begun = False
         context.begin_attempt()
         try:
-            result = await bounded(work, timeout, partial(_spent_below, context))
+            done = await bounded(work, timeout, partial(_spent_below, context))
+            result = _priced(context, done)
         except StepFailure as failure:
             context.crew.check()  # nothing is tried again in a run that is stopping
             failures += 1
@@ -66,6 +67,12 @@ async def attempt(
         if ends:
             end_unit(context, result)
         return result
+
+
+def _priced(context: StepContext, result: Result) -> Result:
+    """Add to a result what the installation charges for one of its step's type."""
+    price = context.ports.prices.get(context.step.type, 0.0)
+    return replace(result, credits=result.credits + price) if price else result
 
 
 def stored_unit(context: StepContext) -> UnitState | None:

@@ -390,6 +390,8 @@ class Ports:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     stop: Stop = field(default_factory=Stop)
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """Credits that a unit's result costs, by its step's type, besides what it costs by itself."""
     max_attempts: int = 3
     """Interrupted attempts at one unit after which its step fails."""
     max_iterations: int = 10_000

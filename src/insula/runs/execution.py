@@ -100,6 +100,7 @@ def _ports(
         trigger=json.raw(options["trigger"]) if "trigger" in options else None,
         limits=_limits(services.limits, options.get("limits") or {}),
         timeouts=services.timeouts,
+        prices=services.prices,
         max_attempts=services.max_attempts,
         max_iterations=services.max_iterations,
         max_output=services.max_output,

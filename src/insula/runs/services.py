@@ -1,7 +1,7 @@
 """What the verbs of this folder work with, handed in by the composition root."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -98,6 +98,7 @@ class RunServices:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     run_timeout: float = 3600.0
+    prices: Mapping[str, float] = field(default_factory=dict)
     max_attempts: int = 3
     max_iterations: int = 10_000
     max_output: int = 64 * 1024 * 1024

@@ -59,6 +59,7 @@ def play(recording: bytes, ports: Ports) -> Ports:
         services=_Services(known),
         children=_Children(known),
         files=_Files(ports.files),
+        prices={},
     )
 
 
