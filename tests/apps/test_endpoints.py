@@ -164,13 +164,30 @@ async def test_a_read_only_key_makes_and_revokes_none(insula: Installation) -> N
 
 
 @pytest.mark.parametrize(
-    "at", ["2001-01-01T00:00:00Z", "2101-01-01T00:00:00", "tomorrow", 4_000_000_000, "9" * 400]
+    "at",
+    [
+        "2001-01-01T00:00:00Z",
+        "2101-01-01T00:00:00",
+        "9999-12-31T23:59:59-12:00",
+        "tomorrow",
+        4_000_000_000,
+        "9" * 400,
+    ],
 )
 async def test_times_of_expiry_that_cannot_be(insula: Installation, at: object) -> None:
     _, key = await insula.create()
     answer = await insula.call("POST", "/apps/c/keys", key, json={"expires_at": at})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["path"] == ["expires_at"]
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999+12:00"])
+async def test_a_key_of_which_never_is_meant(insula: Installation, at: str) -> None:
+    _, key = await insula.create()
+    made = (await insula.call("POST", "/apps/c/keys", key, json={"expires_at": at})).json()
+    listed = await insula.call("GET", "/apps/c/keys", key)
+    assert made["expires_at"] in [each.get("expires_at") for each in listed.json()]
+    assert made["expires_at"].startswith("9999-12-31T")
 
 
 async def test_the_oldest_revoked_key_makes_room(

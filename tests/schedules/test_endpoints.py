@@ -75,6 +75,8 @@ async def test_lists_go_on_by_cursor(platform: Platform) -> None:
         ({"every": 60.5}, "every"),
         ({"at": "soon"}, "at"),
         ({"at": "2020-01-01T00:00:00Z"}, "at"),
+        ({"at": "9999-12-31T23:59:59-12:00"}, "at"),
+        ({"at": "9999-12-31T23:59:59", "timezone": "America/New_York"}, "at"),
         ({"every": 60, "missed": "never"}, "missed"),
         ({"every": 60, "input": {"n": "x"}}, "n"),
         ({"every": 60, "input": {}}, "n"),

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Row
 
-from insula.kit.clock import iso
+from insula.kit.clock import iso, milliseconds
 from insula.kit.json import Raw, encode
 from insula.web.fields import Name
 
@@ -79,11 +79,14 @@ class CreateKeySchema(BaseModel):
     def _ahead(cls, value: datetime | None) -> datetime | None:
         if value is not None and value <= datetime.now(UTC):
             raise ValueError("must lie in the future")
-        return value
+        try:
+            return None if value is None else value.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("must lie before the year 10000") from error
 
     def expires_ms(self) -> int | None:
         """When it expires, in Unix milliseconds."""
-        return None if self.expires_at is None else int(self.expires_at.timestamp() * 1000)
+        return None if self.expires_at is None else milliseconds(self.expires_at)
 
 
 class KeySchema(BaseModel):

@@ -7,11 +7,13 @@ is due; the ticks of a timetable are the chain of ``after``.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
+
+from insula.kit.clock import milliseconds
 
 Policy = Literal["skip", "once", "all"]
 
@@ -197,8 +199,7 @@ def moment_of(text: str, timezone: str) -> int:
     zone = zone_of(timezone)
     try:
         moment = datetime.fromisoformat(text)
-        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
-        return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+        return milliseconds(moment if moment.tzinfo is not None else moment.replace(tzinfo=zone))
     except (ValueError, OverflowError) as error:
         words = "must be a time such as 2026-01-31T12:00:00Z"
         raise BadTimetable("at", words) from error

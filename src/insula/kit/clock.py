@@ -1,13 +1,24 @@
 """Time as the product tells it: Unix milliseconds inside, ISO 8601 with ``Z`` outside."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now_ms() -> int:
     """Return the wall clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return a time with its offset in Unix milliseconds.
+
+    Raises:
+        OverflowError: ``iso`` could not tell it: in UTC it is not of the years 1 to 9999.
+    """
+    return (moment.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def iso(ms: int) -> str:
