@@ -16,6 +16,7 @@ from insula.engine.events import (
     UnitStarted,
     encode_events,
 )
+from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, Fetch, HttpRequest, HttpResponse
 from insula.kit import json
 from insula.testing import RecordedHttp
@@ -235,6 +236,52 @@ async def test_a_test_of_a_replay_is_given_what_the_replay_kept(platform: Platfo
         n: done["run"]["output"]["a"][n] for n in ("start", "end")
     }
     assert len(http.requests) == 2
+
+
+async def test_a_recorded_trigger_tells_what_it_told_then(platform: Platform) -> None:
+    acme = platform.acme
+    service = {"type": "SCHEDULER", "action": "ON_SCHEDULE", "input": {"schedule": "0 0 1 1 *"}}
+    tick = {"type": "service", "key": "tick", "service": service, "destinations": ["last"]}
+    flow = await acme.make(tick, code("last", "return tick.output.scheduled_at"))
+    ran = await acme.run(flow)
+    made = await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    assert made["input_context"] == {"tick": ran["output"]["tick"]["output"]}
+    done = await acme.ok("POST", f"/workflows/{flow}/tests/{made['id']}/runs", {})
+    assert (done["status"], done["run"]["result"]) == ("PASSED", ran["result"])
+
+
+async def test_what_a_test_gave_its_run_is_given_to_a_test_of_that(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await acme.make(http("web", "a"), code("a", "return 1", "b"), code("b", "a.output"))
+    given = {"web": {"status": 200, "body": "given"}, "a": 42}
+    body = {"name": "T", "input_context": given}
+    path = f"/workflows/{flow}/tests"
+    first = await acme.ok("POST", path, body)
+    ran = (await acme.ok("POST", f"{path}/{first['id']}/runs", {}))["run"]
+    await acme.ok("PATCH", f"{path}/{first['id']}", {"input_context": None})  # it is its own
+    again = await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    assert again["input_context"] == given
+    done = await acme.ok("POST", f"{path}/{again['id']}/runs", {})
+    assert (done["status"], done["run"]["result"]) == ("PASSED", 42)
+    # A replay of that run does one of them itself.
+    replayed = await acme.ok("POST", f"/workflows/{flow}/runs/{ran['id']}/replay", {"stepKey": "a"})
+    once_more = await acme.ok("POST", f"/runs/{replayed['id']}/test", {})
+    assert (replayed["result"], set(once_more["input_context"])) == (1, {"web"})
+
+
+async def test_nobody_waits_before_a_recorded_failure_is_tried_again(platform: Platform) -> None:
+    async def refuse(request: HttpRequest, activity: Activity) -> NoReturn:
+        raise StepFailure("refused", "network")
+
+    vars(platform.http)["send"] = refuse
+    acme = platform.acme
+    flow = await acme.make(http("web", retry={"max": 2, "backoff": 0}, throw_on_error=False))
+    ran = await acme.run(flow)
+    made = await acme.ok("POST", f"/runs/{ran['id']}/test", {})
+    patient = http("web", retry={"max": 2, "backoff": 3600}, throw_on_error=False)
+    await acme.ok("PATCH", f"/workflows/{flow}", {"steps": [patient]})
+    done = await acme.ok("POST", f"/workflows/{flow}/tests/{made['id']}/runs", {})
+    assert done["run"]["output"]["web"]["error"] == ran["output"]["web"]["error"]
 
 
 async def test_the_run_of_a_recorded_test_changes_nothing(platform: Platform) -> None:

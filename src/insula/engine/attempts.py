@@ -6,6 +6,7 @@ again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from insula.engine.context import Result, StepContext
@@ -230,5 +231,6 @@ async def _back_off(context: StepContext, failures: int) -> None:
     assert context.step.retry is not None
     context.activity.parts.clear()
     context.activity.doing, doing = "waiting to try again", context.activity.doing
-    await asyncio.sleep(delay(context.step.retry, failures))
+    seconds = delay(context.step.retry, failures) if context.ports.backs_off else 0.0
+    await asyncio.sleep(seconds)
     context.activity.doing = doing  # not in a finally: a receipt still has to tell

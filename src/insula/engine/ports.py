@@ -392,6 +392,8 @@ class Ports:
     stop: Stop = field(default_factory=Stop)
     prices: Mapping[str, float] = field(default_factory=dict)
     """Credits that a unit's result costs, by its step's type, besides what it costs by itself."""
+    backs_off: bool = True
+    """Whether time passes before a failed attempt is followed by another."""
     max_attempts: int = 3
     """Interrupted attempts at one unit after which its step fails."""
     max_iterations: int = 10_000

@@ -55,13 +55,16 @@ async def _begin(services: RunServices, test: WorkflowTest) -> None:
     runnable = await services.resolver.resolve(test.app_id, test.workflow_id, test.version)
     plan = await services.lay_out(runnable, test.step_key)
     context = _decoded(test.input_context)
+    options: dict[str, Any] = {"outfit": {"test": test.id}} if test.recorded else {}
+    if context:
+        options["given"] = sorted(context)
     asked = Start(
         input=_decoded(test.input),
         from_step_key=test.step_key,
         identifier=test.id,
         background=True,
         retention=stored(KEPT_SECONDS),
-        options={"outfit": {"test": test.id}} if test.recorded else {},
+        options=options,
         origin="TEST",
         default=_decoded(test.input_default),
         kept=faked(runnable.document, context, now_ms()) if context else (),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from insula.engine.state import fold
+from insula.engine.triggers import is_trigger
 from insula.errors import Conflict
 from insula.files.copies import copy_held
 from insula.kit import json
@@ -44,7 +45,7 @@ async def record_test(
     if len(recording) > RECORDING_MAX:
         raise Conflict(f"What the run was answered is over {RECORDING_MAX:,} bytes")
     test_id = new_id("test")
-    context = json.encode(await _kept(services, stored))
+    context = json.encode(await _given(services, stored) or None)
     # The test keeps files of its own: the run's go with the run.
     given, context, recording = await copy_held(
         services.files.store, principal.app_id, test_id, (stored.input, context, recording)
@@ -62,20 +63,24 @@ async def record_test(
     return row.workflow_id, found
 
 
-async def _kept(services: RunServices, stored: Stored) -> dict[str, Any] | None:
-    """Return what a replay took over of the run before it, instead of asking: a test is given it.
+async def _given(services: RunServices, stored: Stored) -> dict[str, Any]:
+    """Return the outputs that nobody is asked for again: what the run's triggers told it, what a
+    test gave it, and what a replay took over of the run before it.
 
     Raises:
         NotFound, Conflict: what the run was started from is gone.
     """
     row = stored.row
+    runnable = await services.resolver.stored(row.workflow_id, row.version_id, stored.draft)
+    given = {step.key for step in runnable.document.steps if is_trigger(step)}
     replayed = row.option("replay_step")
     if replayed is None:
-        return None
-    runnable = await services.resolver.stored(row.workflow_id, row.version_id, stored.draft)
-    redone = (await services.lay_out(runnable, row.from_step_key)).downstream(replayed)
+        given |= set(row.option("given") or ())
+    else:
+        plan = await services.lay_out(runnable, row.from_step_key)
+        given |= plan.nodes.keys() - plan.downstream(replayed)
     return {
         step.key: json.decode(step.output)
         for step in fold(stored.events).steps.values()
-        if step.key not in redone and step.status == "COMPLETED" and step.output is not None
+        if step.key in given and step.status == "COMPLETED" and step.output is not None
     }

@@ -60,6 +60,7 @@ def play(recording: bytes, ports: Ports) -> Ports:
         children=_Children(known),
         files=_Files(ports.files),
         prices={},
+        backs_off=False,  # time changes nothing
     )
 
 
