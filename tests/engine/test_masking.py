@@ -49,6 +49,26 @@ def test_a_value_is_covered_however_it_is_written(written: str) -> None:
     assert "".join([*map(stream.feed, text), stream.finish()]) == f"before {MASK} after"
 
 
+SENT = {
+    "a host": ("Tenant-7Qx9.Internal", "tenant-7qx9.internal"),
+    "a host with its port": ("Tenant-7Qx9.Internal:8443", "tenant-7qx9.internal:8443"),
+    "an address": ("https://Hooks.A.Test/Ab/Cd", "https://hooks.a.test/Ab/Cd"),
+    "with a query": ("https://Hooks.A.Test?token=Ab", "https://hooks.a.test?token=Ab"),
+    "with a user": ("HTTPS://Us:Pw@A.Test:443/Ab", "https://a.test/Ab"),
+    "with a line break": ("https://a.test/Ab/Cd\n", "https://a.test/Ab/Cd"),
+    "a token with white space": (" sk-live-0123\r\n", "sk-live-0123"),
+    "UTF-8 read as Latin-1": ("€uro-passwort", "€uro-passwort".encode().decode("latin-1")),
+}
+
+
+@pytest.mark.parametrize(("value", "told"), SENT.values(), ids=list(SENT))
+def test_a_value_is_covered_as_it_comes_back_from_where_it_was_sent(value: str, told: str) -> None:
+    masker = Masker([value])
+    for written in (value, told, quote(told, safe="")):
+        assert masker.text(f"before {written} after") == f"before {MASK} after"
+    assert masker.text(f"before {told[1:]}") == f"before {told[1:]}"
+
+
 def test_what_can_not_begin_a_value_is_not_held_back() -> None:
     stream = Masker(["sk-live-1234", "sk-test-5678"]).stream()
     assert stream.feed("The key is s") == "The key is "

@@ -139,6 +139,7 @@ async def test_one_comes_as_a_form_too(platform: Platform) -> None:
         ({"key": "A", "value": 5}, "string_type"),
         ({"key": "A", "secret": True}, "too_short"),
         ({"key": "A", "value": "1234567", "secret": True}, "too_short"),
+        ({"key": "A", "value": " 1234567\n", "secret": True}, "too_short"),
         ({"key": "A", "value": "x" * 65_537}, "too_long"),
         ({"key": "A", "value": "x" * 8_193, "secret": True}, "too_long"),
         ({"key": "A", "value": "x", "hosts": ["a.test"]}, "secret"),

@@ -4,6 +4,7 @@ A value is found as it is, with any of JSON's escapes, and percent-encoded, howe
 Other encodings (base64, say) are not found.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import permutations
 from typing import Any, Final
@@ -17,6 +18,9 @@ MASK: Final = "•••"
 PLAIN_MASK: Final = b"***"
 """For bytes that are not UTF-8."""
 _MASK: Final = MASK.encode()
+_HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]*")
+_URL: Final = re.compile(r"(https?://)(?:[^/?#]*@)?([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_PORTS: Final = {"http://": ":80", "https://": ":443"}
 
 
 class Masker:
@@ -183,13 +187,32 @@ class _View:
 
 
 def _forms(value: str) -> Iterator[bytes]:
+    bare = value.strip()  # as addresses and headers are sent
+    for text in dict.fromkeys((value, bare, _as_address(bare))):
+        yield from _encoded(text)
+
+
+def _as_address(text: str) -> str:
+    """Return a text as answers and errors tell it where it was sent as an address, or as a host:
+    hosts have no case, and who asks and the usual port are left out."""
+    url = _URL.fullmatch(text)
+    if url is None:
+        return text.lower() if _HOST.fullmatch(text) else text
+    scheme, host = url[1].lower(), url[2].lower()
+    return f"{scheme}{host.removesuffix(_PORTS[scheme])}{url[3]}"
+
+
+def _encoded(value: str) -> Iterator[bytes]:
     data = value.encode("utf-8", "surrogatepass")
     if len(data) < LEAST:
         return
     yield data
     yield json.encode(data.decode("utf-8", "replace"))[1:-1]  # JSON inside of a JSON text
     yield data.replace(b" ", b"+")  # in forms and queries
-    if not value.isascii() and not any(ord(character) > 0xFF for character in value):
+    if value.isascii():
+        return
+    yield data.decode("latin-1").encode()  # in headers, which are read as Latin-1
+    if not any(ord(character) > 0xFF for character in value):
         yield value.encode("latin-1")
 
 
