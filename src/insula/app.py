@@ -170,8 +170,8 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         connections = Connections(database, ring)
         token = new_id("node")
         transport = None
+        installation = await database.write(installation_id)
         if url is not None:
-            installation = await database.write(installation_id)
             transport = await _open_transport(settings, installation, stack)
         journal = Journal(database, token, None if transport is None else transport.signals)
         stack.push_async_callback(journal.close)
@@ -183,7 +183,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         stack.push_async_callback(http.close)
         models = ModelProviders(policy, os.environ)
         stack.push_async_callback(models.close)
-        blobs = await stack.enter_async_context(open_blobs(settings))
+        blobs = await stack.enter_async_context(open_blobs(settings, installation))
         files = await FileInputs.open(database, blobs, http, settings, lambda: journal.token)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, database, journal, sandbox, http, models, files, group)

@@ -30,6 +30,7 @@ from insula.settings import SettingsError, load_settings
 
 KEY = "file_2222222222222222222abC"
 OTHER = "file_3333333333333333333abC"
+INSTALLATION = "inst_2222222222222222222abC"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ async def blobs(
         blobs_access_key="key",
         blobs_secret_key="secret",
     )
-    async with open_blobs(settings) as opened:
+    async with open_blobs(settings, INSTALLATION) as opened:
         yield opened
 
 
@@ -191,6 +192,43 @@ async def test_the_sweep_removes_what_nobody_knows(blobs: Blobs) -> None:
     assert await keys(blobs) == {KEY}
 
 
+async def test_the_sweep_of_a_bucket_leaves_what_is_not_ours(endpoint: str, tmp_path: Path) -> None:
+    """Another installation may have the same bucket, and anybody else."""
+    bucket = f"bucket-{os.urandom(4).hex()}"
+    settings = load_settings(
+        data_dir=tmp_path,
+        blobs_url=f"s3://{bucket}?endpoint={endpoint}",
+        blobs_access_key="key",
+        blobs_secret_key="secret",
+    )
+    copied = KEY.replace("2", "4")
+
+    async def known(some: object) -> set[str]:
+        return set()
+
+    async with (
+        httpx.AsyncClient(base_url=f"{endpoint}/{bucket}") as client,
+        open_blobs(settings, INSTALLATION) as ours,
+        open_blobs(settings, INSTALLATION.replace("2", "3")) as theirs,
+    ):
+        assert (await client.put("")).status_code == 200
+        foreign = ("backup_2026", KEY.replace("2", "5"), "others/file")
+        for name in foreign:
+            assert (await client.put(f"/{name}", content=b"x")).status_code == 200
+        begun = await client.post("/others/big.iso?uploads")
+        assert begun.status_code == 200
+        await theirs.write(OTHER, chunks(b"x"), 10)
+        await ours.write(KEY, chunks(b"x"), 10)
+        await theirs.copy(KEY, copied)
+        assert await ours.sweep(known, older_than=-60) == 1
+        listed = (await client.get("?list-type=2")).text
+        assert f"<Key>{KEY}</Key>" not in listed
+        for name in (*foreign, OTHER, copied):
+            assert f"<Key>{name}</Key>" in listed
+        assert "others/big.iso" in (await client.get("?uploads")).text
+        assert await theirs.sweep(known, older_than=-60) == 2
+
+
 def test_signatures_are_those_of_the_maker() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     query = [("partNumber", "2"), ("uploadId", "a/b+c=~")]
@@ -226,14 +264,14 @@ def test_signatures_are_those_of_the_maker() -> None:
 )
 async def test_bad_settings_name_themselves(given: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        async with open_blobs(load_settings(**given)):
+        async with open_blobs(load_settings(**given), INSTALLATION):
             pass
 
 
 async def test_a_bucket_that_is_not_there_is_503(endpoint: str) -> None:
     url = f"s3://nowhere?endpoint={endpoint}"
     settings = load_settings(blobs_url=url, blobs_access_key="a", blobs_secret_key="b")
-    async with open_blobs(settings) as blobs:
+    async with open_blobs(settings, INSTALLATION) as blobs:
         for size in (1, 9 * 2**20):
             with pytest.raises(Unavailable, match="no such bucket"):
                 await blobs.write(KEY, chunks(b"x" * size), 1 << 30)
@@ -246,7 +284,7 @@ async def test_a_storage_that_is_away_is_503(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(s3, "_PAUSE", 0)
     url = "s3://b?endpoint=http://127.0.0.1:9"
     settings = load_settings(blobs_url=url, blobs_access_key="a", blobs_secret_key="b")
-    async with open_blobs(settings) as blobs:
+    async with open_blobs(settings, INSTALLATION) as blobs:
         with pytest.raises(Unavailable, match="INSULA_BLOBS_URL"):
             await blobs.write(KEY, chunks(b"x"), 10)
 
@@ -280,7 +318,7 @@ async def test_a_bucket_that_is_away_for_a_moment_is_read_on(
 
     bucket = s3.Bucket.parse(f"s3://b?endpoint={endpoint}", "key", "secret")
     flaky = Flaky()
-    blobs = s3.S3Blobs(bucket, cast(HttpClient, flaky))
+    blobs = s3.S3Blobs(bucket, cast(HttpClient, flaky), INSTALLATION)
     assert await blobs.read(KEY) == data
     assert flaky.ranges[0] == "bytes=0-"
     assert flaky.ranges[-1] == "bytes=100000-"

@@ -14,8 +14,10 @@ from insula.settings import Settings, SettingsError
 
 
 @asynccontextmanager
-async def open_blobs(settings: Settings) -> AsyncIterator[Blobs]:
+async def open_blobs(settings: Settings, owner: str) -> AsyncIterator[Blobs]:
     """Open the bucket of INSULA_BLOBS_URL, or the folder ``files`` beside the database.
+
+    ``owner`` is the installation whose files these are: a bucket may hold those of others.
 
     Raises:
         SettingsError: the address or its keys cannot be used.
@@ -35,6 +37,6 @@ async def open_blobs(settings: Settings) -> AsyncIterator[Blobs]:
     # The operator named it: it may be anywhere, whatever steps may call.
     http = HttpClient(EgressPolicy([urlsplit(bucket.endpoint).hostname or ""]))
     try:
-        yield S3Blobs(bucket, http)
+        yield S3Blobs(bucket, http, owner)
     finally:
         await http.close()

@@ -21,11 +21,13 @@ from insula.adapters.http.client import HttpClient
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, HttpRequest, HttpResponse
 from insula.errors import TooLarge, Unavailable
+from insula.kit.ids import is_id
 from insula.kit.tasks import uninterrupted
 
 PART_BYTES = 8 * 1024 * 1024
 """Of a part of an upload; 10,000 of them are allowed."""
 _KEY = re.compile(r"[A-Za-z0-9_]{1,100}\Z")
+_OWNER = "x-amz-meta-insula-owner"
 _TRIES = 3
 _PAUSE = 0.2
 _SECONDS = 120.0
@@ -71,10 +73,15 @@ class Bucket:
 
 
 class S3Blobs:
-    """Implements ``Blobs`` in a bucket. ``http`` must be allowed to reach the endpoint."""
+    """Implements ``Blobs`` in a bucket. ``http`` must be allowed to reach the endpoint.
 
-    def __init__(self, bucket: Bucket, http: HttpClient) -> None:
+    Others may keep things in the same bucket: what is written says that it is ``owner``'s, and
+    nothing else is swept.
+    """
+
+    def __init__(self, bucket: Bucket, http: HttpClient, owner: str) -> None:
         self._bucket = bucket
+        self.owned = ((_OWNER, owner),)
         self._http = http
         self._host = urlsplit(bucket.endpoint).netloc
         self._signer = Signer(bucket.access_key, bucket.secret_key, bucket.region)
@@ -149,8 +156,9 @@ class S3Blobs:
 
     async def copy(self, source: str, key: str) -> None:
         """Store under another key what is stored under ``source``; each is deleted for itself."""
-        named = (("x-amz-copy-source", self._path(source)),)
-        answer = await uninterrupted(self.send("PUT", self._path(key), amz=named))
+        named = (("x-amz-copy-source", self._path(source)), ("x-amz-metadata-directive", "REPLACE"))
+        amz = (*named, *self.owned)
+        answer = await uninterrupted(self.send("PUT", self._path(key), amz=amz))
         if _parsed(answer).tag.rpartition("}")[2] == "Error":  # told with status 200
             raise _refused(500)
 
@@ -172,25 +180,33 @@ class S3Blobs:
                 for each in page.iterfind("{*}Contents")
                 if _moment(each.findtext("{*}LastModified", "")) < before
             ]
-            ours = [key for key in keys if _KEY.match(key)]
-            for key in set(ours) - set(await known(ours) if ours else ()):
-                await self.delete(key)
-                removed += 1
+            files = [key for key in keys if is_id("file", key)]
+            for key in set(files) - set(await known(files) if files else ()):
+                if await self._is_ours(key):
+                    await self.delete(key)
+                    removed += 1
             more = page.findtext("{*}NextContinuationToken", "")
             if not more:
                 return removed + await self._sweep_uploads(before)
 
+    async def _is_ours(self, key: str) -> bool:
+        try:
+            answer = await self.send("HEAD", self._path(key))
+        except MissingBlob:
+            return False
+        return self.owned[0] in ((name.lower(), value) for name, value in answer.headers)
+
     async def _sweep_uploads(self, before: float) -> int:
-        """Abandon uploads whose process has died; a thousand of them at most."""
+        """Abandon uploads of files whose process has died; of a thousand uploads at most."""
         query = [("uploads", ""), ("prefix", self._bucket.prefix)]
         page = _parsed(await self.send("GET", self._root, query))
         removed = 0
         for each in page.iterfind("{*}Upload"):
-            if _moment(each.findtext("{*}Initiated", "")) < before:
-                path = f"{self._root}/{quote(each.findtext('{*}Key', ''), safe='/-_.~')}"
+            key = each.findtext("{*}Key", "").removeprefix(self._bucket.prefix)
+            if is_id("file", key) and _moment(each.findtext("{*}Initiated", "")) < before:
                 named = [("uploadId", each.findtext("{*}UploadId", ""))]
                 with suppress(MissingBlob):
-                    await self.send("DELETE", path, named)
+                    await self.send("DELETE", self._path(key), named)
                 removed += 1
         return removed
 
@@ -200,7 +216,7 @@ class S3Blobs:
         """Send a request, again where the storage is busy; ``amz`` are headers of its own.
 
         Raises:
-            MissingBlob: there is no such thing to delete, or to copy.
+            MissingBlob: there is no such thing to delete, to look at, or to copy.
             Unavailable: the storage cannot be reached, or refuses.
         """
         for number in range(_TRIES):
@@ -212,7 +228,8 @@ class S3Blobs:
                 if last:
                     raise _unreachable(failure) from failure
             else:
-                if answer.status == 404 and (method == "DELETE" or (amz and _no_key(answer))):
+                absent = method in ("DELETE", "HEAD")
+                if answer.status == 404 and (absent or (amz and _no_key(answer))):
                     raise MissingBlob(path)
                 if answer.status < 300:
                     return answer
@@ -279,14 +296,16 @@ class _Upload:
         self._tags.append(next((v for k, v in answer.headers if k.lower() == "etag"), ""))
 
     async def _begin(self) -> None:
-        answer = await self._blobs.send("POST", self._path, [("uploads", "")])
+        answer = await self._blobs.send(
+            "POST", self._path, [("uploads", "")], amz=self._blobs.owned
+        )
         self._id = _parsed(answer).findtext("{*}UploadId", "")
 
     async def finish(self, rest: bytes) -> None:
         """Send what is left, and make it all visible."""
         if self._id is None:
             self._whole = True
-            await self._blobs.send("PUT", self._path, (), rest)
+            await self._blobs.send("PUT", self._path, (), rest, self._blobs.owned)
             return
         if rest:
             await self.add(rest)

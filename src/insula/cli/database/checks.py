@@ -16,7 +16,8 @@ async def look(place: Place, progress: Progress) -> list[Finding]:
     findings, keys = await on_a_thread(progress, lambda told: _database(place, told))
     if keys:
         try:
-            async with open_blobs(load_settings(data_dir=place.folder)) as blobs:
+            settings = load_settings(data_dir=place.folder)
+            async with open_blobs(settings, "") as blobs:  # nothing is written
                 findings.append(await missing_files(blobs, keys, progress))
         except SettingsError as error:
             raise usage(str(error)) from error
