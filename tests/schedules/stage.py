@@ -8,7 +8,9 @@ import pytest
 from tests.runs.platform import Caller, Platform
 
 from insula.kit.clock import now_ms
+from insula.runs.services import RunServices
 from insula.schedules import repository
+from insula.schedules.timekeeper import Timekeeper
 
 HOUR = 3_600_000
 MINUTE = 60_000
@@ -37,6 +39,18 @@ def trigger(key: str, schedule: str, *to: str, **more: Any) -> dict[str, Any]:
     return {"type": "service", "key": key, "service": service, "destinations": list(to)}
 
 
+async def look(services: RunServices, keeper: Timekeeper | None = None) -> float:
+    """Let a timekeeper look, and what it fires end, until nothing is left that it can do now;
+    return in how many seconds it would look again."""
+    keeper = keeper or Timekeeper(services)
+    while True:
+        keeper._changed.clear()
+        async with asyncio.TaskGroup() as group:
+            seconds = await keeper.look(group)
+        if not keeper._changed.is_set():  # nothing was fired
+            return seconds
+
+
 async def runs_of(platform: Platform) -> list[Any]:
     """Return the rows of all runs, in the order of their making."""
     return await platform.rows("SELECT * FROM runs ORDER BY id")
@@ -53,7 +67,8 @@ async def ended(platform: Platform, caller: Caller, number: int) -> list[Any]:
     """Wait until so many runs of an app have ended; return them, oldest first."""
 
     async def there() -> bool:
-        rows = await platform.rows("SELECT 1 FROM runs WHERE ended_at IS NOT NULL")
+        sql = "SELECT 1 FROM runs WHERE ended_at IS NOT NULL AND app_id = :app_id"
+        rows = await platform.rows(sql, app_id=caller.id)
         return len(rows) >= number
 
     await until(there)

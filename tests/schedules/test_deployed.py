@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 from tests.runs.platform import Platform, code
-from tests.schedules.stage import HOUR, Clock, ended, trigger
-
-from insula.schedules.timekeeper import Timekeeper
+from tests.schedules.stage import HOUR, Clock, ended, look, trigger
 
 
 async def listed(platform: Platform) -> list[Any]:
@@ -35,7 +33,7 @@ async def test_a_deploy_schedules_and_the_run_begins_at_the_step(
     assert (schedule["step_key"], schedule["every"], schedule["cron"]) == ("t", 3600, None)
     assert schedule["timezone"] == "Europe/Berlin"
     clock.step(3 * HOUR + 10)
-    await Timekeeper(platform.services).look()
+    await look(platform.services)
     (run,) = await ended(platform, platform.acme, 1)
     assert (run["status"], run["origin"], run["result"]) == ("COMPLETED", "TRIGGER", 2)
     assert list(run["output"]) == ["t", "a"]

@@ -1,6 +1,7 @@
 """Ticks become runs: one each, whoever looks, whatever is missed, and none is lost."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 from tests.contract import validate
 from tests.listening import listening
 from tests.runs.platform import Caller, Platform, code, open_platform
-from tests.schedules.stage import HOUR, MINUTE, Clock, ended, runs_of, trigger
+from tests.schedules import stage
+from tests.schedules.stage import HOUR, MINUTE, Clock, ended, runs_of, trigger, until
 
 from insula.errors import Unavailable
 from insula.runs import creation
-from insula.schedules.timekeeper import LOOK_SECONDS, Timekeeper
+from insula.schedules.timekeeper import LOOK_SECONDS, OF_ONE_APP, Timekeeper
 
 DATABASES = ("sqlite", "postgres")
 
@@ -23,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def look(platform: Platform) -> float:
-    return await Timekeeper(platform.services).look()
+    return await stage.look(platform.services)
 
 
 WITH_FILE = {"type": "input", "key": "i", "input": {"doc": {"type": "file"}}, "destinations": ["a"]}
@@ -147,7 +149,7 @@ async def test_a_tick_that_could_not_be_stored_is_still_due(
 
     with monkeypatch.context() as patch:
         patch.setattr(creation.repository, "create_many", fail)
-        assert await look(platform) == 1.0
+        assert 0 < await look(platform) <= 1.0
         assert await runs_of(platform) == []
         shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
         assert (shown["next_at"], shown["runs_count"]) == (made["next_at"], 0)
@@ -189,7 +191,7 @@ async def test_full_queues_keep_it_due(
         await platform.reached("g")
         made = await hourly(platform)
         clock.step(HOUR + 10)
-        assert await look(platform) == 1.0
+        assert 0 < await look(platform) <= 1.0
         shown = await platform.acme.ok("GET", f"/schedules/{made['id']}")
         assert shown["next_at"] == made["next_at"]
         platform.gate("g").opened.set()
@@ -216,6 +218,92 @@ async def test_a_workflow_that_cannot_run_costs_the_tick_its_run(
     await look(platform)
     await ended(platform, platform.acme, 1)
     assert (await platform.acme.ok("GET", path))["last_error"] is None
+
+
+async def test_what_breaks_is_tried_less_and_less_often(
+    platform: Platform, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*given: Any) -> None:
+        raise RuntimeError("broken")
+
+    await hourly(platform)
+    keeper = Timekeeper(platform.services)
+    with monkeypatch.context() as patch:
+        patch.setattr("insula.schedules.timekeeper.fire", fail)
+        clock.step(HOUR + 10)
+        for seconds in (1, 2, 4, 8, 16, 30, 30):
+            assert 0 < await stage.look(platform.services, keeper) <= seconds
+            ((key, hold),) = keeper._held.items()
+            assert hold.seconds == seconds
+            keeper._held[key] = replace(hold, until=asyncio.get_running_loop().time())
+    await stage.look(platform.services, keeper)
+    await ended(platform, platform.acme, 1)
+
+
+async def test_a_slow_file_holds_up_its_own_schedule_alone(
+    tmp_path: Path, database_url: str | None, clock: Clock
+) -> None:
+    """Neither another app's, nor another one of the same app."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await answered.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+    given = {"egress_allow": ("127.0.0.1",), "database_url": database_url}
+    async with listening(answer) as port, open_platform(tmp_path, **given) as platform:
+        slow = await with_file(platform.acme, port)
+        clock.step(HOUR + 10)
+        await platform.acme.ok("PATCH", f"/schedules/{slow['id']}", {"missed": "all"})
+        await asked.wait()
+        quick = await hourly(platform)
+        flow = await platform.globex.make(code("a", "return 1"))
+        body = {"workflow_id": flow, "every": 3600, "missed": "skip"}
+        await platform.globex.ok("POST", "/schedules", body)
+        clock.step(HOUR)
+        await platform.acme.ok("PATCH", f"/schedules/{quick['id']}", {"missed": "all"})
+        await ended(platform, platform.globex, 1)
+        await ended(platform, platform.acme, 1)
+        answered.set()
+        runs = await ended(platform, platform.acme, 3)  # its next tick came due meanwhile
+        assert [run["identifier"] for run in runs] == [quick["id"], slow["id"], slow["id"]]
+
+
+async def test_an_app_has_a_share_of_what_is_fired_at_once(
+    tmp_path: Path, database_url: str | None, clock: Clock
+) -> None:
+    asked: list[asyncio.Event] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.append(asyncio.Event())
+        await asked[-1].wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+    async def so_many(number: int) -> None:
+        async def there() -> bool:
+            return len(asked) >= number
+
+        await until(there)
+
+    given = {"egress_allow": ("127.0.0.1",), "database_url": database_url}
+    async with listening(answer) as port, open_platform(tmp_path, **given) as platform:
+        for _ in range(OF_ONE_APP + 1):
+            slow = await with_file(platform.acme, port)
+        await with_file(platform.globex, port)
+        clock.step(HOUR + 10)
+        await platform.acme.ok("PATCH", f"/schedules/{slow['id']}", {"missed": "all"})
+        await so_many(OF_ONE_APP + 1)
+        rows = await platform.rows("SELECT 1 FROM runs")
+        assert (len(asked), rows) == (OF_ONE_APP + 1, [])  # one of them is the other app's
+        asked[0].set()
+        await so_many(OF_ONE_APP + 2)
+        for one in asked:
+            one.set()
+        await ended(platform, platform.acme, OF_ONE_APP + 1)
+        await ended(platform, platform.globex, 1)
 
 
 async def test_a_file_that_is_too_large_costs_the_tick_its_run(

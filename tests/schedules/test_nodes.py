@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.runs.cluster_platform import Node, Nodes, open_nodes
 from tests.runs.platform import code
+from tests.schedules import stage
 from tests.schedules.stage import HOUR, MINUTE, Clock, ended
 
 from insula.journal import lease
 from insula.runs import pace
-from insula.schedules.timekeeper import Timekeeper
 
 SCHEDULES = 6
 
@@ -42,8 +42,7 @@ async def make(node: Node, **more: object) -> None:
 
 async def look(*nodes: Node) -> None:
     """Let all of them look at the same time, twice each."""
-    keepers = [Timekeeper(node.services) for node in (*nodes, *nodes)]
-    await asyncio.gather(*(keeper.look() for keeper in keepers))
+    await asyncio.gather(*(stage.look(node.services) for node in (*nodes, *nodes)))
 
 
 @pytest.mark.parametrize(("policy", "each"), [("once", 1), ("all", 4), ("skip", 0)])

@@ -63,11 +63,11 @@ assert tuple(column.name for column in schedules.columns) == NAMES
 
 
 class Found(NamedTuple):
-    """A part of the schedules that are due, when that was, and when the next one comes that is not
-    due yet, where this is the last part."""
+    """A part of the schedules that are due (id, app and time of each), when that was, and when the
+    next one comes that is not due yet, where this is the last part."""
 
     now: int
-    due: Sequence[Schedule]
+    due: Sequence[tuple[str, str, int]]
     next_at: int | None
 
 
@@ -81,13 +81,13 @@ def due_after(connection: Connection, place: tuple[int, str], limit: int) -> Fou
     now = clock(connection)
     next_at, schedule_id = place
     rows = connection.execute(
-        select(schedules)
+        select(schedules.c.id, schedules.c.app_id, schedules.c.next_at)
         .where(schedules.c.next_at <= now, schedules.c.next_at >= next_at)
         .where(or_(schedules.c.next_at > next_at, schedules.c.id > schedule_id))
         .order_by(schedules.c.next_at, schedules.c.id)
         .limit(limit)
     )
-    due = [Schedule(*row) for row in rows]
+    due = [(row.id, row.app_id, row.next_at) for row in rows]
     following = None
     if len(due) < limit:
         query = select(func.min(schedules.c.next_at)).where(schedules.c.next_at > now)

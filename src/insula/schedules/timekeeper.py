@@ -1,7 +1,7 @@
 """Waits for schedules to be due, and deals with them: one in each process that executes runs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,25 +11,42 @@ from insula.errors import InsulaError, TooMany
 from insula.runs.services import RunServices
 from insula.schedules import repository
 from insula.schedules.fire import fire
-from insula.schedules.repository import Schedule
+from insula.schedules.repository import Found
 
 _log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 30.0
 """How long at most nobody looks: another process may have made a schedule and died, and clocks may
 be set."""
+AT_ONCE = 256
+"""Schedules that are fired at the same time, each in a task of its own."""
+OF_ONE_APP = 8
+"""Of these, how many an app may have."""
 _RETRY_SECONDS = 1.0
-_DUE_AT_ONCE = 100
-_FIRED_AT_ONCE = 16
+_LOOKED_AT = 1_000
 _START = (-1, "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """What could not be done is not tried again ``until`` then, by the loop's clock."""
+
+    until: float
+    seconds: float
 
 
 @dataclass(slots=True)
 class Timekeeper:
-    """Fires what is due by the database's clock."""
+    """Fires what is due by the database's clock. Nothing waits for a schedule whose input takes
+    long to come, and an app with many of them holds up itself alone."""
 
     services: RunServices
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _firing: set[str] = field(default_factory=set)
+    _apps: Counter[str] = field(default_factory=Counter)
+    """How many schedules of each app are being fired."""
+    _held: dict[str, _Hold] = field(default_factory=dict)
+    """By the ids of schedules, and of apps of which too many runs wait."""
 
     def wake(self) -> None:
         """Look again: schedules were changed."""
@@ -37,71 +54,96 @@ class Timekeeper:
 
     async def run(self) -> None:
         """Fire what is due, then wait until the next one is; for ever."""
-        while True:
-            self._changed.clear()
-            seconds = _RETRY_SECONDS
-            try:
-                seconds = await self.look()
-            except InsulaError as error:
-                _log.warning("schedules.not_read", reason=error.message)
-            except Exception:  # it comes round again; a server without clock would be worse
-                _log.exception("schedules.broke")
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                seconds = _RETRY_SECONDS
+                try:
+                    seconds = await self.look(group)
+                except InsulaError as error:
+                    _log.warning("schedules.not_read", reason=error.message)
+                except Exception:  # it comes round again; a server without clock would be worse
+                    _log.exception("schedules.broke")
+                try:
+                    async with asyncio.timeout(seconds):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
 
-    async def look(self) -> float:
-        """Fire what is due; return in how many seconds to look again."""
+    async def look(self, group: asyncio.TaskGroup) -> float:
+        """Begin to fire what is due and has room; return in how many seconds to look again. The end
+        of each wakes it, too."""
         if self.services.draining:
             return _RETRY_SECONDS
-        place, late = _START, False
-        while True:
-            query = partial(repository.due_after, place=place, limit=_DUE_AT_ONCE)
+        self._drop_old_holds()
+        place = _START
+        while len(self._firing) < AT_ONCE:
+            query = partial(repository.due_after, place=place, limit=_LOOKED_AT)
             found = await self.services.database.read(query)
-            late = await self._fire_all(found.due, found.now) or late
-            if len(found.due) < _DUE_AT_ONCE:
-                break
-            last = found.due[-1]
-            place = (last.next_at or 0, last.id)
-        if late:
-            return _RETRY_SECONDS
-        if place != _START or found.due:  # what has fired is due again by now, or later
-            query = partial(repository.due_after, place=_START, limit=1)
-            found = await self.services.database.read(query)
-            if found.due:
-                return _RETRY_SECONDS
-        if found.next_at is None:
-            return LOOK_SECONDS
-        return min(LOOK_SECONDS, max(0.0, (found.next_at - found.now) / 1000))
+            for schedule_id, app_id, _ in found.due:
+                if self._may_fire(schedule_id, app_id):
+                    self._firing.add(schedule_id)
+                    self._apps[app_id] += 1
+                    group.create_task(self._fire(schedule_id, app_id, found.now))
+            if len(found.due) < _LOOKED_AT:
+                return self._pause(found)
+            schedule_id, _, next_at = found.due[-1]
+            place = (next_at, schedule_id)
+        return LOOK_SECONDS
 
-    async def _fire_all(self, due: Sequence[Schedule], now: int) -> bool:
-        """Fire what is due; say whether some of it had to stay so."""
-        gate = asyncio.Semaphore(_FIRED_AT_ONCE)
+    def _may_fire(self, schedule_id: str, app_id: str) -> bool:
+        if schedule_id in self._firing or len(self._firing) >= AT_ONCE:
+            return False
+        if self._apps[app_id] >= OF_ONE_APP:
+            return False
+        now = asyncio.get_running_loop().time()
+        holds = (self._held.get(schedule_id), self._held.get(app_id))
+        return all(hold is None or hold.until <= now for hold in holds)
 
-        async def one(schedule: Schedule) -> bool:
-            async with gate:
-                try:
-                    return await self._exhaust(schedule, now)
-                except TooMany:
-                    _log.debug("schedule.waits", schedule_id=schedule.id)
-                except InsulaError as error:
-                    _log.warning("schedule.late", schedule_id=schedule.id, reason=error.message)
-                except Exception:  # one schedule's defect must not hold up the others
-                    _log.exception("schedule.broke", schedule_id=schedule.id)
-                return True
+    def _pause(self, found: Found) -> float:
+        """Return the seconds until the next tick that is not due yet, or the end of a hold."""
+        now = asyncio.get_running_loop().time()
+        pauses = [hold.until - now for hold in self._held.values() if hold.until > now]
+        if found.next_at is not None:
+            pauses.append(max(0.0, (found.next_at - found.now) / 1000))
+        return min(LOOK_SECONDS, *pauses) if pauses else LOOK_SECONDS
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(schedule)) for schedule in due]
-        return any(task.result() for task in tasks)
+    async def _fire(self, schedule_id: str, app_id: str, now: int) -> None:
+        try:
+            await self._exhaust(schedule_id, app_id, now)
+            self._held.pop(schedule_id, None)
+        except TooMany:
+            _log.debug("schedule.waits", schedule_id=schedule_id)
+            self._hold(app_id, _RETRY_SECONDS)
+        except InsulaError as error:
+            _log.warning("schedule.late", schedule_id=schedule_id, reason=error.message)
+            self._hold(schedule_id, LOOK_SECONDS)
+        except Exception:  # one schedule's defect must not hold up the others
+            _log.exception("schedule.broke", schedule_id=schedule_id)
+            self._hold(schedule_id, LOOK_SECONDS)
+        finally:
+            self._firing.discard(schedule_id)
+            self._apps[app_id] -= 1
+            if not self._apps[app_id]:
+                del self._apps[app_id]
+            self.wake()
 
-    async def _exhaust(self, schedule: Schedule, now: int) -> bool:
+    async def _exhaust(self, schedule_id: str, app_id: str, now: int) -> None:
         """Fire a schedule as often as it is due."""
-        current: Schedule | None = schedule
-        while current is not None and await fire(self.services, current, now):
-            again = partial(repository.find, app_id=schedule.app_id, schedule_id=schedule.id)
-            current = await self.services.database.read(again)
-            if current is None or current.next_at is None or current.next_at > now:
-                break
-        return False
+        find = partial(repository.find, app_id=app_id, schedule_id=schedule_id)
+        while (current := await self.services.database.read(find)) is not None:
+            if current.next_at is None or current.next_at > now:
+                return
+            if not await fire(self.services, current, now):
+                return
+
+    def _hold(self, key: str, longest: float) -> None:
+        """Let a second pass before it is tried again, and each time twice as many."""
+        before = self._held.get(key)
+        seconds = _RETRY_SECONDS if before is None else min(longest, 2 * before.seconds)
+        self._held[key] = _Hold(asyncio.get_running_loop().time() + seconds, seconds)
+
+    def _drop_old_holds(self) -> None:
+        """Forget what was not tried again: it is gone, or another process has taken its tick."""
+        since = asyncio.get_running_loop().time() - LOOK_SECONDS
+        self._held = {key: hold for key, hold in self._held.items() if hold.until > since}
