@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insula.errors import BadInput
-from insula.web.body import CONTAINERS, DEPTH, check_json
+from insula.kit.json_bounds import CONTAINERS, DEPTH
+from insula.web.body import check_json
 
 JSON = {"content-type": "application/json"}
 

@@ -1,7 +1,6 @@
 """Request bodies: read under a limit, checked before anyone believes them, turned into models."""
 
 import hashlib
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -9,6 +8,7 @@ from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.kit.json import InvalidJson, Raw, decode, members
+from insula.kit.json_bounds import OverBounds, bound
 from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
 from insula.web.fields import unstorable
@@ -16,16 +16,6 @@ from insula.web.idempotency import FINGERPRINT, has_key
 from insula.web.incoming import receive_message
 
 M = TypeVar("M", bound=BaseModel)
-
-DEPTH = 200
-"""How deep objects and lists may nest."""
-CONTAINERS = 1_000_000
-"""How many objects and lists one body may hold."""
-
-_STRUCTURE = b'[]{}"'
-_BRACKETS = b"[]{}"
-_NOT_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
-_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def too_large(limit: int) -> TooLarge:
@@ -76,26 +66,15 @@ def check_json(text: bytes) -> Any:
         BadInput: it is not JSON in UTF-8, nests deeper than 200, or holds too many objects and
             lists; says where.
     """
-    _check_nesting(text)
     try:
+        bound(text)
         return decode(text)
+    except OverBounds as error:
+        raise _not_json(str(error), error.code) from error
     except InvalidJson as error:
         words = str(error)
         where = "" if "byte" in words else f" (in {len(text):,} bytes)"
         raise _not_json(f"{words}{where}", "json") from error
-
-
-def _check_nesting(text: bytes) -> None:
-    """Bound depth and number before anything is built. Few brackets cannot nest deeply."""
-    opened = text.count(b"[") + text.count(b"{")
-    if opened <= DEPTH:
-        return
-    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
-    brackets = b"".join(plain.split(b'"')[::2])
-    if brackets.count(b"[") + brackets.count(b"{") > CONTAINERS:
-        raise _not_json(f"it holds more than {CONTAINERS:,} objects and lists", "too_many")
-    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > DEPTH:
-        raise _not_json(f"it nests deeper than {DEPTH} levels", "too_deep")
 
 
 def _not_json(why: str, code: str) -> BadInput:

@@ -1,5 +1,8 @@
 """*http_request*: one request; any answer completes the step."""
 
+import asyncio
+import threading
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -7,12 +10,17 @@ from tests.engine.stage import code, play, step
 
 from insula.engine.failures import StepFailure
 from insula.engine.ports import HttpRequest, HttpResponse
+from insula.engine.steps import http_request
+from insula.engine.steps.http_request import answer
 from insula.kit.json import Raw
 from insula.testing import ListRecorder, RecordedHttp
 
 
 def request(**more: Any) -> dict[str, Any]:
     return step("http_request", "H", **{"url": "http://x/", **more})
+
+
+DEEP = b"[" * 201 + b"]" * 201
 
 
 def answering(status: int = 200, body: bytes = b"", kind: str = "", **headers: str) -> RecordedHttp:
@@ -47,6 +55,9 @@ async def test_any_answer_completes_it() -> None:
         (b' {"a": [1]}\n', "application/json; charset=utf-8", {"a": [1]}),
         (b"\xef\xbb\xbf[1]", "application/problem+json", [1]),
         (b"{oops", "application/json", "{oops"),
+        (b"[1e999]", "application/json", "[1e999]"),
+        (DEEP, "application/json", DEEP.decode()),
+        (b'"' + b"x" * 300_000 + b'"', "application/json", "x" * 300_000),
         (b"", "application/json", ""),
         (b'{"a":1}', "text/plain", '{"a":1}'),
         ("é".encode(), "", "é"),
@@ -148,3 +159,34 @@ async def test_what_it_answered_is_seen_by_the_next() -> None:
     steps = [request(destinations=["A"]), {**code("A"), "code": "look(H)"}]
     await play(*steps, http=answering(201), table={"look(H)": seen.update})
     assert seen["H"]["output"]["status"] == 201
+
+
+def test_nothing_is_built_of_an_answer() -> None:
+    response = HttpResponse(
+        200,
+        (("content-type", "application/json"),),
+        b"[" + b"[]," * 900_000 + b"[]]",
+        "http://x/",
+    )
+    tracemalloc.start()
+    try:
+        answered = answer(response)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(answered["body"], Raw)
+    assert peak < len(response.body) + 30 * 1024 * 1024
+
+
+async def test_the_loop_goes_on_beside_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is put into shape in a thread, which here waits for the loop."""
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+
+    def after_the_loop(body: bytes) -> None:
+        loop.call_soon_threadsafe(gate.set)
+        assert gate.wait(30)
+
+    monkeypatch.setattr(http_request, "check", after_the_loop)
+    body = b"[" + b"1," * 200_000 + b"1]"
+    found = await output(answering(200, body, "application/json"))
+    assert len(found["body"]) == 200_001

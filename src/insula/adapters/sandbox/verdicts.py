@@ -14,14 +14,12 @@ from insula.adapters.sandbox.process import Ended, Worker
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Evaluation, Limits
 from insula.kit.json import Raw
+from insula.kit.json_bounds import check_numbers
 
 _MIB = 1024 * 1024
 _SLACK = 256
 """Levels of nesting that an output must leave to whatever is put around it."""
 _check = msgspec.json.Decoder(msgspec.Raw).decode
-_parse = msgspec.json.Decoder().decode
-_BIG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{300}|[eE]\+?[0-9]{3}")
-"""Where a parser must say whether it takes the number. Digits are counted from its first alone."""
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,8 +98,7 @@ def checked_output(data: bytes) -> Raw:
     try:
         data.decode()
         _check(data)
-        if _BIG_NUMBER.search(data):
-            _parse(data)
+        check_numbers(data)
         if data.count(b"[") + data.count(b"{") > _SLACK:
             _check(b"[" * _SLACK + data + b"]" * _SLACK)
     except RecursionError as error:

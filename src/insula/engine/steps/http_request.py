@@ -1,5 +1,6 @@
 """*http_request*: one request; any answer completes the step, no answer fails it."""
 
+import asyncio
 import codecs
 from collections.abc import Sequence
 
@@ -11,14 +12,24 @@ from insula.engine.render import Renderer, Slot
 from insula.engine.template import Kind
 from insula.kit import json
 from insula.kit.json import Raw
+from insula.kit.json_bounds import check
 
 Headers = tuple[tuple[str, str], ...]
+
+_AT_ONCE = 256 * 1024
+"""Bytes of a body that are put into shape beside everything else; more are in a thread."""
 
 
 async def run(context: StepContext) -> Result:
     """Fill the settings in, send, and return ``{ok, status, headers, body}``."""
     response = await context.fetch(await _request(context))
-    return Result(json.raw(answer(response)))
+    if len(response.body) <= _AT_ONCE:
+        return Result(_output(response))
+    return Result(await asyncio.to_thread(_output, response))
+
+
+def _output(response: HttpResponse) -> Raw:
+    return json.raw(answer(response))
 
 
 async def _request(context: StepContext) -> HttpRequest:
@@ -125,7 +136,7 @@ def _parsed(response: HttpResponse) -> object:
     if "json" in kind.lower() and response.body:
         body = response.body.removeprefix(codecs.BOM_UTF8).strip()
         try:
-            json.decode(body)
+            check(body)  # and build nothing: it is carried along as it came
         except json.InvalidJson:
             return body.decode("utf-8", "replace")
         return Raw(body)
