@@ -91,18 +91,18 @@ async def test_a_rotation_that_was_killed_half_way_is_run_again(
         database, ring = platform.services.database, open_ring(tmp_path, None)
         monkeypatch.setattr(sealed_rows, "_BATCH", 2)
         left = [1]
-        replace = sealed_rows._replace  # where it is killed
+        seal = sealed_rows._seal_anew  # where it is killed
 
-        def killed(*given: Any, **named: Any) -> None:
+        def killed(*given: Any, **named: Any) -> int:
             if not left:
                 raise Killed
             left.pop()
-            replace(*given, **named)
+            return seal(*given, **named)
 
-        monkeypatch.setattr(sealed_rows, "_replace", killed)
+        monkeypatch.setattr(sealed_rows, "_seal_anew", killed)
         with pytest.raises(Killed):
             await sealed_rows.rotate(database, ring)
-        monkeypatch.setattr(sealed_rows, "_replace", replace)
+        monkeypatch.setattr(sealed_rows, "_seal_anew", seal)
         callers = (platform.acme, platform.globex)
     file = tmp_path / FILE
     assert len(file.read_text().split()) == 2

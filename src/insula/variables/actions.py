@@ -10,6 +10,7 @@ from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import now_ms
 from insula.kit.json import encode
 from insula.variables import repository
+from insula.variables.repository import Value
 from insula.variables.schemas import CreateAppVariableSchema, UpdateAppVariableSchema
 from insula.web.auth import Principal, unknown
 from insula.web.idempotency import Idempotency, claim
@@ -48,7 +49,7 @@ def create(
         return _found(connection, principal.app_id, earlier)
     if repository.find(connection, principal.app_id, wanted.key) is not None:
         raise _taken(wanted.key)
-    _write(connection, ring, principal.app_id, wanted.key, wanted, None)
+    _put(connection, principal.app_id, _value(ring, principal.app_id, wanted.key, wanted, None))
     _check_room(connection, principal.app_id)
     return _found(connection, principal.app_id, wanted.key)
 
@@ -68,10 +69,10 @@ def change(
     if renamed is not None:
         if repository.find(connection, app_id, renamed) is not None:
             raise _taken(renamed)
-        _write(connection, ring, app_id, renamed, wanted, row)
-        repository.end(connection, app_id, key, now_ms())
+        _put(connection, app_id, _value(ring, app_id, renamed, wanted, row))
+        repository.end(connection, app_id, [key], now_ms())
     elif wanted.model_fields_set - {"key"}:
-        _write(connection, ring, app_id, key, wanted, row)
+        _put(connection, app_id, _value(ring, app_id, key, wanted, row))
     _check_room(connection, app_id)
     return _found(connection, app_id, renamed or key)
 
@@ -84,13 +85,15 @@ def change_many(
     Raises:
         BadInput: one cannot be used, or a key stands there twice; nothing is changed.
     """
-    keys = [one.key for one in wanted]
+    held = {row.key: row for row in repository.at(connection, app_id, None)}
+    values: dict[str, Value | None] = {}
     for place, one in enumerate(wanted):
-        if one.key in keys[:place]:
+        if one.key in values:
             raise _refused("key", "duplicate", f"{one.key} stands there twice", place)
-        row = repository.find(connection, app_id, one.key)
-        if row is None or one.model_fields_set & set(_CREATED):
-            _write(connection, ring, app_id, one.key, one, row, place)
+        row = held.get(one.key)
+        changes = row is None or one.model_fields_set & set(_CREATED)
+        values[one.key] = _value(ring, app_id, one.key, one, row, place) if changes else None
+    _put(connection, app_id, *(value for value in values.values() if value is not None))
     _check_room(connection, app_id)
 
 
@@ -101,7 +104,7 @@ def remove(connection: Connection, app_id: str, key: str) -> None:
         NotFound: there is none with this key.
     """
     _found(connection, app_id, key)
-    repository.end(connection, app_id, key, now_ms())
+    repository.end(connection, app_id, [key], now_ms())
 
 
 def _found(connection: Connection, app_id: str, key: str) -> Row[Any]:
@@ -111,15 +114,18 @@ def _found(connection: Connection, app_id: str, key: str) -> Row[Any]:
     return row
 
 
-def _write(
-    connection: Connection,
+def _put(connection: Connection, app_id: str, *values: Value) -> None:
+    repository.put(connection, app_id, values, now_ms())
+
+
+def _value(
     ring: KeyRing,
     app_id: str,
     key: str,
     wanted: UpdateAppVariableSchema,
     row: Row[Any] | None,
     place: int | None = None,
-) -> None:
+) -> Value:
     was_secret = row is not None and row.value is None
     secret = was_secret if wanted.secret is None else wanted.secret
     text = wanted.value
@@ -136,17 +142,13 @@ def _write(
             raise _refused("hosts", "secret", "only a secret has hosts that it may go to", place)
         hosts = None
     sealed = ring.seal(text, KIND, app_id, key) if secret else None
-    now = now_ms()
-    repository.put(
-        connection,
-        app_id,
-        key,
-        now,
+    return Value(
+        key=key,
         value=None if secret else text.encode(),
         sealed=sealed,
         key_id=None if sealed is None else sealed_by(sealed),
         hosts=hosts,
-        created_at=now if row is None else row.created_at,
+        created_at=now_ms() if row is None else row.created_at,
     )
 
 

@@ -3,7 +3,7 @@ held, for runs that began with it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -12,13 +12,13 @@ from sqlalchemy import (
     and_,
     delete,
     func,
-    insert,
     or_,
     select,
     update,
 )
 
 from insula.adapters.keyring import OVERHEAD
+from insula.storage.rows import insert_rows, parts
 from insula.storage.tables import variables
 
 _ROWS: Final[tuple[ColumnElement[Any], ...]] = (
@@ -29,6 +29,17 @@ _ROWS: Final[tuple[ColumnElement[Any], ...]] = (
     variables.c.hosts,
     variables.c.created_at,
 )
+
+
+class Value(NamedTuple):
+    """What a variable is from some moment on: a plain value, or a sealed one."""
+
+    key: str
+    value: bytes | None
+    sealed: bytes | None
+    key_id: str | None
+    hosts: bytes | None
+    created_at: int
 
 
 def list_today(
@@ -62,42 +73,23 @@ def find(connection: Connection, app_id: str, key: str) -> Row[Any] | None:
     ).one_or_none()
 
 
-def put(
-    connection: Connection,
-    app_id: str,
-    key: str,
-    now: int,
-    *,
-    value: bytes | None,
-    sealed: bytes | None,
-    key_id: str | None,
-    hosts: bytes | None,
-    created_at: int,
-) -> None:
-    """Give a variable the value that it has from now on."""
-    since = end(connection, app_id, key, now)
-    connection.execute(
-        insert(variables).values(
-            app_id=app_id,
-            key=key,
-            since=since,
-            value=value,
-            sealed=sealed,
-            key_id=key_id,
-            hosts=hosts,
-            created_at=created_at,
-        )
-    )
+def put(connection: Connection, app_id: str, values: Sequence[Value], now: int) -> None:
+    """Give variables the values that they have from now on."""
+    since = end(connection, app_id, [one.key for one in values], now)
+    columns = ("app_id", "since", *Value._fields)
+    insert_rows(connection, variables, columns, [(app_id, since, *one) for one in values])
 
 
-def end(connection: Connection, app_id: str, key: str, now: int) -> int:
-    """Let a variable's value hold until now; return when the next one may begin."""
-    mine = and_(variables.c.app_id == app_id, variables.c.key == key)
-    last = connection.scalar(select(func.max(variables.c.since)).where(mine))
-    until = now if last is None else max(now, int(last) + 1)
-    connection.execute(
-        update(variables).where(mine, variables.c.until.is_(None)).values(until=until)
-    )
+def end(connection: Connection, app_id: str, keys: Sequence[str], now: int) -> int:
+    """Let the values of variables hold until now; return when the next ones may begin."""
+    until = now
+    for some in parts(connection, keys):
+        mine = and_(variables.c.app_id == app_id, variables.c.key.in_(some))
+        last = connection.scalar(select(func.max(variables.c.since)).where(mine))
+        until = until if last is None else max(until, int(last) + 1)
+    for some in parts(connection, keys):
+        held = and_(_today(app_id), variables.c.key.in_(some))
+        connection.execute(update(variables).where(held).values(until=until))
     return until
 
 
