@@ -207,6 +207,42 @@ async def test_a_closed_workflow_s_stream_is_contiguous_too(platform: Platform) 
     ]
 
 
+@pytest.mark.parametrize("opened", [True, False])
+async def test_ids_stay_as_they_were_where_the_workflow_is_closed_or_opened(
+    platform: Platform, opened: bool
+) -> None:
+    flow = await platform.acme.publish(
+        code("a", "return 1", "b", "out"),
+        code("out", "return 0"),
+        code("b", "wait(g)", "c"),
+        code("c", "return 3"),
+        open=not opened,
+    )
+    path = f"/workflows/discover/{flow}/runs"
+    whole = Wire(platform.globex, "POST", path, {"stream": True})
+    serving = asyncio.ensure_future(whole.serve(platform.insula.asgi))
+    await whole.hears(3 if opened else 6)
+    (row,) = await platform.rows("SELECT id FROM runs")
+    await platform.acme.ok("PATCH", f"/workflows/{flow}", {"open": opened})
+    platform.gate("g").opened.set()
+    async with asyncio.timeout(5):
+        await serving
+    told = parse(b"".join(whole.sent).decode().partition("\n\n")[2])
+    for one in told:
+        rest = await platform.globex.stream(
+            f"{path}/{row.id}/stream", headers={"last-event-id": str(one.id - 1)}
+        )
+        assert [(each.id, each.event, each.data.get("key")) for each in rest] == [
+            (each.id, each.event, each.data.get("key"))
+            for each in told[one.id - 1 :]
+            if opened or each.event == "run" or each.data["key"] in ("out", "c")
+        ]
+        assert (rest[-1].event, rest[-1].data["status"]) == ("run", "COMPLETED")
+        assert ("b" in rest[-1].data["output"]) == opened
+    over = await platform.globex.ask("GET", f"{path}/{row.id}/stream?from={told[-1].id}")
+    assert over.status_code == 204
+
+
 async def test_a_run_that_waits_is_followed_to_its_end(tmp_path: Any) -> None:
     async with open_platform(tmp_path, runs_max=1) as platform:
         flow = await platform.acme.make(code("a", "wait(g)"))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sqlalchemy import Connection
@@ -23,6 +23,9 @@ from insula.workflows.access import sees_steps
 from insula.workflows.render import body_members
 from insula.workflows.resolve import Runnable
 
+CLOSED = "closed"
+"""The option of a run of another app's workflow that says whether that was closed when the run was
+created: its stream is numbered accordingly, whatever the owner changes later."""
 _LARGE = 1024 * 1024
 """Bytes that are not encoded where others wait."""
 
@@ -35,6 +38,8 @@ class Look:
     state: RunState
     input: Raw | None
     sight: Sight
+    counted: Sight | None = None
+    """What numbers the events of its stream, where that is not what is shown now."""
 
     def encoded(self, *, verbose: bool = False) -> bytes:
         """Return ``RunSchema`` as JSON."""
@@ -79,6 +84,25 @@ async def look_live(services: RunServices, live: LiveRun, viewer: str) -> Look:
     body = live.runnable.body if live.row.version_id is None else None
     sight = await sight_of(services, live.row, viewer, live.runnable, body)
     return Look(live.row, live.state, live.input, sight)
+
+
+async def numbered(services: RunServices, look: Look) -> Look:
+    """Have a run's stream numbered as it was from the first event on.
+
+    Where a workflow was closed since, what is hidden leaves gaps; where it was opened, what had no
+    number is not streamed, and stands in the final run.
+    """
+    row, sight = look.row, look.sight
+    was_closed = row.option(CLOSED)
+    if was_closed is None or was_closed == (sight.visible is not None):
+        return look
+    if not was_closed:
+        return replace(look, counted=replace(sight, visible=None))
+    try:
+        runnable = await services.resolver.stored(row.workflow_id, row.version_id, None)
+    except (NotFound, Conflict):  # what the workflow was is not known any more
+        return look
+    return replace(look, counted=replace(sight, visible=visible_steps(runnable.document)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from insula.runs import repository
 from insula.runs import stream as wire
 from insula.runs.cancel import cancel
 from insula.runs.live import LiveRun
-from insula.runs.reading import Look, Stored, look_at, look_live, look_stored, read_stored
+from insula.runs.reading import Look, Stored, look_at, look_live, look_stored, numbered, read_stored
 from insula.runs.rows import RunRow
 from insula.runs.schemas import CreateRun, ReplayRun
 from insula.runs.services import RunServices
@@ -198,6 +198,7 @@ async def stream_answer(
         find = partial(repository.find, run_id=started.row.id)
         look = await look_at(services, await read_stored(services, find), viewer)
         batches = _batches(services, started.row.id)
+    look = await numbered(services, look)
     return _RunStream(wire.from_start(services, look, batches), services, started, cancels)
 
 
@@ -275,7 +276,7 @@ async def resume_answer(
     204 after the last event: there is nothing more to come.
     """
     after = _after(request)
-    look = await look_at(services, stored, viewer)
+    look = await numbered(services, await look_at(services, stored, viewer))
     row = stored.row
     if row.is_final and after is not None and after >= wire.final_number(look, stored):
         return Response(status_code=204)

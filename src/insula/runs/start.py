@@ -21,6 +21,7 @@ from insula.runs.configured import note_configured
 from insula.runs.creation import Before, create, create_waiting
 from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
+from insula.runs.reading import CLOSED
 from insula.runs.render import visible_steps
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -247,7 +248,7 @@ def _row(
         from_step_key=asked.from_step_key,
         replay_of=None,
         background=asked.background,
-        options=json.encode(asked.options) if asked.options else b"{}",
+        options=_options(asked, runnable, principal.app_id),
         owner=None if waits else services.token,
         seq=0,
         error=None,
@@ -262,6 +263,13 @@ def _row(
         created_at=now,
         updated_at=now,
     )
+
+
+def _options(asked: Start, runnable: Runnable, app_id: str) -> bytes:
+    options = asked.options
+    if runnable.workflow_app_id != app_id:
+        options = {**options, CLOSED: not runnable.open}
+    return json.encode(options) if options else b"{}"
 
 
 async def _input(

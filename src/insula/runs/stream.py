@@ -44,11 +44,15 @@ class Wire:
     def take(self, events: Iterable[Event]) -> list[tuple[int, str, dict[str, Any]]]:
         """Fold events in; return what they are on the wire, except for the final ``run``."""
         told = []
+        sight = self.look.sight
+        counted = self.look.counted or sight
         for event in events:
             self.state.apply(event)
-            for name, data in self._told(event):
-                self.last += 1
-                told.append((self.last, name, data))
+            pieces = self._told(event, counted)
+            self.last += len(pieces)
+            if pieces and counted is not sight:
+                pieces = self._told(event, sight)
+            told += [(self.last, name, data) for name, data in pieces]
         return told
 
     def current(self) -> dict[str, Any]:
@@ -56,9 +60,10 @@ class Wire:
         look = self.look
         return run_members(look.row, self.state, look.input, look.sight)
 
-    def _told(self, event: Event) -> list[tuple[str, dict[str, Any]]]:
+    def _told(self, event: Event, sight: Sight) -> list[tuple[str, dict[str, Any]]]:
+        """Return what an event is on the wire: one piece, or none."""
         if not isinstance(event, RunStarted):
-            return step_told(event, self.state, self.look.sight)
+            return step_told(event, self.state, sight)
         # As it stood then, whenever it is told. A replay that never began has this event, too.
         status = "PENDING" if self.look.row.started_at is None else "RUNNING"
         row = replace(
@@ -71,7 +76,7 @@ class Wire:
             updated_at=event.at,
         )
         begun = RunState(status=status, started_at=event.at)
-        return [("run", run_members(row, begun, self.look.input, self.look.sight))]
+        return [("run", run_members(row, begun, self.look.input, sight))]
 
 
 def step_told(event: Event, state: RunState, sight: Sight) -> list[tuple[str, dict[str, Any]]]:
