@@ -199,14 +199,25 @@ async def test_the_list_goes_on(client) -> None:
         {"expires_in_seconds": 1e9},
         {"document_pages": [0]},
         {"visibility": "SECRET"},
+        {"allowed_types": ["x"] * 101},
     ],
 )
 async def test_bad_links_name_their_field(client, wanted: dict[str, Any]) -> None:
     answer = await client.post(BASE, json=wanted)
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["path"] == [*wanted]
-    large = await client.post(BASE, json={"metadata": {"a": "x" * 70_000}})
-    assert large.status_code == 413
+
+
+async def test_what_a_link_carries_is_bounded(client) -> None:
+    made = await link(client, metadata={"a": 1})
+    large = {"metadata": {"a": "x" * 70_000}}
+    assert (await client.post(BASE, json=large)).status_code == 413
+    assert (await client.patch(f"{BASE}/{made['id']}", json=large)).status_code == 413
+    assert (await client.get(f"{BASE}/{made['id']}")).json()["metadata"] == {"a": 1}
+    for path, body in ((BASE, {}), ("/apps/c/files", {"file": "YQ=="})):
+        answer = await client.post(path, json={"allowed_types": ["pdf", "x" * 201], **body})
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["path"] == ["allowed_types", "1"]
 
 
 async def test_the_same_key_makes_one_link(client) -> None:

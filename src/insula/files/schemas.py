@@ -16,6 +16,7 @@ from insula.web.forms import UploadedPart
 
 Storage = Literal["PERSISTENT", "TEMPORARY"]
 Visibility = Literal["PUBLIC", "PRIVATE"]
+AllowedTypes = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=100)]
 
 
 class FileDataSchema(BaseModel):
@@ -34,7 +35,7 @@ class CreateAppFileSchema(BaseModel):
 
     file: Annotated[UploadedPart | FileDataSchema | str | None, ANY_TEXT] = None
     file_url: str | None = Field(None, max_length=65_536)
-    allowed_types: list[str] | None = Field(None, max_length=100)
+    allowed_types: AllowedTypes | None = None
     document_extract_contents: bool = False
     document_extract_images: bool = False
     document_extract_pages: bool = False

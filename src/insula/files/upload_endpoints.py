@@ -19,6 +19,7 @@ from insula.files.upload_schemas import (
     CreateAppFileUploadSchema,
     UpdateAppFileUploadSchema,
     UploadAppFileSchema,
+    check_metadata,
     upload_wire,
 )
 from insula.files.uploads import UploadRow
@@ -120,6 +121,7 @@ def _add_changing(routes: APIRouter, store: FileStore) -> None:
     async def update_upload(file_upload_id: str, request: Request, principal: Writer) -> Response:
         """Replace a link's metadata."""
         wanted = await payload(request, UpdateAppFileUploadSchema)
+        check_metadata(wanted.metadata)
         if "metadata" in wanted.model_fields_set:
             change = partial(
                 uploads.change_metadata,

@@ -5,7 +5,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from insula.errors import TooLarge
-from insula.files.schemas import AppFileSchema, FileDataSchema, Storage, Visibility
+from insula.files.schemas import (
+    AllowedTypes,
+    AppFileSchema,
+    FileDataSchema,
+    Storage,
+    Visibility,
+)
 from insula.files.uploads import UploadOptions, UploadRow
 from insula.files.urls import FileUrls
 from insula.files.wish import checked_pages
@@ -22,7 +28,7 @@ METADATA_BYTES = 64 * 1024
 class CreateAppFileUploadSchema(BaseModel):
     """A link to make."""
 
-    allowed_types: list[str] | None = Field(None, max_length=100)
+    allowed_types: AllowedTypes | None = None
     document_extract_contents: bool | None = None
     document_extract_images: bool | None = None
     document_pages: list[float] | None = Field(None, max_length=10_000)
