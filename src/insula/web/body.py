@@ -1,5 +1,6 @@
 """Request bodies: read under a limit, checked before anyone believes them, turned into models."""
 
+import asyncio
 import hashlib
 from typing import Any, TypeVar
 
@@ -182,7 +183,7 @@ async def _form_list(request: Request) -> Any:
         limits = forms.FormLimits(settings.body_max, settings.file_max)
         form = await forms.read_multipart(request, limits)
     if has_key(request):
-        request.scope[FINGERPRINT] = form.fingerprint()
+        request.scope[FINGERPRINT] = await asyncio.to_thread(form.fingerprint)
     return form_values.entries(form, check_json)
 
 
@@ -194,7 +195,7 @@ async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]
     else:
         form = await forms.read_multipart(request, limits)
     if has_key(request):
-        request.scope[FINGERPRINT] = form.fingerprint()
+        request.scope[FINGERPRINT] = await asyncio.to_thread(form.fingerprint)
     return form_values.values(form, model, check_json)
 
 
