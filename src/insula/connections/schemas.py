@@ -1,6 +1,5 @@
 """Connections on the wire."""
 
-import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, field_validator
@@ -43,7 +42,6 @@ PROVIDERS: Final = {
 """Which provider a *model* step names to use a connection of a type."""
 COMPATIBLE: Final = "OPENAI_COMPATIBLE"
 
-_BASE = re.compile(r"https?://[^@?#\s\\]+\Z")
 SETTINGS_MAX: Final = 16 * 1024
 _Credential = Annotated[str, Field(min_length=1, max_length=8192)]
 Credentials = Annotated[
