@@ -12,9 +12,11 @@ from tests.contract import needs_contract, validate
 
 from insula.adapters.blobs.port import Blobs
 from insula.errors import NotFound
+from insula.files import resolve, uploads
 from insula.files.resolve import FileInputs
 from insula.files.upload_endpoints import _take_in
 from insula.files.uploads import find_upload
+from insula.kit.clock import now_ms
 from insula.storage import tables
 
 BASE = "/apps/c/files/uploads"
@@ -224,3 +226,16 @@ async def test_the_same_key_makes_one_link(client) -> None:
     headers = {"idempotency-key": "k"}
     first = await client.post(BASE, json={}, headers=headers)
     assert (await client.post(BASE, json={}, headers=headers)).json()["id"] == first.json()["id"]
+
+
+async def test_all_links_that_expired_long_ago_are_removed(
+    client, files: FileInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "_LINKS_AT_ONCE", 2)
+    for _ in range(5):
+        await link(client)
+    kept = await link(client, expires_in_seconds=30 * 24 * 3600)
+    later = now_ms() + uploads.KEPT_MS + 2 * 24 * 3600 * 1000
+    monkeypatch.setattr(resolve, "now_ms", lambda: later)
+    await files.sweep()
+    assert [each["id"] for each in (await client.get(BASE)).json()] == [kept["id"]]

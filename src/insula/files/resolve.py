@@ -44,6 +44,7 @@ from insula.storage.database import Database
 from insula.web.auth import unknown
 
 _log = structlog.get_logger(__name__)
+_LINKS_AT_ONCE = 1000
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # to be replaced, not to listen on
 
 
@@ -313,7 +314,9 @@ class FileInputs:
 
     async def sweep(self) -> int:
         """Remove what has expired and what a crash left; return how many. For every hour."""
-        await self.store.database.write(partial(uploads.delete_old, now=now_ms()))
+        old = partial(uploads.delete_old, now=now_ms(), limit=_LINKS_AT_ONCE)
+        while await self.store.database.write(old) == _LINKS_AT_ONCE:
+            pass
         return await remove_expired(self.store) + await sweep_orphans(self.store)
 
 

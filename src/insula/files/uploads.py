@@ -115,8 +115,8 @@ def delete_app_uploads(connection: Connection, app_id: str) -> None:
     connection.execute(delete(uploads).where(uploads.c.app_id == app_id))
 
 
-def delete_old(connection: Connection, now: int, limit: int = 1000) -> int:
-    """Delete links that expired long ago; return how many."""
+def delete_old(connection: Connection, now: int, limit: int) -> int:
+    """Delete up to ``limit`` links that expired long ago; return how many."""
     old = select(uploads.c.id).where(uploads.c.expires_at <= now - KEPT_MS).limit(limit)
     return connection.execute(delete(uploads).where(uploads.c.id.in_(old))).rowcount
 
