@@ -189,6 +189,24 @@ async def test_callers_use_the_owners_connection_and_do_not_see_it(
     assert KEY in provider.heads[0]
 
 
+async def test_callers_are_not_told_how_the_owners_connection_failed(
+    platform: Platform, provider: RehearsalServer
+) -> None:
+    acme = platform.acme
+    made = await acme.ok("POST", "/connections", own(provider.url))
+    workflow_id = await acme.publish(asks())
+    provider.scenes = [Scene(status=401, error={"error": {"message": "Wrong key sk-ab...wxyz."}})]
+    refused = await platform.globex.discover(workflow_id)
+    away = "http://127.0.0.1:1/v1"
+    await acme.ok("PATCH", f"/connections/{made['id']}", {"base_url": away})
+    unreachable = await platform.globex.discover(workflow_id)
+    for run in (refused, unreachable):
+        assert (run["status"], "its app is told why" in run["error"]) == ("FAILED", True)
+        assert not any(word in str(run) for word in ("wxyz", "127.0.0.1", provider.url))
+    # Its owner is.
+    assert "127.0.0.1" in (await acme.run(workflow_id))["error"]
+
+
 async def test_a_refusal_that_repeats_the_key_is_masked(
     platform: Platform, provider: RehearsalServer
 ) -> None:

@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+import structlog
+
 from insula.adapters.models.configured import provider_name
 from insula.engine.failures import StepFailure
 from insula.engine.ports import (
@@ -14,6 +16,9 @@ from insula.engine.ports import (
     ModelRequest,
     Models,
 )
+
+_FAILED = "the model provider that the workflow is connected with failed; its app is told why"
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Providers:
 class ConnectedModels:
     """The models of an app's workflows: its own connections first, then what the operator set.
 
-    ``told`` says whether the run may see which connection answered: only its owner's may.
+    ``told`` says whether the run may see which connection answered, and how one failed: only its
+    owner's may.
     """
 
     def __init__(self, models: Models, providers: Providers, *, told: bool) -> None:
@@ -53,16 +59,25 @@ class ConnectedModels:
         """Yield deltas, then one reply, as the port says."""
         name, model, used = self._chosen(request.provider, request.model, request.connection_id)
         asked = replace(request, provider=name, model=model, credentials=used, connection_id=None)
-        async with aclosing(self._models.stream(asked, activity)) as stream:
-            async for piece in stream:
-                if used is not None and self._told and isinstance(piece, ModelReply):
-                    yield replace(
-                        piece,
-                        connection_id=used.connection_id,
-                        connection_type=used.connection_type,
-                    )
-                else:
-                    yield piece
+        try:
+            async with aclosing(self._models.stream(asked, activity)) as stream:
+                async for piece in stream:
+                    if used is not None and self._told and isinstance(piece, ModelReply):
+                        yield replace(
+                            piece,
+                            connection_id=used.connection_id,
+                            connection_type=used.connection_type,
+                        )
+                    else:
+                        yield piece
+        except StepFailure as failure:
+            if used is None or self._told:
+                raise
+            _log.warning(
+                "connection.failed", connection_id=used.connection_id, reason=failure.message
+            )
+            # The words name the owner's address, or are the provider's to the owner.
+            raise StepFailure(_FAILED, failure.code, credits=failure.credits) from None
 
     def _chosen(
         self, provider: str, model: str, connection_id: str | None
