@@ -11,7 +11,7 @@ from tests.contract import ContractFile, validate
 from tests.runs.platform import Caller, Platform, code, model, open_platform, parse
 
 from insula.kit.json import encode
-from insula.workflow_tests import repository
+from insula.workflow_tests import endpoints, repository
 
 START = {"type": "input", "key": "i", "input": {"n": {"type": "number"}}}
 
@@ -265,6 +265,29 @@ async def test_versions_are_chosen_and_keys_repeat(platform: Platform) -> None:
     new = await acme.ok("POST", path, {}, headers=headers)
     assert new["run"]["result"] == 2
     assert (await acme.ok("POST", path, {}, headers=headers))["run"]["id"] == new["run"]["id"]
+
+
+async def test_a_page_ends_before_it_has_too_many_bytes(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what the tests were given, and of their runs; one test is shown in any case."""
+    monkeypatch.setattr(endpoints, "_LIST_MAX", 10_000)
+    acme = platform.acme
+    flow = await flow_of(acme, {**START, "destinations": ["a"]}, code("a", "return input"))
+    sizes = (100, 100, 6_000, 20_000, 100)
+    ids = [await make(acme, flow, input={"n": 1, "x": "x" * size}) for size in sizes]
+    await execute(acme, flow, ids[0])
+    path, query, pages = f"/workflows/{flow}/tests", {"verbose": "all"}, []
+    while True:
+        answer = await acme.ask("GET", path, params=query)
+        pages.append([ids.index(each["id"]) for each in answer.json()])
+        assert answer.headers["pagination-count"] == "5"
+        if "pagination-next" not in answer.headers:
+            break
+        query["next"] = answer.headers["pagination-next"]
+    assert pages == [[4], [3], [2, 1, 0]]
+    # Without what they were given they are small.
+    assert len(await acme.ok("GET", path)) == 5
 
 
 async def test_forms_are_taken_and_strangers_find_nothing(platform: Platform) -> None:

@@ -25,7 +25,7 @@ from insula.workflow_tests import actions, execute, expectation_endpoints, repos
 from insula.workflow_tests.from_run import record_test
 from insula.workflow_tests.given import check_given
 from insula.workflow_tests.progress import progress
-from insula.workflow_tests.render import tests_wire
+from insula.workflow_tests.render import tests_page, tests_wire
 from insula.workflow_tests.rows import WorkflowTest
 from insula.workflow_tests.runner import TestRunner
 from insula.workflow_tests.schemas import (
@@ -43,6 +43,8 @@ from insula.workflows.tests_of import tests_stats
 
 TESTS = WORKFLOW + "/tests"
 _TEST = TESTS + "/{test_id}"
+_LIST_MAX = 32 * 1024 * 1024
+"""Bytes of one page of tests; the page ends before the test that is beyond."""
 Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
 Search = Annotated[
     Annotated[str, AfterValidator(storable)] | None,
@@ -154,12 +156,14 @@ def _add_reading(routes: APIRouter, services: RunServices) -> None:
         """Newest first; with `verbose=all` what they are given and expect, too."""
         await services.resolver.check_own(principal.app_id, workflow_id)
         wanted = None if status == "ALL" else status
-        found, count, following = await services.database.read(
+        ids, count, more = await services.database.read(
             lambda c: repository.list_own(c, workflow_id, search, wanted, page)
         )
-        everything = is_verbose(request)
-        shown = await tests_wire(services, principal.app_id, found, verbose=everything)
-        return list_answer(shown, page, count, next_cursor=following)
+        body, left = await tests_page(
+            services, principal.app_id, ids, _LIST_MAX, verbose=is_verbose(request)
+        )
+        following = {"before": ids[-1 - left]} if ids and (more or left) else None
+        return list_answer(body, page, count, next_cursor=following)
 
     @routes.get(_TEST, summary="Read a test", response_model=TestSchema, responses=READS)
     async def get_test(

@@ -6,11 +6,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import Raw
 from insula.runs import repository as runs_repository
 from insula.runs.reading import Look, Stored, look_many, stored_many
 from insula.runs.services import RunServices
+from insula.workflow_tests import repository
 from insula.workflow_tests.rows import WorkflowTest
 
 
@@ -23,6 +25,24 @@ async def tests_wire(
     runs = await services.database.read(partial(_runs, ids=ids)) if ids else []
     looks = {look.row.id: look for look in await look_many(services, runs, app_id)}
     return [_wire(test, looks.get(test.run_id or ""), verbose=verbose) for test in found]
+
+
+async def tests_page(
+    services: RunServices, app_id: str, ids: Sequence[str], within: int, *, verbose: bool
+) -> tuple[bytes, int]:
+    """Encode as many tests, from the first on, as are ``within`` bytes, and one in any case; say
+    how many are left. One after another: each has its run, and may be large."""
+    encoded: list[bytes] = []
+    for place, test_id in enumerate(ids):
+        test = await services.database.read(partial(repository.find_any, test_id=test_id))
+        if test is None:  # deleted meanwhile
+            continue
+        one = json.encode((await tests_wire(services, app_id, [test], verbose=verbose))[0])
+        within -= len(one)
+        if within < 0 and encoded:
+            return b"[" + b",".join(encoded) + b"]", len(ids) - place
+        encoded.append(one)
+    return b"[" + b",".join(encoded) + b"]", 0
 
 
 def _runs(connection: Connection, ids: Sequence[str]) -> list[Stored]:
