@@ -1,14 +1,17 @@
 import asyncio
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection, delete, select
 
 from insula.storage import counters, tables
 from insula.storage.database import Database
+from insula.storage.postgres import open_postgres
 
 DATABASES = ("sqlite", "postgres")
 
@@ -112,3 +115,47 @@ async def test_counters_are_the_sum_of_what_was_stored(
             lambda connection, app=app, status=status: counters.count(connection, app, "w", status)
         )
         assert found == number
+
+
+async def test_slots_are_put_together_and_nothing_is_lost_meanwhile(database: Database) -> None:
+    def use(slot: int, unit: Callable[[Connection], None]) -> Callable[[Connection], None]:
+        def run(connection: Connection) -> None:
+            before = connection.info.get("counter_slot", 0)
+            counters.use_slot(connection, slot)
+            unit(connection)
+            counters.flush(connection)
+            counters.use_slot(connection, before)
+
+        return run
+
+    for slot in (2, 3, 4):
+        await database.write(use(slot, bump("a", "w", "COMPLETED", delta=slot)))
+        await database.write(use(slot, bump("a", "w", "PENDING", delta=slot - 3)))
+        await database.write(use(slot, bump("a", f"w{slot}", "RUNNING")))
+    found = await database.read(partial(counters.scattered, after=None, limit=1))
+    assert found == [("a", "w", "COMPLETED", "ENDPOINT")]
+    rest = await database.read(partial(counters.scattered, after=found[0], limit=10))
+    assert rest == [("a", "w", "PENDING", "ENDPOINT")]
+    await asyncio.gather(
+        database.write(bump("a", "w", "COMPLETED")),
+        database.write(partial(counters.gather, keys=[*found, *rest])),
+        database.write(use(2, bump("a", "w", "COMPLETED"))),
+    )
+    assert await database.read(partial(counters.scattered, after=None, limit=1)) in ([], found)
+    await database.write(partial(counters.gather, keys=found))
+    assert await database.read(partial(counters.scattered, after=None, limit=1)) == []
+    rows = select(tables.counters.c.status, tables.counters.c.count)
+    stored = await database.read(lambda connection: connection.execute(rows).all())
+    assert sorted(map(tuple, stored)) == [("COMPLETED", 11), *[("RUNNING", 1)] * 3]
+
+
+async def test_another_process_counts_while_slots_are_put_together(postgres_url: str) -> None:
+    one, two = [await open_postgres(postgres_url, slot=slot) for slot in (1, 2)]
+    count = bump("a", "w", "RUNNING")
+    keys = [("a", "w", "RUNNING", "ENDPOINT")]
+    for _ in range(20):
+        together = partial(counters.gather, keys=keys)
+        await asyncio.gather(two.submit(count, True), one.write(together), two.submit(count, True))
+    assert await one.read(lambda connection: counters.count(connection, "a")) == 40
+    await one.close()
+    await two.close()

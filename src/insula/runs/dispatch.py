@@ -18,6 +18,7 @@ from insula.runs import pace, recovery, repository, retention
 from insula.runs.cluster import RUN, Cluster
 from insula.runs.nodes import give_up
 from insula.runs.services import RunServices
+from insula.storage import counters
 
 _log = structlog.get_logger(__name__)
 
@@ -28,6 +29,7 @@ _OFFERED = 1_000
 """Of the runs that wait, the oldest ones that one sweep looks at."""
 _REMOVED_AT_ONCE = 200
 _LOOKED_AT_ONCE = 2_000
+_GATHERED_AT_ONCE = 20
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -188,6 +190,7 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
         try:
             await services.files.sweep()
             await remove_old_rows(services, rows)
+            await gather_counters(services)
             watch = services.journal.database_clock
             lapsed = partial(remove_lapsed, token=services.token, watch=watch)
             await services.database.write(lapsed)
@@ -225,6 +228,17 @@ async def remove_old_rows(services: RunServices, place: OldRows | None = None) -
             await services.database.write(partial(retention.remove_rows, run_ids=some))
         more = old.last is not None
         place.after = old.last or place.after
+
+
+async def gather_counters(services: RunServices) -> None:
+    """Put each counter's slots together: every node that ever was has counted in one."""
+    after: counters.Key | None = None
+    while True:
+        look = partial(counters.scattered, after=after, limit=_GATHERED_AT_ONCE)
+        if not (found := await services.database.read(look)):
+            return
+        await services.database.write(partial(counters.gather, keys=found))
+        after = found[-1]
 
 
 async def drain(services: RunServices, seconds: float, hurry: asyncio.Event) -> None:

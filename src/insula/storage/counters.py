@@ -2,12 +2,12 @@
 changes the rows, so that no list ever counts.
 
 Processes that share a database count in slots of their own, so that they do not wait for each
-other's commits; a count is the sum.
+other's commits; a count is the sum. Now and then the slots of a counter are put together.
 """
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, or_, select, tuple_
 
 from insula.storage.rows import insert_rows
 from insula.storage.tables import counters
@@ -18,6 +18,7 @@ Bumps = dict[Key, int]
 _INFO = "counters"
 _SLOT = "counter_slot"
 _COLUMNS = ("app_id", "workflow_id", "status", "origin", "slot", "count")
+_KEY = (counters.c.app_id, counters.c.workflow_id, counters.c.status, counters.c.origin)
 _ADD = (
     "ON CONFLICT (app_id, workflow_id, status, origin, slot)"
     " DO UPDATE SET count = counters.count + excluded.count"
@@ -83,6 +84,25 @@ def count_now(connection: Connection, app_id: str, status: str, but: str | None 
         for (app, _, of_status, origin), delta in bumps.items()
         if app == app_id and of_status == status and origin != but
     )
+
+
+def scattered(connection: Connection, after: Key | None, limit: int) -> list[Key]:
+    """Return some counters that stand in several slots, or at 0, from the one after ``after`` on:
+    whoever counts an app's runs reads all of them."""
+    query = select(*_KEY).group_by(*_KEY)
+    if after is not None:
+        query = query.where(tuple_(*_KEY) > after)
+    many = or_(func.count() > 1, func.sum(counters.c.count) == 0)
+    found = connection.execute(query.having(many).order_by(*_KEY).limit(limit))
+    return [(app, workflow, status, origin) for app, workflow, status, origin in found]
+
+
+def gather(connection: Connection, keys: Collection[Key]) -> None:
+    """In a unit: put all that stands in the slots of some counters into this process's own, and
+    keep none at 0. Who counts meanwhile in a slot that goes begins it anew."""
+    taken = delete(counters).where(tuple_(*_KEY).in_(keys)).returning(*_KEY, counters.c.count)
+    for app_id, workflow_id, status, origin, number in connection.execute(taken).all():
+        bump(connection, app_id, workflow_id, status, origin, number)
 
 
 def snapshot(connection: Connection) -> Bumps:
