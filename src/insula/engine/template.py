@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from insula.engine.failures import StepFailure
 from insula.engine.scripts import GLOBALS, STEP_PROPERTIES, analyse
-from insula.engine.template_paths import Lookup, Path, Place, Reader, first_byte, parse_path
+from insula.engine.template_paths import Path, Place, Reader, first_byte, parse_path
 from insula.engine.template_scan import BadTemplate, Gap, split
 from insula.kit import json
 from insula.kit.json import Raw
@@ -162,14 +162,14 @@ class _Building:
         return Hole(source, self._writing(), path=Path(root, path.segments), suffix=suffix)
 
 
-def render(template: Template, lookup: Lookup, values: Sequence[Raw | None]) -> str:
+def render(template: Template, reader: Reader, values: Sequence[Raw | None]) -> str:
     """Fill a setting in. ``values`` are those of ``template.scripts``, ``None`` for ``undefined``.
 
     Raises:
         StepFailure: it is no template, grows too large, names a file where none can stand, or puts
             control characters into a header.
     """
-    pieces = render_parts(template, lookup, values)
+    pieces = render_parts(template, reader, values)
     if template.files:
         file = template.files[0]
         raise StepFailure(
@@ -184,7 +184,7 @@ def render(template: Template, lookup: Lookup, values: Sequence[Raw | None]) -> 
     return text
 
 
-def render_value(template: Template, lookup: Lookup, values: Sequence[Raw | None]) -> Raw:
+def render_value(template: Template, reader: Reader, values: Sequence[Raw | None]) -> Raw:
     """Fill a setting in as JSON: what is exactly one hole keeps its value's type.
 
     Raises:
@@ -192,13 +192,13 @@ def render_value(template: Template, lookup: Lookup, values: Sequence[Raw | None
     """
     hole = next((part for part in template.parts if isinstance(part, Hole)), None)
     if template.error is None and template.single and hole is not None and hole.suffix is None:
-        value = _place(hole, Reader(lookup), values).raw
+        value = _place(hole, reader, values).raw
         return json.NULL if value is None else value
-    return json.raw(render(template, lookup, values))
+    return json.raw(render(template, reader, values))
 
 
 def render_parts(
-    template: Template, lookup: Lookup, values: Sequence[Raw | None]
+    template: Template, reader: Reader, values: Sequence[Raw | None]
 ) -> list[str | FileValue]:
     """Fill a setting of a model's message in: pieces of text, and files where file holes are.
 
@@ -207,7 +207,6 @@ def render_parts(
     """
     if template.error is not None:
         raise StepFailure(f"The template does not parse: {template.error}", "script")
-    reader = Reader(lookup)
     pieces: list[str | FileValue] = []
     size = 0
     for part in template.parts:

@@ -59,7 +59,7 @@ def _segment(match: re.Match[str]) -> str | int:
 class Place:
     """A value in the scope. What is below it is read once, however many paths lead through it."""
 
-    __slots__ = ("_below", "_items", "_members", "raw", "written")
+    __slots__ = ("_below", "_items", "_members", "_units", "raw", "written")
 
     def __init__(self, raw: Raw | None) -> None:
         self.raw = raw
@@ -67,6 +67,7 @@ class Place:
         self._below: dict[str | int, Place] = {}
         self._members: dict[str, Raw] | None = None
         self._items: list[Raw] | None = None
+        self._units: bytes | None = None
 
     def below(self, segment: str | int) -> "Place":
         """Return the value that one segment leads to."""
@@ -88,7 +89,9 @@ class Place:
                     self._items = _ARRAY.decode(self.raw)
                 return _item(self._items, segment)
             case b'"':
-                return _character(json.decode(self.raw), segment)
+                if self._units is None:
+                    self._units = json.decode(self.raw).encode("utf-16-le")
+                return _character(self._units, segment)
         return None
 
 
@@ -132,9 +135,8 @@ def _item(items: list[Raw], segment: str | int) -> Raw | None:
     return items[index] if index is not None and index < len(items) else None
 
 
-def _character(text: str, segment: str | int) -> Raw | None:
+def _character(units: bytes, segment: str | int) -> Raw | None:
     """Answer as JavaScript does, which counts and indexes UTF-16."""
-    units = text.encode("utf-16-le")
     if segment == "length":
         return json.raw(len(units) // 2)
     index = segment if isinstance(segment, int) else _index(segment)
