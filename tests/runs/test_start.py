@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, child, code, open_platform
+from tests.runs.test_stream import Wire
 
 from insula.engine.failures import StepFailure
 from insula.files import resolve
@@ -212,6 +213,60 @@ async def test_what_the_owner_ends_while_files_are_taken_in_starts_nothing(
         answer = await platform.globex.ask("POST", path, {**body, "background": how == "waiting"})
         assert answer.status_code == (409 if change == "disabled" else 404)
     assert platform.sandbox.evaluated == []
+    assert len(await platform.rows("SELECT id FROM files")) == 1  # the first run's
+
+
+DOCS = {"docs": {"type": "file", "array": True}}
+
+
+async def test_an_input_has_only_so_many_files(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolve, "FILES_MAX", 2)
+    form = {"type": "input", "key": "start", "input": DOCS, "destinations": ["a"]}
+    flow = await platform.acme.make(form, code("a", "return 1"))
+    path = f"/workflows/{flow}/runs"
+    answer = await platform.acme.ask("POST", path, {"input": {"docs": ["data:,x"] * 3}})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "too_many")
+    assert not await platform.rows("SELECT id FROM files")
+    assert (await platform.acme.run(flow, input={"docs": ["data:,x"] * 2}))["result"] == 1
+
+
+async def test_a_start_that_is_refused_leaves_no_files(platform: Platform, tmp_path: Path) -> None:
+    form = {"type": "input", "key": "start", "input": DOCS, "destinations": ["a"]}
+    flow = await platform.acme.make(form, code("a", "return 1"))
+    path = f"/workflows/{flow}/runs"
+    refused = await platform.acme.ask("POST", path, {"input": {"docs": ["data:,x", "!"]}})
+    assert refused.status_code == 400
+    assert not await platform.rows("SELECT id FROM files")
+    left = await asyncio.to_thread(lambda: [*(tmp_path / "files").rglob("*")])
+    assert not [path for path in left if path.is_file()]
+
+
+async def test_who_goes_away_ends_the_taking_in_of_files_if_the_run_would_be_cancelled(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.Event()
+
+    async def one_and_no_more(*given: Any, **named: Any) -> Any:
+        if await platform.rows("SELECT id FROM files"):
+            waiting.set()
+            await asyncio.get_running_loop().create_future()
+        return await store_file(*given, **named)
+
+    store_file = resolve.store_file
+    monkeypatch.setattr(resolve, "store_file", one_and_no_more)
+    form = {"type": "input", "key": "start", "input": DOCS, "destinations": ["a"]}
+    flow = await platform.acme.make(form, code("a", "return 1"))
+    body = {"input": {"docs": ["data:,x"] * 2}, "on_disconnect": "cancel"}
+    wire = Wire(platform.acme, "POST", f"/workflows/{flow}/runs", body)
+    serving = asyncio.ensure_future(wire.serve(platform.insula.asgi))
+    await waiting.wait()
+    wire.leave()
+    await serving
+    assert not await platform.rows("SELECT id FROM files")
+    assert not await platform.rows("SELECT id FROM runs")
+    assert platform.services.live.held(platform.acme.id) == 0
 
 
 async def test_the_same_key_is_the_same_run(platform: Platform) -> None:

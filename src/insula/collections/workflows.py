@@ -8,7 +8,7 @@ from typing import Any
 
 from insula.engine.inputs import Checked, check_input, place
 from insula.errors import BadInput, FieldError, InsulaError
-from insula.files.resolve import file_id_in, resolve_file
+from insula.files.resolve import check_number, file_id_in, resolve_file
 from insula.files.store import Also, Wanted
 from insula.files.wish import Wish
 from insula.kit import json
@@ -132,6 +132,7 @@ async def taken_in(
         return storable(rule["key"], value)
     checked = check_input(definition, value, {}, from_text=from_text)
     value = {name: found for name, found in checked.value.items() if name in value}
+    check_number(checked.files, ("rules", rule["key"]))
     for slot in checked.files:
         if slot.path[0] not in value:
             continue

@@ -15,11 +15,11 @@ from insula.adapters.extraction.kinds import PAGED, kind_of
 from insula.adapters.http.client import HttpClient
 from insula.engine.failures import StepFailure
 from insula.engine.inputs import FileSlot
-from insula.errors import BadInput
+from insula.errors import BadInput, FieldError
 from insula.files import extractions, uploads
 from insula.files.documents import Documents
 from insula.files.extractions import ExtractionRow
-from insula.files.repository import FileRow, find_file
+from insula.files.repository import FileRow, delete_run_files, find_file
 from insula.files.schemas import file_wire
 from insula.files.sniffing import admits
 from insula.files.sources import bad_file, is_address, open_source
@@ -45,6 +45,8 @@ from insula.web.auth import unknown
 
 _log = structlog.get_logger(__name__)
 _LINKS_AT_ONCE = 1000
+FILES_MAX = 1_000
+"""Files in one input."""
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # to be replaced, not to listen on
 
 
@@ -126,6 +128,18 @@ def _chosen(
 async def _shown(store: FileStore, row: FileRow) -> dict[str, Any]:
     find = partial(extractions.find, file_id=row.id)
     return file_wire(row, store.urls, await store.database.read(find))
+
+
+def check_number(slots: Sequence[FileSlot], path: tuple[str, ...]) -> None:
+    """Check that an input holds no more files than one may, before the first of them is stored.
+
+    Raises:
+        BadInput: it does; names ``path``.
+    """
+    if len(slots) > FILES_MAX:
+        message = f"holds {len(slots):,} files, and may hold {FILES_MAX:,}"
+        where = ".".join(path)
+        raise BadInput(f"{where} {message}.", [FieldError(path, "too_many", message)])
 
 
 def file_id_in(value: object) -> str | None:
@@ -307,6 +321,11 @@ class FileInputs:
                 wanted = Wanted("", path=_path(slot))
                 message = "is an address elsewhere, and nothing is downloaded here: store the file"
                 raise bad_file(wanted, "not_available", f"{message}, and name its id")
+
+    async def discard(self, run_id: str) -> None:
+        """Remove what was stored for a run that did not come to be."""
+        unit = partial(delete_run_files, run_ids=[run_id])
+        await self.remove(await self.store.database.write(unit))
 
     async def remove(self, file_ids: Sequence[str]) -> None:
         """Delete the bytes of files whose rows are gone (``repository.delete_run_files``)."""

@@ -48,8 +48,14 @@ async def begin_child(
         check_seen(runnable, parent.workflow_app_id, request.step_key)
     row = await _child_row(services, parent, request, runnable)
     plan = await services.lay_out(runnable, row.from_step_key)
-    given = await checked_input(services, row, runnable.document, plan, json.decode(request.input))
-    await services.resolver.check_still(parent.workflow_app_id, runnable, through_catalogue=False)
+    given = await checked_input(
+        services,
+        row,
+        runnable,
+        plan,
+        json.decode(request.input),
+        caller_app_id=parent.workflow_app_id,
+    )
     return await _create(services, prepare(services, row, runnable, given), stop)
 
 

@@ -39,6 +39,7 @@ from insula.runs.start import (
     claiming,
     enqueue,
     made_before,
+    taking_in,
     waits,
 )
 from insula.web.auth import Principal, unknown
@@ -78,8 +79,9 @@ async def replay(
     kept = kept_events(plan, fold(stored.events), step_key, now_ms())
     queued = waits(services, principal.app_id, asked)
     row = _row(services, source, step_key, asked, len(kept), waits=queued)
-    given, kept = await _own_files(services, row, given, kept)
-    await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
+    async with taking_in(services, row.id):
+        given, kept = await _own_files(services, row, given, kept)
+        await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
     new = NewRun(row, given, stored.draft, encode_events(kept))
     if queued:
         return await enqueue(services, new, claiming(principal, asked, row.id))

@@ -27,6 +27,7 @@ from insula.runs.services import RunServices
 from insula.runs.start import Start, Started
 from insula.web.auth import Principal
 from insula.web.idempotency import read_key
+from insula.web.incoming import while_present
 from insula.web.respond import json_answer
 from insula.web.sse import EventStream, until_disconnected
 from insula.workflows import retention
@@ -79,6 +80,7 @@ def asked_start(
         options=options,
         through_catalogue=through_catalogue,
         text=text and created,
+        watched=partial(while_present, request.receive) if body.on_disconnect == "cancel" else None,
         idempotency=read_key(request),
     )
 

@@ -1,15 +1,19 @@
 """Starting a run: resolve the version, check the input, store the run, begin to execute it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import structlog
+
 from insula.engine.document import Document, InputStep
 from insula.engine.events import Event, encode_events
 from insula.engine.graph import Plan, check_start
-from insula.engine.inputs import check_input, place
-from insula.errors import BadInput, Conflict, Unavailable
+from insula.engine.inputs import Checked, check_input, place
+from insula.errors import BadInput, Conflict, InsulaError, Unavailable
+from insula.files.resolve import check_number
 from insula.journal.subscription import Subscription
 from insula.kit import json
 from insula.kit.clock import now_ms
@@ -19,7 +23,7 @@ from insula.runs import repository
 from insula.runs.cancel import cancel_many
 from insula.runs.configured import note_configured
 from insula.runs.creation import Before, create, create_waiting
-from insula.runs.execution import prepare
+from insula.runs.execution import prepare, uninterrupted
 from insula.runs.live import LiveRun
 from insula.runs.reading import CLOSED
 from insula.runs.render import visible_steps
@@ -29,6 +33,8 @@ from insula.runs.services import RunServices
 from insula.web.auth import Principal, unknown
 from insula.web.idempotency import Idempotency, claim, find_claim
 from insula.workflows.resolve import Runnable
+
+_log = structlog.get_logger(__name__)
 
 DELETED = "deleted"
 """Who asked for a cancel where the deletion of what ran did."""
@@ -51,6 +57,8 @@ class Start:
     origin: str = "ENDPOINT"
     through_catalogue: bool = False
     text: bool = False
+    watched: Callable[[Coroutine[Any, Any, Raw]], Awaitable[Raw]] | None = None
+    """Of a caller whose going away ends it: does so while the input is taken in, too."""
     idempotency: Idempotency | None = None
     default: Mapping[str, Any] = field(default_factory=dict)
     """Goes before the workflow's own ``input_default``."""
@@ -100,8 +108,7 @@ async def start(
     limit = caller_limit(runnable, principal.app_id)
     with services.live.admit(principal.app_id, workflow_id, limit) as held:
         row = _row(services, principal, runnable, asked, waits=False)
-        given = await _input(services, row, runnable.document, plan, asked)
-        await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
+        given = await _input(services, row, runnable, plan, asked)
         live = prepare(services, row, runnable, given, place=held)
         draft = runnable.body if runnable.version_id is None else None
         new = NewRun(row, bytes(given), draft)
@@ -177,8 +184,7 @@ async def queue(
     """
     row = _row(services, principal, runnable, asked, waits=True)
     row.seq = len(asked.kept)
-    given = await _input(services, row, runnable.document, plan, asked)
-    await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
+    given = await _input(services, row, runnable, plan, asked)
     draft = runnable.body if runnable.version_id is None else None
     kept = encode_events(list(asked.kept)) if asked.kept else None
     new = NewRun(row, bytes(given), draft, kept)
@@ -273,45 +279,63 @@ def _options(asked: Start, runnable: Runnable, app_id: str) -> bytes:
 
 
 async def _input(
-    services: RunServices, row: RunRow, document: Document, plan: Plan, asked: Start
+    services: RunServices, row: RunRow, runnable: Runnable, plan: Plan, asked: Start
 ) -> Raw:
     given = {} if asked.input is None else asked.input
-    return await checked_input(
+    taking = checked_input(
         services,
         row,
-        document,
+        runnable,
         plan,
         given,
         from_text=asked.text,
         default=asked.default,
+        through_catalogue=asked.through_catalogue,
     )
+    return await (taking if asked.watched is None else asked.watched(taking))
 
 
 async def checked_input(
     services: RunServices,
     row: RunRow,
-    document: Document,
+    runnable: Runnable,
     plan: Plan,
     given: object,
     *,
     from_text: bool = False,
     default: Mapping[str, Any] | None = None,
+    caller_app_id: str | None = None,
+    through_catalogue: bool = False,
 ) -> Raw:
     """Check a run's input against its first input step, and store the files in it. ``default``
     goes before the document's own ``input_default``. The row notes what is not to be shown of it.
 
+    ``caller_app_id`` is with whose rights the workflow is run, without it the run's app's. That it
+    may still be run is checked when the files are there: they may have taken long.
+
     Raises:
-        BadInput: one entry a field that cannot be used.
+        BadInput: one entry a field that cannot be used, or there are too many files.
+        NotFound, Conflict: it may not be run any more.
     """
     if not isinstance(given, dict):
         raise BadInput("input must be an object; send the workflow's fields by their keys")
-    definition = definition_of(document, plan)
-    defaults = {**(document.input_default or {}), **(default or {})}
+    definition = definition_of(runnable.document, plan)
+    defaults = {**(runnable.document.input_default or {}), **(default or {})}
     checked = check_input(definition, given, defaults, from_text=from_text)
     if checked.errors:
         raise BadInput("The input cannot be used", checked.errors)
+    check_number(checked.files, ("input",))
     if row.option("outfit") is not None:  # it is given nothing of the world
         services.files.check_at_hand(checked.files)
+    async with taking_in(services, row.id):
+        value = await _with_files(services, row, checked)
+        await services.resolver.check_still(
+            caller_app_id or row.app_id, runnable, through_catalogue
+        )
+    return value
+
+
+async def _with_files(services: RunServices, row: RunRow, checked: Checked) -> Raw:
     value: Any = checked.value
     keyless = row.origin == "WEBHOOK"
     for slot in checked.files:
@@ -324,6 +348,23 @@ async def checked_input(
         return json.raw(value)
     except json.InvalidJson as error:
         raise BadInput(f"input cannot be stored: {error}") from error
+
+
+@asynccontextmanager
+async def taking_in(services: RunServices, run_id: str) -> AsyncIterator[None]:
+    """Let what was stored for a run go again if it does not come to be."""
+    try:
+        yield
+    except BaseException:
+        await uninterrupted(_discard(services, run_id))
+        raise
+
+
+async def _discard(services: RunServices, run_id: str) -> None:
+    try:
+        await services.files.discard(run_id)
+    except (InsulaError, OSError) as error:  # they expire: the sweep removes them
+        _log.warning("files.not_removed", run_id=run_id, reason=str(error))
 
 
 def definition_of(document: Document, plan: Plan) -> dict[str, Any]:
