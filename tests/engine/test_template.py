@@ -12,14 +12,15 @@ from tests.effort import costing_at_most
 
 from insula.engine.failures import StepFailure
 from insula.engine.template import (
+    SETTINGS_MAX,
     FileValue,
+    Filling,
     Kind,
     compile_template,
     render,
     render_parts,
     render_value,
 )
-from insula.engine.template_paths import Reader
 from insula.kit.json import Raw, decode, raw
 
 SCOPE: Mapping[str, Any] = {
@@ -35,11 +36,11 @@ def lookup(name: str) -> Raw | None:
 
 
 def fill(text: str, kind: Kind = "text", *values: Any) -> str:
-    return render(compile_template(text, kind), Reader(lookup), [raw(value) for value in values])
+    return render(compile_template(text, kind), Filling(lookup), [raw(value) for value in values])
 
 
 def value_of(text: str, *values: Any) -> Any:
-    return decode(render_value(compile_template(text), Reader(lookup), [raw(v) for v in values]))
+    return decode(render_value(compile_template(text), Filling(lookup), [raw(v) for v in values]))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_expressions_are_handed_out_in_order_and_their_values_put_in() -> None:
     assert template.scripts == ("a + 1", "{b: {c: 1}}", "Math.PI", "true")
     assert {"a", "input", "Math"} <= template.names
     values = [raw("x"), raw({"b": 1}), None, raw(True)]
-    assert render(template, Reader(lookup), values) == 'x 3 {"b":1}true'
+    assert render(template, Filling(lookup), values) == 'x 3 {"b":1}true'
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_what_is_no_template_says_so_and_fails(text: str) -> None:
     assert template.error is not None
     assert "line 1" in template.error
     with pytest.raises(StepFailure) as failure:
-        render(template, Reader(lookup), [])
+        render(template, Filling(lookup), [])
     assert failure.value.code == "script"
 
 
@@ -114,7 +115,7 @@ def test_one_hole_keeps_its_type() -> None:
     assert value_of("{{input.missing}}") is None
     assert value_of("{{ [1].concat(2) }}", [1, 2]) == [1, 2]
     assert value_of("n: {{input.n}}") == "n: 3"
-    assert render_value(compile_template("{{x + 1}}"), Reader(lookup), [None]) == Raw(b"null")
+    assert render_value(compile_template("{{x + 1}}"), Filling(lookup), [None]) == Raw(b"null")
 
 
 def test_json_is_escaped_inside_strings_and_whole_outside() -> None:
@@ -161,7 +162,7 @@ def test_files_stand_in_messages_only() -> None:
     assert template.names == {"input", "STEP"}
     file = raw({"id": "file_1"})
     scope = {"input": raw({"doc": {"id": "file_1"}})}
-    pieces = render_parts(template, Reader(scope.get), [])
+    pieces = render_parts(template, Filling(scope.get), [])
     assert pieces == [
         "See ",
         FileValue("contents", file),
@@ -171,25 +172,34 @@ def test_files_stand_in_messages_only() -> None:
         "!",
     ]
     with pytest.raises(StepFailure, match="model messages only"):
-        render(template, Reader(lookup), [])
+        render(template, Filling(lookup), [])
     assert not compile_template("{{a ? b:file}}").files
 
 
 def test_a_value_that_is_no_text_fails_in_words() -> None:
     broken = Raw(b'"\\ud800"')
     with pytest.raises(StepFailure):
-        render(compile_template("x{{a}}"), Reader(lambda _: broken), [])
+        render(compile_template("x{{a}}"), Filling(lambda _: broken), [])
     with pytest.raises(StepFailure):
-        render(compile_template("{{a.b.c}}"), Reader(lambda _: Raw(b'{"b": [')), [])
+        render(compile_template("{{a.b.c}}"), Filling(lambda _: Raw(b'{"b": [')), [])
 
 
 def test_bounds() -> None:
     assert "10000" in str(compile_template("{{a}}" * 10_001).error)
     assert "65536" in str(compile_template("{{" + " " * 70_000 + "a}}").error)
     big = raw("x" * 1_000_000)
-    with pytest.raises(StepFailure, match="67108864") as failure:
-        render(compile_template("{{a}}" * 100), Reader(lambda _: big), [])
-    assert failure.value.code == "input"
+    with pytest.raises(StepFailure, match="67,108,864") as failure:
+        render(compile_template("{{a}}" * 100), Filling(lambda _: big), [])
+    assert failure.value.code == "limit_settings"
+
+
+@pytest.mark.parametrize("fill_in", [render, render_parts, render_value])
+def test_the_settings_of_a_step_share_their_room(fill_in: Any) -> None:
+    filling = Filling(lambda _: raw("x" * 1_000_000))
+    for _ in range(SETTINGS_MAX // 1_000_100):
+        fill_in(compile_template("{{a}}"), filling, [])
+    with pytest.raises(StepFailure, match="settings come to more"):
+        fill_in(compile_template("{{a}}"), filling, [])
 
 
 @pytest.mark.parametrize(
@@ -214,21 +224,21 @@ def test_a_template_bomb_costs_little(text: str, kind: Kind) -> None:
     with costing_at_most(500):
         template = compile_template(text, kind)
         if template.error is None:
-            render(template, Reader(lambda _: raw({"b": 1})), [raw(1)] * len(template.scripts))
+            render(template, Filling(lambda _: raw({"b": 1})), [raw(1)] * len(template.scripts))
 
 
 def test_a_big_value_is_read_once() -> None:
     big = raw({"a": list(range(100_000))})
     template = compile_template("".join(f"{{{{input.a[{i}]}}}}" for i in range(10_000)))
     with costing_at_most(500):
-        assert render(template, Reader(lambda _: big), []).startswith("01234567891011")
+        assert render(template, Filling(lambda _: big), []).startswith("01234567891011")
 
 
 def test_the_characters_of_a_long_text_are_read_once() -> None:
     long = raw({"s": "0123456789" * 1_000_000})
     template = compile_template("".join(f"{{{{input.s[{i}]}}}}" for i in range(1_000)))
     with costing_at_most(500):
-        assert render(template, Reader(lambda _: long), []) == "0123456789" * 100
+        assert render(template, Filling(lambda _: long), []) == "0123456789" * 100
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
@@ -245,7 +255,7 @@ def test_what_goes_into_json_comes_out_again(value: Any, around: str) -> None:
     quoted = json.dumps(around).replace("{{", "{\\u007b")
     text = f'{{"before": {quoted}, "value": {{{{v}}}}, "text": "{{{{t}}}}"}}'
     filled = render(
-        compile_template(text, "json"), Reader({"v": raw(value), "t": raw(around)}.get), []
+        compile_template(text, "json"), Filling({"v": raw(value), "t": raw(around)}.get), []
     )
     assert json.loads(filled) == {"before": around, "value": value, "text": around}
 
@@ -254,7 +264,7 @@ def test_what_goes_into_json_comes_out_again(value: Any, around: str) -> None:
 @given(texts)
 def test_what_goes_into_a_url_comes_out_again(value: str) -> None:
     url = render(
-        compile_template("http://h/p/{{v}}?q={{v}}#{{v}}", "url"), Reader(lambda _: raw(value)), []
+        compile_template("http://h/p/{{v}}?q={{v}}#{{v}}", "url"), Filling(lambda _: raw(value)), []
     )
     path, _, rest = url.removeprefix("http://h/p/").partition("?q=")
     query, _, fragment = rest.partition("#")
@@ -264,7 +274,7 @@ def test_what_goes_into_a_url_comes_out_again(value: str) -> None:
 @settings(max_examples=100)
 @given(values)
 def test_one_hole_gives_exactly_the_value(value: Any) -> None:
-    found = render_value(compile_template("{{v}}"), Reader(lambda _: raw(value)), [])
+    found = render_value(compile_template("{{v}}"), Filling(lambda _: raw(value)), [])
     assert decode(found) == value
 
 
@@ -274,4 +284,4 @@ def test_any_text_is_read(text: str) -> None:
     for kind in ("text", "json", "url"):
         template = compile_template(text, kind)
         if template.error is None and not template.files:
-            render(template, Reader(lookup), [raw("x")] * len(template.scripts))
+            render(template, Filling(lookup), [raw("x")] * len(template.scripts))

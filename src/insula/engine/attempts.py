@@ -20,7 +20,15 @@ from insula.kit.json import NULL, Raw
 Work = Callable[[], Awaitable[Result]]
 
 _NEVER_RETRIED = frozenset(
-    ("limit_output", "limit_logs", "limit_iterations", "egress", "input", "not_available")
+    (
+        "limit_output",
+        "limit_logs",
+        "limit_iterations",
+        "limit_settings",
+        "egress",
+        "input",
+        "not_available",
+    )
 )
 _LONGEST_BACKOFF = 300.0
 

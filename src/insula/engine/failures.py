@@ -20,7 +20,8 @@ class StepFailure(Exception):
     ``code`` is stable and for programs (``retry.on`` names it): ``script``, ``limit_cpu``,
     ``limit_wall``, ``limit_memory``, ``limit_output``, ``limit_logs``, ``engine_crash``, ``dns``,
     ``refused``, ``tls``, ``timeout``, ``network``, ``egress``, ``provider``, ``rate_limited``,
-    ``child``, ``input``, ``not_available``, ``interrupted``, ``limit_iterations``, ``internal``.
+    ``child``, ``input``, ``not_available``, ``interrupted``, ``limit_iterations``,
+    ``limit_settings``, ``internal``.
     ``message`` is for people.
     """
 

@@ -8,6 +8,7 @@ from insula.engine.failures import StepFailure
 from insula.engine.scope import Scope
 from insula.engine.template import (
     FileValue,
+    Filling,
     Kind,
     Template,
     compile_template,
@@ -15,7 +16,6 @@ from insula.engine.template import (
     render_parts,
     render_value,
 )
-from insula.engine.template_paths import Reader
 from insula.kit.json import Raw
 
 Evaluate = Callable[[Sequence[str]], Awaitable[Sequence[Raw | None]]]
@@ -30,10 +30,11 @@ class Slot:
 
 
 class Renderer:
-    """Takes settings in with ``text`` and ``tree``, evaluates once, then gives them back filled."""
+    """Takes settings in with ``text`` and ``tree``, evaluates once, then gives them back filled:
+    all of them together up to ``SETTINGS_MAX`` bytes."""
 
     def __init__(self, scope: Scope, evaluate: Evaluate) -> None:
-        self._reader = Reader(scope.lookup)
+        self._filling = Filling(scope.lookup)
         self._evaluate = evaluate
         self._scripts: list[str] = []
         self._values: Sequence[Raw | None] = ()
@@ -68,15 +69,15 @@ class Renderer:
 
     def filled_text(self, slot: Slot) -> str:
         """Give one setting back as text."""
-        return render(slot.template, self._reader, self._mine(slot))
+        return render(slot.template, self._filling, self._mine(slot))
 
     def filled_parts(self, slot: Slot) -> list[str | FileValue]:
         """Give one setting back as pieces of text, and the files that stand between them."""
-        return render_parts(slot.template, self._reader, self._mine(slot))
+        return render_parts(slot.template, self._filling, self._mine(slot))
 
     def filled_value(self, slot: Slot) -> Raw:
         """Give one setting back as JSON; exactly one hole keeps its value's type."""
-        return render_value(slot.template, self._reader, self._mine(slot))
+        return render_value(slot.template, self._filling, self._mine(slot))
 
     def filled_tree(self, value: Any) -> Any:
         """Give nested settings back; texts that are one hole keep their values' types."""

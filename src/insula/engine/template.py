@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from insula.engine.failures import StepFailure
 from insula.engine.scripts import GLOBALS, STEP_PROPERTIES, analyse
-from insula.engine.template_paths import Path, Place, Reader, first_byte, parse_path
+from insula.engine.template_paths import Lookup, Path, Place, Reader, first_byte, parse_path
 from insula.engine.template_scan import BadTemplate, Gap, split
 from insula.kit import json
 from insula.kit.json import Raw
@@ -19,8 +19,6 @@ Suffix = Literal["contents", "images", "file"]
 Writing = Literal["plain", "json", "json_string", "percent"]
 """How a value becomes text: as it is, as JSON, inside a JSON string, or inside a URL."""
 
-RENDERED_MAX: Final = 64 * 1024 * 1024
-"""Bytes of one setting, filled in."""
 _CACHED_MAX: Final = 16 * 1024
 _ALIASES: Final = {"env": "variables", "secrets": "variables"}
 _SUFFIXES: Final[dict[str, Suffix]] = {"contents": "contents", "images": "images", "file": "file"}
@@ -28,6 +26,32 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _QUOTE: Final = re.compile(r'\\.|"', re.DOTALL)
 _ORIGIN: Final = re.compile(r"[^/?#:]*+://")
 _ORIGIN_MAX: Final = 2048
+
+
+SETTINGS_MAX: Final = 64 * 1024 * 1024
+"""Bytes of all settings of a step together, filled in."""
+
+
+class Filling:
+    """What the settings of one step are filled in with, and how much room is left for them."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self.reader = Reader(lookup)
+        self._room = SETTINGS_MAX
+
+    def take(self, size: int) -> None:
+        """Count so many bytes more.
+
+        Raises:
+            StepFailure: ``limit_settings``, there is no room for them.
+        """
+        self._room -= size
+        if self._room < 0:
+            raise StepFailure(
+                f"The step's settings come to more than {SETTINGS_MAX:,} bytes when they are "
+                "filled in, their limit",
+                "limit_settings",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +186,14 @@ class _Building:
         return Hole(source, self._writing(), path=Path(root, path.segments), suffix=suffix)
 
 
-def render(template: Template, reader: Reader, values: Sequence[Raw | None]) -> str:
+def render(template: Template, filling: Filling, values: Sequence[Raw | None]) -> str:
     """Fill a setting in. ``values`` are those of ``template.scripts``, ``None`` for ``undefined``.
 
     Raises:
-        StepFailure: it is no template, grows too large, names a file where none can stand, or puts
-            control characters into a header.
+        StepFailure: it is no template, leaves the step's settings no room, names a file where none
+            can stand, or puts control characters into a header.
     """
-    pieces = render_parts(template, reader, values)
+    pieces = render_parts(template, filling, values)
     if template.files:
         file = template.files[0]
         raise StepFailure(
@@ -184,7 +208,7 @@ def render(template: Template, reader: Reader, values: Sequence[Raw | None]) -> 
     return text
 
 
-def render_value(template: Template, reader: Reader, values: Sequence[Raw | None]) -> Raw:
+def render_value(template: Template, filling: Filling, values: Sequence[Raw | None]) -> Raw:
     """Fill a setting in as JSON: what is exactly one hole keeps its value's type.
 
     Raises:
@@ -192,33 +216,31 @@ def render_value(template: Template, reader: Reader, values: Sequence[Raw | None
     """
     hole = next((part for part in template.parts if isinstance(part, Hole)), None)
     if template.error is None and template.single and hole is not None and hole.suffix is None:
-        value = _place(hole, reader, values).raw
-        return json.NULL if value is None else value
-    return json.raw(render(template, reader, values))
+        value = _place(hole, filling.reader, values).raw or json.NULL
+        filling.take(len(memoryview(value)))
+        return value
+    return json.raw(render(template, filling, values))
 
 
 def render_parts(
-    template: Template, reader: Reader, values: Sequence[Raw | None]
+    template: Template, filling: Filling, values: Sequence[Raw | None]
 ) -> list[str | FileValue]:
     """Fill a setting of a model's message in: pieces of text, and files where file holes are.
 
     Raises:
-        StepFailure: it is no template, or grows too large.
+        StepFailure: it is no template, or leaves the step's settings no room.
     """
     if template.error is not None:
         raise StepFailure(f"The template does not parse: {template.error}", "script")
     pieces: list[str | FileValue] = []
-    size = 0
     for part in template.parts:
         if isinstance(part, Hole) and part.suffix is not None:
-            pieces.append(FileValue(part.suffix, _place(part, reader, values).raw))
+            pieces.append(FileValue(part.suffix, _place(part, filling.reader, values).raw))
             continue
-        piece = part if isinstance(part, str) else _write(part, _place(part, reader, values))
-        size += len(piece) if piece.isascii() else len(piece.encode())
-        if size > RENDERED_MAX:
-            raise StepFailure(
-                f"The setting grows beyond {RENDERED_MAX} bytes when it is filled in", "input"
-            )
+        piece = (
+            part if isinstance(part, str) else _write(part, _place(part, filling.reader, values))
+        )
+        filling.take(len(piece) if piece.isascii() else len(piece.encode()))
         pieces.append(piece)
     return pieces
 

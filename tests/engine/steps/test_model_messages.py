@@ -29,6 +29,14 @@ async def test_texts_of_messages_are_texts_whatever_a_hole_holds(model_replies: 
     assert [m["content"] for m in told] == ['Be it "is"', '[1,{"a":2}]', "3"]
 
 
+async def test_all_messages_together_have_a_limit() -> None:
+    models = ScriptedModels([])
+    messages = [{"role": "user", "content": "Say: {{input.big}}"}] * 70
+    given = Raw(b'{"big":"' + b"x" * 1_000_000 + b'"}')
+    run = await play(model("M", messages=messages), models=models, input=given)
+    assert (run.ended.code, models.requests) == ("limit_settings", [])
+
+
 async def test_parts_and_tools_keep_their_types(model_replies: Any) -> None:
     messages = [
         {
