@@ -100,6 +100,12 @@ async def test_its_settings_are_filled_in() -> None:
     assert asked.timeout == 60
 
 
+@pytest.mark.parametrize("given", [b"{}", b'{"note":null}', b'{"note":""}'])
+async def test_a_body_that_is_one_hole_of_nothing_is_empty(given: bytes) -> None:
+    asked = await sent(request(method="POST", body="{{input.note}}"), input=Raw(given))
+    assert (asked.body, asked.headers) == (b"", ())
+
+
 async def test_expressions_are_evaluated_at_once() -> None:
     step = request(url="http://x/{{a()}}", headers={"X": "{{b()}}"}, body="{{c()}}")
     http = answering()

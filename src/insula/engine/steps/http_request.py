@@ -56,11 +56,13 @@ def _body_kind(body: str) -> Kind:
 
 
 def _body_text(renderer: Renderer, slot: Slot) -> str:
-    """Return the body; one hole that is an object or a list goes as JSON."""
+    """Return the body; one hole that is no text goes as JSON, one that leads nowhere is empty."""
     if not slot.template.single:
         return renderer.filled_text(slot)
     value = renderer.filled_value(slot)
     decoded = json.decode(value)
+    if decoded is None:
+        return ""
     return decoded if isinstance(decoded, str) else bytes(value).decode()
 
 
