@@ -13,9 +13,9 @@ def code(key: str, source: str = "return 1", *destinations: str, **more: Any) ->
     return {"type": "code", "key": key, "code": source, "destinations": list(destinations), **more}
 
 
-def model(key: str, *tools: str, messages: Any = HELLO, **more: Any) -> dict[str, Any]:
+def model(key: str, *tools: str, messages: Any = HELLO, **settings: Any) -> dict[str, Any]:
     provider = {"provider": "mock", "model": "", "messages": messages, "tools": list(tools)}
-    return {"type": "model", "key": key, "provider": provider, **more}
+    return {"type": "model", "key": key, "provider": {**provider, **settings}}
 
 
 def request(key: str, url: str = "http://h", **more: Any) -> dict[str, Any]:
@@ -50,6 +50,15 @@ def test_templates_that_do_not_parse_wherever_they_stand() -> None:
         model("c", messages="{{"),
         model("d", messages=[{"role": "user", "content": [{"type": "text", "text": "{{"}]}]),
         {"type": "workflow", "key": "e", "workflow_id": "work_1", "input": {"x": ["{{"]}},
+        {
+            "type": "workflow",
+            "key": "f",
+            "workflow_id": "{{",
+            "workflow_version_id": "{{",
+            "step_key": "{{",
+        },
+        {"type": "workflow", "key": "g", "workflow_id": "work_1", "workflow_version_id": 3},
+        model("h", connection_id="{{"),
     ) == [
         ("steps.0.url", "template"),
         ("steps.0.headers.x", "template"),
@@ -58,6 +67,10 @@ def test_templates_that_do_not_parse_wherever_they_stand() -> None:
         ("steps.2.provider.messages", "template"),
         ("steps.3.provider.messages.0.content.0.text", "template"),
         ("steps.4.input.x.0", "template"),
+        ("steps.5.workflow_id", "template"),
+        ("steps.5.workflow_version_id", "template"),
+        ("steps.5.step_key", "template"),
+        ("steps.7.provider.connection_id", "template"),
     ]
 
 

@@ -52,7 +52,7 @@ def _all(step: AnyStep) -> Iterator[Setting]:
             yield Setting(("url",), step.url, "url")
             yield Setting(("wait_for_selector",), step.wait_for_selector or "", "text")
         case WorkflowStep():
-            yield from _texts(step.input, ("input",))
+            yield from _workflow(step)
         case ServiceStep():
             yield from _texts(step.service, ("service",))
         case ModelStep():
@@ -69,10 +69,18 @@ def _request(step: HttpRequestStep) -> Iterator[Setting]:
     yield Setting(("body",), step.body or "", "text")
 
 
+def _workflow(step: WorkflowStep) -> Iterator[Setting]:
+    for name in ("workflow_id", "workflow_version_id", "step_key", "input"):
+        yield from _texts(getattr(step, name), (name,))
+
+
 def _model(step: ModelStep) -> Iterator[Setting]:
     provider = step.provider
     yield Setting(("provider", "provider"), provider.provider, "text")
     yield Setting(("provider", "model"), provider.model, "text")
+    connection = (provider.model_extra or {}).get("connection_id")
+    if isinstance(connection, str):
+        yield Setting(("provider", "connection_id"), connection, "text")
     path = ("provider", "messages")
     if isinstance(provider.messages, str):
         yield Setting(path, provider.messages, "text")
