@@ -154,12 +154,13 @@ def test_configured_values_and_defaults_stand_in_and_the_input_wins() -> None:
         "over": {"type": "number", "config": True},
         "plain": {"type": "number", "optional": True},
         "own": {"type": "number", "default": 7},
+        "list": choose("a", "b", array=True, default="a"),
         "person": {"type": "object", "fields": {"age": {"type": "number", "config": True}}},
     }
     default = {"set": 1, "over": 1, "plain": 1, "person": {"age": 40}}
     checked = check(fields, {"over": 2}, default)
     assert checked.errors == []
-    assert checked.value == {"set": 1, "over": 2, "own": 7, "person": {"age": 40}}
+    assert checked.value == {"set": 1, "over": 2, "own": 7, "list": ["a"], "person": {"age": 40}}
 
 
 def test_a_configured_value_is_checked_too() -> None:
@@ -221,6 +222,7 @@ def test_json_schema() -> None:
         {
             "n": {"type": "number", "desc": "How many", "default": 3},
             "c": choose("a", "b", array=True),
+            "l": {"type": "string", "array": True, "default": "x"},
             "o": {"type": "object", "optional": True, "fields": {"d": {"type": "date"}}},
             "t": {"type": "content"},
         }
@@ -230,6 +232,7 @@ def test_json_schema() -> None:
         "properties": {
             "n": {"type": "number", "description": "How many", "default": 3},
             "c": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}},
+            "l": {"type": "array", "items": {"type": "string"}, "default": ["x"]},
             "o": {
                 "type": "object",
                 "properties": {"d": {"type": "string", "format": "date"}},

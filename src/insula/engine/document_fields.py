@@ -209,3 +209,9 @@ Field = Annotated[
 ]
 
 ObjectField.model_rebuild()
+
+
+def default_of(kind: Field) -> object:
+    """Return a field's own default, ``None`` if it has none; of a list it is the one item."""
+    own = getattr(kind, "default", None)
+    return own if own is None or not kind.array else [own]

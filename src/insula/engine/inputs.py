@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from insula.engine.document_fields import Field, FileField, ObjectField
+from insula.engine.document_fields import Field, FileField, ObjectField, default_of
 from insula.engine.inputs_kinds import Refusal, check_value, kind_of
 from insula.engine.inputs_schema import json_schema
 from insula.errors import FieldError
@@ -122,7 +122,7 @@ class _Check:
             return given, False
         if kind.config and default is not None:
             return default, True
-        own = getattr(kind, "default", None)
+        own = default_of(kind)
         return (_MISSING if own is None else own), False
 
     def _marked(

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from insula.engine.document_fields import Field, ObjectField, SelectField, StringField
+from insula.engine.document_fields import (
+    Field,
+    ObjectField,
+    SelectField,
+    StringField,
+    default_of,
+)
 
 _TYPES: Final[dict[str, dict[str, Any]]] = {
     "file": {"type": "string", "description": "base64, a URL, or the id of a file"},
@@ -23,9 +29,7 @@ def json_schema(definition: Mapping[str, Field]) -> dict[str, Any]:
     """Return JSON Schema of an object with these fields."""
     asked = {name: kind for name, kind in definition.items() if kind.type != "content"}
     required = [
-        name
-        for name, kind in asked.items()
-        if not kind.optional and getattr(kind, "default", None) is None
+        name for name, kind in asked.items() if not kind.optional and default_of(kind) is None
     ]
     schema: dict[str, Any] = {
         "type": "object",
@@ -46,7 +50,7 @@ def _field(kind: Field) -> dict[str, Any]:
         one["format"] = "uri"
     schema = {"type": "array", "items": one} if kind.array else one
     described = kind.desc or kind.name
-    default = getattr(kind, "default", None)
+    default = default_of(kind)
     if described:
         schema["description"] = described
     return schema if default is None else {**schema, "default": default}
