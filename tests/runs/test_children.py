@@ -215,3 +215,11 @@ async def test_what_ran_below_a_deleted_workflow_is_erased_with_it(platform: Pla
     await erase_due(platform.services)
     rows = await platform.rows("SELECT workflow_id FROM runs WHERE erased_at IS NULL")
     assert {row.workflow_id for row in rows} == {outer, aside}
+
+
+async def test_the_limits_of_a_run_hold_for_its_whole_tree(platform: Platform) -> None:
+    leaf = await platform.acme.make(code("z", "return 1"))
+    inner = await platform.acme.make(child("l", leaf))
+    outer = await platform.acme.make(code("a", "return 1", "o"), child("o", inner))
+    assert (await platform.acme.run(outer, limits={"cpu": 1}))["status"] == "COMPLETED"
+    assert [limits.cpu for limits in platform.sandbox.limits] == [1, 1]

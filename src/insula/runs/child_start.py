@@ -105,9 +105,10 @@ async def _resumed(services: RunServices, run_id: str) -> LiveRun | Ended:
 
 
 def _options(parent: RunRow) -> bytes:
-    """A child's handles of secrets are its root's, whatever that took them from."""
-    seed = parent.option("handles")
-    return b"{}" if seed is None else json.encode({"handles": seed})
+    """Hand on what holds for the whole tree: the limits of its scripts, and its handles of secrets,
+    whatever the root took them from."""
+    found = {name: parent.option(name) for name in ("handles", "limits")}
+    return json.encode({name: value for name, value in found.items() if value is not None})
 
 
 def _is_told(services: RunServices, parent: RunRow, parent_key: str) -> bool:
