@@ -129,7 +129,7 @@ def _add_test(routes: APIRouter, connections: Connections, http: Http) -> None:
             opened = await connections.open(principal.app_id, connection_id)
         except Unreadable as error:
             raise Conflict(f"The credentials cannot be read: {error}.") from None
-        return json_answer(await examine(http, opened))
+        return json_answer(await examine(http, principal.app_id, opened))
 
 
 def _before(page: Page) -> str | None:

@@ -11,7 +11,7 @@ _SECONDS = 15.0
 _MOST = 4 * 1024 * 1024
 
 
-async def examine(http: Http, opened: Opened) -> dict[str, object]:
+async def examine(http: Http, app_id: str, opened: Opened) -> dict[str, object]:
     """Ask the provider for its models; return ``{ok, status?, message}``."""
     reached = opened.model_provider()
     if reached is None:
@@ -23,7 +23,12 @@ async def examine(http: Http, opened: Opened) -> dict[str, object]:
         if opened.type == "ANTHROPIC":
             headers += [("x-api-key", reached.key), ("anthropic-version", "2023-06-01")]
     request = HttpRequest(
-        "GET", f"{reached.url}/models", tuple(headers), timeout=_SECONDS, max_bytes=_MOST
+        "GET",
+        f"{reached.url}/models",
+        tuple(headers),
+        timeout=_SECONDS,
+        max_bytes=_MOST,
+        app_id=app_id,
     )
     guarded = GuardedHttp(http, Secrets((), Masker(opened.credentials.values())))
     try:

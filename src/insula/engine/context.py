@@ -124,7 +124,9 @@ class StepContext:
         """
         part = self.begin_effect(f"{request.method} {shortened(request.url)}")
         try:
-            keyed = replace(request, idempotency_key=self.effect_key(name))
+            keyed = replace(
+                request, idempotency_key=self.effect_key(name), app_id=self.ports.app_id
+            )
             await self.ports.recorder.stored()
             self.crew.check()
             response = await self.ports.http.send(keyed, part)

@@ -64,6 +64,8 @@ class HttpRequest:
     idempotency_key: str | None = None
     max_bytes: int = 64 * 1024 * 1024
     redirects: bool = True
+    app_id: str = ""
+    """Whose share of the connections it takes; empty: nobody's."""
     secrets: "Secrets | None" = field(default=None, repr=False)
     """What puts the values in where the request leaves; until then it holds their handles."""
 

@@ -32,7 +32,13 @@ async def open_source(
 ) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
     """Open the bytes, with their name; a download lives as long as the block."""
     if is_address(value):
-        request = HttpRequest("GET", value, timeout=_DOWNLOAD_SECONDS, max_bytes=store.limit)
+        request = HttpRequest(
+            "GET",
+            value,
+            timeout=_DOWNLOAD_SECONDS,
+            max_bytes=store.limit,
+            app_id=wanted.app_id,
+        )
         async with store.http.open(request, Activity("downloading a file", 0)) as answer:
             if not 200 <= answer.status < 300:
                 raise bad_file(wanted, "download", f"cannot be downloaded: status {answer.status}")

@@ -87,6 +87,7 @@ async def attempt(services: RunServices, ring: KeyRing, row: Row[Any]) -> Outcom
             idempotency_key=row.id,
             max_bytes=_ANSWER_MAX,
             redirects=False,
+            app_id=row.app_id,
         )
         answer = await services.http.send(request, Activity("telling a webhook", at))
     except Unreadable as error:

@@ -143,7 +143,7 @@ async def _cancel_after(turns: int, client: HttpClient, request: HttpRequest) ->
 async def test_at_every_turn_of_the_loop(server, turns: int) -> None:
     """No socket, place or second request is left over, on a new connection and on a kept one."""
     client = HttpClient(EgressPolicy(["127.0.0.1"]))
-    request = HttpRequest("POST", server.url, body=b"x" * 10)
+    request = HttpRequest("POST", server.url, body=b"x" * 10, app_id="app_a")
     cut = await _cancel_after(turns, client, request)
     assert client.open_connections == int(not cut)
     await client.send(request, Activity("test", 0))  # the server has seen all before this
@@ -152,6 +152,7 @@ async def test_at_every_turn_of_the_loop(server, turns: int) -> None:
         assert client.open_connections == 0
     await client.send(request, Activity("test", 0))
     assert 2 <= len(server.requests) <= 4
-    assert client._pool._places._value == 1000
+    places = client._pool._places
+    assert (places._free._value, places._apps) == (1000, {})
     assert client.open_connections == 1
     await client.close()

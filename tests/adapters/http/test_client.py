@@ -156,7 +156,7 @@ async def test_credentials_stay_with_their_origin(server, client, answer) -> Non
 
 
 def _resolves_to(*addresses: str):
-    async def resolve(host: str, port: int):
+    async def resolve(host: str, port: int, claim: object):
         return [(socket.AF_INET, (address, port)) for address in addresses]
 
     return resolve
@@ -202,7 +202,7 @@ async def test_the_address_judged_is_the_address_connected_to(server) -> None:
     client = HttpClient(EgressPolicy())
     asked = 0
 
-    async def rebind(host: str, port: int):
+    async def rebind(host: str, port: int, claim: object):
         nonlocal asked
         asked += 1
         return [(socket.AF_INET, ("127.0.0.1" if asked > 1 else "203.0.113.1", port))]

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import ipaddress
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from insula.adapters.http import network
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
-from insula.adapters.http.network import Resolver
+from insula.adapters.http.network import Resolver, Target
+from insula.adapters.http.places import Claim
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, HttpRequest
 
@@ -136,11 +139,39 @@ async def test_cancelled_in_the_handshake(client) -> None:
 
 async def test_names_resolve_in_threads_of_their_own() -> None:
     resolver = Resolver()
-    found = await resolver.resolve("localhost", 80)
+    found = await resolver.resolve("localhost", 80, Claim())
     assert {target[1][1] for target in found} == {80}
     with pytest.raises(StepFailure) as caught:
-        await resolver.resolve("a" * 70 + ".test", 80)
+        await resolver.resolve("a" * 70 + ".test", 80, Claim())
     assert caught.value.code == "dns"
+    resolver.close()
+
+
+async def test_names_that_do_not_resolve_hold_up_their_own_app_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, begun = threading.Event(), []
+
+    def look_up(host: str, port: int, flags: int) -> list[Target]:
+        begun.append(host)
+        if host == "slow.test":
+            assert gate.wait(30)
+        return [(2, ("192.0.2.1", port))]
+
+    monkeypatch.setattr(network, "_look_up", look_up)
+    resolver = Resolver(threads=4)
+    claims = [Claim("app_a") for _ in range(6)]
+    slow = [asyncio.ensure_future(resolver.resolve("slow.test", 80, claim)) for claim in claims]
+    assert await resolver.resolve("fast.test", 80, Claim("app_b"))
+    assert begun.count("slow.test") <= 2
+    assert all("look-up" in claim.waits_for for claim in claims[2:])
+    for task in slow[:2]:
+        task.cancel()
+    await asyncio.gather(*slow[:2], return_exceptions=True)
+    assert await resolver.resolve("fast.test", 80, Claim("app_b"))
+    assert begun.count("slow.test") <= 2  # those that were left alone still have their threads
+    gate.set()
+    assert len(await asyncio.gather(*slow[2:])) == 4
     resolver.close()
 
 

@@ -28,8 +28,8 @@ async def server() -> AsyncIterator[RehearsalServer]:
 
 @pytest.fixture
 async def models(server: RehearsalServer) -> AsyncIterator[ModelProviders]:
-    async def download(url: str) -> tuple[bytes, str]:
-        assert url == "http://files/a.pdf"
+    async def download(app_id: str, url: str) -> tuple[bytes, str]:
+        assert (app_id, url) == ("app", "http://files/a.pdf")
         return b"%PDF-1.7\n", "text/html"
 
     environ = {

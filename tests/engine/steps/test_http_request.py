@@ -75,6 +75,10 @@ async def test_headers_of_one_name_are_joined() -> None:
     assert (await output(http))["headers"] == {"a": "1, 2"}
 
 
+async def test_it_takes_of_the_callers_share() -> None:
+    assert (await sent(request())).app_id == "app_1"
+
+
 async def test_no_answer_fails_it() -> None:
     def refused(asked: HttpRequest) -> HttpResponse:
         raise StepFailure("Nobody listens at 127.0.0.1:9", "refused")

@@ -19,6 +19,7 @@ from insula.adapters.http.headers import (
     without_body,
     without_credentials,
 )
+from insula.adapters.http.places import Claim
 from insula.adapters.http.pool import Exchange, Pool, origin_of, origin_text
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, HttpRequest, HttpResponse
@@ -105,11 +106,12 @@ class HttpClient:
         secrets = request.secrets
         request, url = _revealed(request)
         hop = _Hop(check_method(request.method), url, build_headers(request, url), request.body)
+        claim = Claim(request.app_id)
         exchange: Exchange | None = None
         try:
             async with asyncio.timeout(request.timeout):
                 for _ in range(MAX_REDIRECTS + 1):
-                    exchange, response = await self._exchange(hop, activity)
+                    exchange, response = await self._exchange(hop, activity, claim)
                     following = _redirect(hop, response) if request.redirects else None
                     if following is None:
                         yield _answer(hop, response, request.max_bytes, activity)
@@ -122,10 +124,7 @@ class HttpClient:
                         secrets.check_redirect(*_place(hop.url), hop.parts())
                 raise StepFailure(f"there were more than {MAX_REDIRECTS} redirects", "network")
         except TimeoutError:
-            raise StepFailure(
-                f"{origin_text(hop.url)} did not answer completely within {request.timeout:g} s",
-                "timeout",
-            ) from None
+            raise StepFailure(_late(hop, request.timeout, claim), "timeout") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise StepFailure(
                 f"the connection with {origin_text(hop.url)} broke: {error}", "network"
@@ -135,13 +134,13 @@ class HttpClient:
                 exchange.end()
 
     async def _exchange(
-        self, hop: _Hop, activity: Activity, fresh: bool = False
+        self, hop: _Hop, activity: Activity, claim: Claim, fresh: bool = False
     ) -> tuple[Exchange, httpcore2.Response]:
         def writing() -> None:
             activity.effect_possible = True
 
         safe = hop.method in _SAFE_METHODS
-        exchange = await self._pool.exchange(hop.url, replayable=safe, fresh=fresh)
+        exchange = await self._pool.exchange(hop.url, safe, claim, fresh)
         try:
             return exchange, await exchange.send(hop.core(), writing)
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
@@ -154,7 +153,7 @@ class HttpClient:
         except BaseException:
             exchange.end()
             raise
-        return await self._exchange(hop, activity, fresh=True)
+        return await self._exchange(hop, activity, claim, fresh=True)
 
     async def close(self) -> None:
         """Close the connections that are at rest; those in use close with their tasks."""
@@ -178,6 +177,16 @@ def _revealed(request: HttpRequest) -> tuple[HttpRequest, httpx2.URL]:
         raise StepFailure("the URL, which a secret is part of, cannot be used", "input") from None
     revealed.check(*_place(url))
     return revealed.request, url
+
+
+def _late(hop: _Hop, timeout: float, claim: Claim) -> str:
+    """Say whose fault it is that the time is up."""
+    if claim.waits_for:
+        return (
+            f"the request to {origin_text(hop.url)} waited for {claim.waits_for} "
+            f"up to its time limit of {timeout:g} s"
+        )
+    return f"{origin_text(hop.url)} did not answer completely within {timeout:g} s"
 
 
 def _place(url: httpx2.URL) -> tuple[str, int]:

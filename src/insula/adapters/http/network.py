@@ -18,6 +18,7 @@ import httpcore2
 
 from insula.adapters.http.addresses import parse_address
 from insula.adapters.http.egress import EgressPolicy
+from insula.adapters.http.places import Claim, Places
 from insula.engine.failures import StepFailure
 
 T = TypeVar("T")
@@ -32,14 +33,16 @@ _MAX_ADDRESSES = 8
 class Resolver:
     """Names to addresses, in threads of its own: a name that never resolves holds up no other work.
 
-    A look-up cannot be stopped, only left alone; it ends by the system's own limits.
+    A look-up cannot be stopped, only left alone; it ends by the system's own limits, and keeps its
+    place until then. Those of one app never have all threads.
     """
 
     def __init__(self, threads: int = 8) -> None:
         self._threads = threads
+        self._places = Places(threads, "the look-up of a name")
         self._executor: ThreadPoolExecutor | None = None
 
-    async def resolve(self, host: str, port: int) -> list[Target]:
+    async def resolve(self, host: str, port: int, claim: Claim) -> list[Target]:
         """Return families and socket addresses in the system's order of preference.
 
         Raises:
@@ -47,10 +50,18 @@ class Resolver:
         """
         if parse_address(host) is not None:
             return _look_up(host, port, socket.AI_NUMERICHOST)
+        await self._places.enter(claim)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="resolve")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, _look_up, host, port, 0)
+        looking = loop.run_in_executor(self._executor, _look_up, host, port, 0)
+        looking.add_done_callback(partial(self._looked_up, claim.app_id))
+        return await asyncio.shield(looking)
+
+    def _looked_up(self, app_id: str, looking: asyncio.Future[list[Target]]) -> None:
+        self._places.leave(app_id)
+        if not looking.cancelled():
+            looking.exception()  # seen, though nobody may wait for it any more
 
     def close(self) -> None:
         """Give up the threads; none is waited for."""
@@ -175,14 +186,19 @@ class TlsStream(Stream):
 
 
 async def connect(
-    host: str, port: int, policy: EgressPolicy, resolver: Resolver, context: ssl.SSLContext | None
+    host: str,
+    port: int,
+    policy: EgressPolicy,
+    resolver: Resolver,
+    context: ssl.SSLContext | None,
+    claim: Claim,
 ) -> Stream:
     """Connect to an address that the policy has just permitted; with ``context``, agree on TLS.
 
     Raises:
         StepFailure: ``dns``, ``egress``, ``refused``, ``timeout``, ``network`` or ``tls``.
     """
-    targets = await resolver.resolve(host, port)
+    targets = await resolver.resolve(host, port, claim)
     kept = set(policy.permitted(host, port, [address[0] for _, address in targets]))
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     sock = await _connect_first([t for t in targets if t[1][0] in kept], where)

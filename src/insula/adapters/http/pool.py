@@ -15,6 +15,7 @@ import httpx2
 
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.http.network import Resolver, Stream, connect
+from insula.adapters.http.places import Claim, Places
 
 _IDLE_SECONDS = 4.0  # servers usually close after five
 _FRESH_SECONDS = 1.0  # a request that must not be sent twice takes only a connection this young
@@ -37,6 +38,8 @@ class _Connection:
     origin: Origin
     stream: Stream
     protocol: httpcore2.AsyncHTTP11Connection
+    app_id: str = ""
+    """Whose place the exchange on it holds."""
     idle_since: float = 0.0
     expiry: asyncio.TimerHandle | None = None
 
@@ -77,7 +80,9 @@ class Exchange:
 
 
 class Pool:
-    """Connections under one policy. At most ``limit`` exchanges at a time; others wait."""
+    """Connections under one policy. At most ``limit`` exchanges at a time, a share of them an app's
+    own; others wait.
+    """
 
     def __init__(
         self,
@@ -88,27 +93,31 @@ class Pool:
     ) -> None:
         self.policy = policy
         self._tls = tls
-        self._places = asyncio.Semaphore(limit)
+        self._places = Places(limit, "a free connection")
         self._idle_limit = idle_limit
         self._idle: dict[Origin, list[_Connection]] = {}
         self._resolver = Resolver()
         self._closed = False
         self.open_connections = 0
 
-    async def exchange(self, url: httpx2.URL, replayable: bool, fresh: bool = False) -> Exchange:
+    async def exchange(
+        self, url: httpx2.URL, replayable: bool, claim: Claim, fresh: bool = False
+    ) -> Exchange:
         """Find or make a connection for a request to ``url``.
 
         ``replayable`` says that the request may be sent again if an idle connection turns out to
         be closed; ``fresh`` asks for a new connection. Raises ``StepFailure`` as ``connect`` does.
         """
-        await self._places.acquire()
+        await self._places.enter(claim)
         try:
             origin = origin_of(url)
             connection = None if fresh else self._reuse(origin, replayable)
-            return Exchange(self, connection or await self._connect(origin))
+            connection = connection or await self._connect(origin, claim)
         except BaseException:
-            self._places.release()
+            self._places.leave(claim.app_id)
             raise
+        connection.app_id = claim.app_id
+        return Exchange(self, connection)
 
     def _reuse(self, origin: Origin, replayable: bool) -> _Connection | None:
         waiting = self._idle.get(origin, [])
@@ -128,10 +137,10 @@ class Pool:
             connection.expiry.cancel()
         return connection
 
-    async def _connect(self, origin: Origin) -> _Connection:
+    async def _connect(self, origin: Origin, claim: Claim) -> _Connection:
         scheme, host, port = origin
         context = self._context() if scheme == "https" else None
-        stream = await connect(host, port, self.policy, self._resolver, context)
+        stream = await connect(host, port, self.policy, self._resolver, context, claim)
         self.open_connections += 1
         home = httpcore2.Origin(scheme.encode(), host.encode(), port)
         return _Connection(origin, stream, httpcore2.AsyncHTTP11Connection(home, stream))
@@ -144,7 +153,7 @@ class Pool:
 
     def take_back(self, connection: _Connection) -> None:
         """Keep a connection whose exchange is complete, close any other."""
-        self._places.release()
+        self._places.leave(connection.app_id)
         complete = connection.protocol.is_idle()
         idle = sum(len(each) for each in self._idle.values())
         if not complete or self._closed or idle >= self._idle_limit:

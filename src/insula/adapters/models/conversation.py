@@ -30,6 +30,8 @@ from insula.kit.json import encode
 Message = Mapping[str, Any]
 Download = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Fetches a URL: its bytes, and the media type it was said to have."""
+AppsDownload = Callable[[str, str], Awaitable[tuple[bytes, str]]]
+"""The same on behalf of an app, whose id comes first."""
 
 _JSON_HINT = "Answer with one JSON value and nothing else."
 

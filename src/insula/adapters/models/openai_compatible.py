@@ -5,6 +5,7 @@ Loads the library (55 MiB, over a second): ``providers`` imports this module lat
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -29,7 +30,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from insula.adapters.http.pool import Pool
 from insula.adapters.models.configured import Endpoint
-from insula.adapters.models.conversation import Download, convert
+from insula.adapters.models.conversation import AppsDownload, convert
 from insula.adapters.models.prices import credits_of
 from insula.adapters.models.transport import Wire
 from insula.engine.failures import StepFailure
@@ -62,7 +63,7 @@ _REHEARSED = b"".join(
 class OpenAICompatible:
     """One provider: where it is, its key, and its connections."""
 
-    def __init__(self, endpoint: Endpoint, pool: Pool, download: Download) -> None:
+    def __init__(self, endpoint: Endpoint, pool: Pool, download: AppsDownload) -> None:
         self._endpoint = endpoint
         self._pool = pool
         self._download = download
@@ -73,10 +74,13 @@ class OpenAICompatible:
         """Yield deltas as they arrive, then the reply; close the socket however it ends."""
         if request.options.get("features"):
             raise StepFailure("provider.features is not available yet: remove it", "not_available")
-        wire = Wire(self._pool, activity, authorized=self._endpoint.key is not None)
+        authorized = self._endpoint.key is not None
+        wire = Wire(self._pool, request.app_id, activity, authorized)
         try:
             messages = await convert(
-                request.messages, request.response_format == "json", self._download
+                request.messages,
+                request.response_format == "json",
+                partial(self._download, request.app_id),
             )
             async with direct.model_request_stream(
                 self._model(request.model, wire),
@@ -119,8 +123,11 @@ class OpenAICompatible:
                 200, headers={"content-type": "text/event-stream"}, content=_REHEARSED
             )
 
+        async def nothing(url: str) -> tuple[bytes, str]:
+            raise AssertionError(url)
+
         model = self._model("gpt-4o", httpx2.MockTransport(answer))
-        messages = await convert([{"role": "user", "content": "x"}], False, self._download)
+        messages = await convert([{"role": "user", "content": "x"}], False, nothing)
         async with direct.model_request_stream(model, messages) as stream:
             async for _ in stream:
                 continue

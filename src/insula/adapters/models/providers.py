@@ -32,7 +32,7 @@ from insula.engine.ports import (
 from insula.engine.secrets import Secrets
 
 if TYPE_CHECKING:
-    from insula.adapters.models.conversation import Download
+    from insula.adapters.models.conversation import AppsDownload
     from insula.adapters.models.openai_compatible import OpenAICompatible
 
 _MAX_FILE = 64 * 1024 * 1024
@@ -51,7 +51,7 @@ class ModelProviders:
         self,
         policy: EgressPolicy,
         environ: Mapping[str, str],
-        download: "Download | None" = None,
+        download: "AppsDownload | None" = None,
     ) -> None:
         self._policy = policy
         self._endpoints = read_endpoints(environ)
@@ -188,10 +188,10 @@ class ModelProviders:
                 self._providers[name] = module.OpenAICompatible(endpoint, pool, self._download)
             return self._providers[name]
 
-    async def _fetch(self, url: str) -> tuple[bytes, str]:
+    async def _fetch(self, app_id: str, url: str) -> tuple[bytes, str]:
         if self._http is None:
             self._http = HttpClient(self._policy)
-        request = HttpRequest("GET", url, timeout=_FILE_SECONDS, max_bytes=_MAX_FILE)
+        request = HttpRequest("GET", url, timeout=_FILE_SECONDS, max_bytes=_MAX_FILE, app_id=app_id)
         answer = await self._http.send(request, Activity("fetching a file for the model", 0))
         if not 200 <= answer.status < 300:
             raise StepFailure(f"the file of a message answered {answer.status}", "input")

@@ -11,6 +11,7 @@ import httpx2
 
 from insula.adapters.http.decoding import BodyDecoder
 from insula.adapters.http.headers import USER_AGENT
+from insula.adapters.http.places import Claim
 from insula.adapters.http.pool import Exchange, Pool, origin_of
 from insula.engine.ports import Activity
 
@@ -23,15 +24,17 @@ _SENT = frozenset({"accept", "authorization", "content-type", "content-length", 
 class Wire(httpx2.AsyncBaseTransport):
     """A transport whose sockets can be closed without waiting."""
 
-    def __init__(self, pool: Pool, activity: Activity, authorized: bool) -> None:
+    def __init__(self, pool: Pool, app_id: str, activity: Activity, authorized: bool) -> None:
         self._pool = pool
+        self._app_id = app_id
         self._activity = activity
         self._sent = _SENT if authorized else _SENT - {"authorization"}
         self._exchanges: list[Exchange] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request. Raises ``StepFailure`` where no connection comes about."""
-        exchange = await self._pool.exchange(request.url, replayable=False)
+        claim = Claim(self._app_id)
+        exchange = await self._pool.exchange(request.url, replayable=False, claim=claim)
         self._exchanges.append(exchange)
         core = self._core(request, await request.aread())
         try:
