@@ -6,6 +6,7 @@ import pytest
 from tests.contract import validate
 from tests.runs.platform import Platform, child, code, model
 
+from insula.engine.ports import Activity, Evaluated, Evaluation
 from insula.runs import child_start
 from insula.runs.erasing import erase_due
 
@@ -44,6 +45,28 @@ async def test_a_child_that_is_stopped_costs_its_parent_what_it_has_cost(
     cancelled = await platform.globex.ok("POST", path)
     assert (cancelled["status"], cancelled["usage"]["steps"]["o"]["total"]) == ("CANCELLED", 4)
     assert await platform.rows("SELECT credits FROM runs") == [(4,)] * 3
+
+
+async def test_code_is_evaluated_as_its_owner_s_for_the_caller(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, evaluate = {}, platform.sandbox.evaluate
+
+    async def told(evaluation: Evaluation, activity: Activity) -> Evaluated:
+        seen[evaluation.scripts[0]] = evaluation.worker_of
+        return await evaluate(evaluation, activity)
+
+    monkeypatch.setattr(platform.sandbox, "evaluate", told)
+    inner = await platform.acme.publish(code("z", "return 1"))
+    outer = await platform.acme.publish(child("o", inner, "after"), code("after", "return 2"))
+    own = await platform.globex.make(child("o", outer, "mine"), code("mine", "return 3"))
+    assert (await platform.globex.run(own))["status"] == "COMPLETED"
+    caller, owner = platform.globex.id, platform.acme.id
+    assert seen == {
+        "return 1": (caller, owner),
+        "return 2": (caller, owner),
+        "return 3": (caller, caller),
+    }
 
 
 async def test_the_owner_of_the_parent_decides_what_it_may_call(platform: Platform) -> None:

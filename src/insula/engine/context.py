@@ -104,6 +104,7 @@ class StepContext:
             ),
             fetch=fetch,
             read_file=self.read_file if waits else None,
+            code_app_id=self.ports.workflow_app_id,
         )
         try:
             evaluated = await self.ports.sandbox.evaluate(evaluation, part)

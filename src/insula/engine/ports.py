@@ -117,6 +117,8 @@ class Evaluation:
     JSON text; ``absent`` names ancestors that did not run: ``undefined``, and reading a property of
     one gives an error that names it. ``waits`` allows ``await`` (and ``fetch``, through the
     callback). ``app_id`` counts for the fair share; ``condition`` evaluations have reserved places.
+    ``code_app_id`` is whose code it is, by default the app's own: what runs for one app and what
+    one has written never meet in a worker.
     """
 
     app_id: str
@@ -129,6 +131,12 @@ class Evaluation:
     limits: Limits = field(default_factory=Limits)
     fetch: Fetch | None = None
     read_file: ReadFile | None = None
+    code_app_id: str = ""
+
+    @property
+    def worker_of(self) -> tuple[str, str]:
+        """For whom, and of whom, a worker has to be that evaluates this."""
+        return self.app_id, self.code_app_id or self.app_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ async def _evaluated(
         absent=tuple(sorted(keys & script.names - scope.keys())),
         lane=script.lane,
         limits=_limits(services.limits),
+        code_app_id=ports.workflow_app_id,
     )
     activity = Activity("expectation", now_ms())
     try:

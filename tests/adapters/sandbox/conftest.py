@@ -37,6 +37,7 @@ def evaluation(
     *scripts: str,
     lane: Lane = "quickjs",
     app_id: str = "app_a",
+    code_app_id: str = "",
     limits: Limits = SMALL,
     waits: bool = False,
     condition: bool = False,
@@ -55,6 +56,7 @@ def evaluation(
         condition=condition,
         limits=limits,
         fetch=fetch,
+        code_app_id=code_app_id,
     )
 
 

@@ -73,7 +73,7 @@ async def test_sleeping_costs_no_processor_time(pool: SandboxPool) -> None:
 async def test_a_cancel_waits_for_the_death(pool: SandboxPool, lane: Lane) -> None:
     task = start(pool, evaluation("for (;;) {}", lane=lane, limits=LONG))
     await busy(pool, 1)
-    (worker,) = [worker for worker in pool._workers if worker.app_id == "app_a"]
+    (worker,) = [worker for worker in pool._workers if worker.of == ("app_a", "app_a")]
     await until(lambda: worker.ready)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -129,7 +129,7 @@ async def test_what_it_does_after_an_answer_is_told(pool: SandboxPool) -> None:
 async def test_a_second_cancel_does_not_hurry_the_first(pool: SandboxPool) -> None:
     task = start(pool, evaluation("for (;;) {}", limits=LONG))
     await busy(pool, 1)
-    (worker,) = [worker for worker in pool._workers if worker.app_id]
+    (worker,) = [worker for worker in pool._workers if worker.of]
     task.cancel()
     await asyncio.sleep(0)
     task.cancel()
@@ -149,7 +149,7 @@ async def test_cancelled_while_queued(pool: SandboxPool) -> None:
 
 async def test_a_worker_serves_one_app_for_life(pool: SandboxPool) -> None:
     await number(pool, "1", app_id="app_a")
-    (first,) = [worker for worker in pool._workers if worker.app_id == "app_a"]
+    (first,) = [worker for worker in pool._workers if worker.of == ("app_a", "app_a")]
     await number(pool, "1", app_id="app_a")
     assert first.served == 2
     for name in ("b", "c", "d", "e", "f"):
@@ -157,6 +157,32 @@ async def test_a_worker_serves_one_app_for_life(pool: SandboxPool) -> None:
     assert first.served == 2
     assert pool.stats().alive <= 5
     assert first.killed
+
+
+async def test_the_code_of_another_app_has_a_worker_of_its_own(pool: SandboxPool) -> None:
+    own = {"app_id": "app_a"}
+    theirs = {"app_id": "app_a", "code_app_id": "app_b"}
+    await number(pool, "1", **own)
+    await number(pool, "1", **theirs)
+    await number(pool, "1", **own)
+    await number(pool, "1", **theirs)
+    await number(pool, "1", app_id="app_b")
+    served = {worker.of: worker.served for worker in pool._workers if worker.of}
+    assert served == {("app_a", "app_a"): 2, ("app_a", "app_b"): 2, ("app_b", "app_b"): 1}
+
+
+async def test_the_share_is_the_callers_whosever_code_it_runs(pool: SandboxPool) -> None:
+    sleeper = "await util.sleep(60000)"
+    hog = [
+        start(pool, evaluation(sleeper, code_app_id=f"app_{n}", waits=True, limits=LONG))
+        for n in range(6)
+    ]
+    await busy(pool, 2)  # half of the places
+    assert pool.stats().waiting == 4
+    assert await number(pool, "2", app_id="app_b") == 2
+    await end(*hog[:2])
+    await busy(pool, 2)  # and the next come, though no worker was ever theirs
+    await end(*hog)
 
 
 async def test_shares_leave_room_for_neighbours_and_conditions(pool: SandboxPool) -> None:
@@ -201,7 +227,7 @@ async def test_neighbours_run_on_beside_attacks(pool: SandboxPool) -> None:
 async def test_a_dead_worker_fails_its_evaluation_only(pool: SandboxPool, lane: Lane) -> None:
     task = start(pool, evaluation("for (;;) {}", lane=lane, limits=LONG))
     await busy(pool, 1)
-    (worker,) = [worker for worker in pool._workers if worker.app_id]
+    (worker,) = [worker for worker in pool._workers if worker.of]
     os.kill(worker.pid, signal.SIGSEGV)
     with pytest.raises(StepFailure) as caught:
         await task
@@ -239,7 +265,7 @@ async def test_idle_workers_and_v8_are_let_go() -> None:
         await number(pool, "1", lane="v8")
         await number(pool, "1")
         pool._sweep()
-        await until(lambda: all(worker.app_id is None for worker in pool._workers))
+        await until(lambda: all(worker.of is None for worker in pool._workers))
         pool._sweep()
         assert "v8" not in pool._forkers
         assert await number(pool, "1", lane="v8") == 1
@@ -249,7 +275,7 @@ async def test_idle_workers_and_v8_are_let_go() -> None:
 
 async def test_a_grown_worker_is_replaced(pool: SandboxPool) -> None:
     await number(pool, "1")
-    (worker,) = [worker for worker in pool._workers if worker.app_id]
+    (worker,) = [worker for worker in pool._workers if worker.of]
     await number(pool, "'x'.repeat(6e7).length")
     assert worker.killed
     assert await number(pool, "1") == 1
@@ -320,7 +346,7 @@ async def main():
     tasks = [asyncio.ensure_future(pool.evaluate(
         Evaluation("app_a", (script,), {}, lane=lane, waits=True), Activity("", 0)))
         for script, lane in (("for (;;) {}", "quickjs"), ("for (;;) {}", "v8"))]
-    while sum(w.ready is not None and w.app_id is not None for w in pool._workers) < 2:
+    while sum(w.ready is not None and w.of is not None for w in pool._workers) < 2:
         await asyncio.sleep(.001)
     print(*[w.pid for w in pool._workers], *[f.pid for f in pool._forkers.values()], flush=True)
     await asyncio.sleep(60)

@@ -13,7 +13,7 @@ TICKETS = st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40
 def ticket(app_id: str, condition: bool = False) -> Ticket:
     loop = asyncio.new_event_loop()
     try:
-        return Ticket(app_id, "quickjs", condition, loop.create_future())
+        return Ticket(app_id, (app_id, app_id), "quickjs", condition, loop.create_future())
     finally:
         loop.close()
 

@@ -1,7 +1,7 @@
 """The pool of workers: the product's ``Sandbox``.
 
-A worker serves one evaluation at a time and one app for life. The pool keeps some ready, grows to a
-maximum, and replaces what it has killed in the background.
+A worker serves one evaluation at a time, and for life one app with the code of one. The pool keeps
+some ready, grows to a maximum, and replaces what it has killed in the background.
 """
 
 import asyncio
@@ -43,25 +43,23 @@ class Stats:
 
 
 class _Idle:
-    """Workers without work, by lane and app; the one that has rested longest comes first."""
+    """Workers without work, by lane and whose they are; who has rested longest comes first."""
 
     def __init__(self) -> None:
-        self._workers: dict[tuple[Lane, str | None], deque[Worker]] = {}
+        self._workers: dict[tuple[Lane, tuple[str, str] | None], deque[Worker]] = {}
 
     def __iter__(self) -> Iterator[Worker]:
         return (worker for workers in self._workers.values() for worker in workers)
 
     def put(self, worker: Worker) -> None:
-        self._workers.setdefault((worker.lane, worker.app_id), deque()).append(worker)
+        self._workers.setdefault((worker.lane, worker.of), deque()).append(worker)
 
     def fits(self, ticket: Ticket) -> bool:
-        return (ticket.lane, ticket.app_id) in self._workers or (
-            ticket.lane,
-            None,
-        ) in self._workers
+        lane = ticket.lane
+        return (lane, ticket.worker_of) in self._workers or (lane, None) in self._workers
 
-    def take(self, lane: Lane, app_id: str) -> Worker | None:
-        for key in ((lane, app_id), (lane, None)):
+    def take(self, lane: Lane, worker_of: tuple[str, str]) -> Worker | None:
+        for key in ((lane, worker_of), (lane, None)):
             workers = self._workers.get(key)
             if workers:
                 worker = workers.popleft()
@@ -74,7 +72,7 @@ class _Idle:
         return len(self._workers.get((lane, None), ()))
 
     def discard(self, worker: Worker) -> None:
-        key = (worker.lane, worker.app_id)
+        key = (worker.lane, worker.of)
         workers = self._workers.get(key)
         if workers and worker in workers:
             workers.remove(worker)
@@ -175,13 +173,13 @@ class SandboxPool:
         if not self._running:
             raise StepFailure("the sandbox is not running", "engine_crash")
         if self._shares.waiting == 0 and self._shares.admits(app_id, condition):
-            worker = self._idle.take(evaluation.lane, app_id)
+            worker = self._idle.take(evaluation.lane, evaluation.worker_of)
             if worker is not None:
-                self._assign(worker, app_id, condition)
+                self._assign(worker, evaluation.worker_of, condition)
                 return worker
         activity.doing = "waiting for a free place in the sandbox"
         granted: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(app_id, evaluation.lane, condition, granted)
+        ticket = Ticket(app_id, evaluation.worker_of, evaluation.lane, condition, granted)
         self._shares.wait(ticket)
         self._dispatch()
         try:
@@ -192,12 +190,12 @@ class SandboxPool:
                 self._release(granted.result(), evaluation)
             raise
 
-    def _assign(self, worker: Worker, app_id: str, condition: bool) -> None:
-        fresh = worker.app_id is None
-        worker.app_id = app_id
+    def _assign(self, worker: Worker, worker_of: tuple[str, str], condition: bool) -> None:
+        fresh = worker.of is None
+        worker.of = worker_of
         if worker.lane == "v8":
             self._v8_used = asyncio.get_running_loop().time()
-        self._shares.enter(app_id, condition)
+        self._shares.enter(worker_of[0], condition)
         if fresh:
             self._grow()
 
@@ -217,9 +215,9 @@ class SandboxPool:
             self._shares.withdraw(ticket)
             if ticket.granted.done():  # cancelled a moment ago
                 continue
-            worker = self._idle.take(ticket.lane, ticket.app_id)
+            worker = self._idle.take(ticket.lane, ticket.worker_of)
             assert worker is not None, "it fits"
-            self._assign(worker, ticket.app_id, ticket.condition)
+            self._assign(worker, ticket.worker_of, ticket.condition)
             ticket.granted.set_result(worker)
         self._grow()
 
@@ -268,7 +266,7 @@ class SandboxPool:
         return alive + asked < self._shares.maximum
 
     def _evict(self) -> bool:
-        """Kill the idle worker that has rested longest, to make room for another lane or app."""
+        """Kill the idle worker that has rested longest, to make room for another lane or owner."""
         resting = min(self._idle, key=lambda worker: worker.idle_since, default=None)
         if resting is None:
             return False
@@ -352,7 +350,7 @@ class SandboxPool:
         loop = asyncio.get_running_loop()
         before = loop.time() - self._idle_seconds
         for worker in tuple(self._idle):
-            unused = worker.app_id is None and worker.lane == "quickjs"
+            unused = worker.of is None and worker.lane == "quickjs"
             if worker.idle_since <= before and not unused:
                 self._kill(worker)
         v8 = self._forkers.get("v8")

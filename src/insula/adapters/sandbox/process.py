@@ -65,7 +65,8 @@ class Worker:
     ) -> None:
         self.lane: Lane = lane
         self.pid = pid
-        self.app_id: str | None = None
+        self.of: tuple[str, str] | None = None
+        """The app that it serves, and the one whose code it runs, for life."""
         self.idle_since = 0.0
         self.served = 0
         self.ready: frames.Ready | None = None

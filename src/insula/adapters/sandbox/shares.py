@@ -17,6 +17,7 @@ class Ticket:
     """An evaluation that waits for a worker."""
 
     app_id: str
+    worker_of: tuple[str, str]
     lane: Lane
     condition: bool
     granted: asyncio.Future[Worker]
