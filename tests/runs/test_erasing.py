@@ -105,8 +105,8 @@ async def test_old_keys_go_in_batches_and_nobody_writes_for_none(
     services = platform.services
     fresh = now_ms() - LIFE_MS + 600_000
     await keys(platform, 3, fresh)
-    aside = Mock(wraps=services.database.aside)
-    monkeypatch.setattr(services.database, "aside", aside)
+    aside = Mock(wraps=services.database.background)
+    monkeypatch.setattr(services.database, "background", aside)
     assert await remove_old_keys(services) == 0
     assert aside.call_count == 0
     await keys(platform, 2_500, 1)

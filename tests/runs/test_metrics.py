@@ -61,14 +61,14 @@ async def test_a_server_that_can_store_nothing_is_not_ready(
     full = True
 
     async with open_platform(tmp_path) as platform:
-        beside = platform.services.database.beside
+        beside = platform.services.database.autocommit
 
         async def store(unit: Any) -> Any:
             if full:
                 raise Unavailable("The disk is full.")
             return await beside(unit)
 
-        monkeypatch.setattr(platform.services.database, "beside", store)
+        monkeypatch.setattr(platform.services.database, "autocommit", store)
 
         async def ready(status: int) -> str:
             async with asyncio.timeout(10):

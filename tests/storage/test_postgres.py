@@ -73,7 +73,7 @@ async def test_a_connection_that_broke_at_rest_is_made_anew(
     assert await database.write(put("b")) == "b"
     assert await database.read(names) == ["a", "b"]
     proxy.cut()
-    assert await database.beside(names) == ["a", "b"]
+    assert await database.autocommit(names) == ["a", "b"]
 
 
 async def test_a_connection_that_breaks_within_a_group_costs_nothing(
@@ -182,7 +182,7 @@ async def test_a_server_that_is_away_is_unavailable_and_comes_back(
         with pytest.raises(Unavailable, match="cannot be reached"):
             await database.read(names)
         with pytest.raises(Unavailable, match="cannot be reached"):
-            await database.beside(names)
+            await database.autocommit(names)
     await proxy.listen()
     assert await eventually(database, put("b")) == "b"
     assert await database.read(names) == ["b"]
@@ -289,7 +289,7 @@ async def test_fenced_units_do_not_wait_for_the_units_of_others(postgres_url: st
     await asyncio.to_thread(begun.wait, 10)
     async with asyncio.timeout(5):
         assert await two.submit(put("fenced"), fenced=True) == "fenced"
-        assert await two.beside(names) == ["fenced"]
+        assert await two.autocommit(names) == ["fenced"]
     waiting = two.submit(put("in turn"))
     proceed.set()
     await held
@@ -347,7 +347,7 @@ async def test_beside_is_stored_statement_by_statement(postgres_url: str) -> Non
         raise LookupError
 
     with pytest.raises(LookupError):
-        await database.beside(unit)
+        await database.autocommit(unit)
     rows = await database.read(
         lambda connection: driver(connection).execute("SELECT token FROM nodes").fetchall()
     )
@@ -364,7 +364,7 @@ async def test_aside_is_a_transaction_of_its_own(database: PostgresDatabase, pro
         assert go_on.wait(10)
         return put("slow too")(connection)
 
-    running = asyncio.create_task(database.aside(slow))
+    running = asyncio.create_task(database.background(slow))
     await asyncio.to_thread(inside.wait, 10)
     assert await database.write(put("a")) == "a"  # nobody waits for it
     assert await database.read(names) == ["a"]
@@ -377,9 +377,9 @@ async def test_aside_is_a_transaction_of_its_own(database: PostgresDatabase, pro
         raise LookupError
 
     with pytest.raises(LookupError):
-        await database.aside(fails)
+        await database.background(fails)
     proxy.cut()
-    assert await database.aside(put("c")) == "c"
+    assert await database.background(put("c")) == "c"
     assert await database.read(names) == ["a", "c", "slow", "slow too"]
 
 
@@ -404,7 +404,7 @@ async def test_aside_gives_way_to_whom_it_would_block_for_ever(database: Postgre
         change(connection, "a")
         return "done"
 
-    running = asyncio.create_task(database.aside(aside))
+    running = asyncio.create_task(database.background(aside))
     assert await database.write(unit) == "done"
     with suppress(Unavailable):  # if it was the one that the server chose
         await running
@@ -459,7 +459,7 @@ async def test_a_full_disk_is_told_and_spoils_nothing_else(database: PostgresDat
     assert caught.value.retry_after == 1
     assert await beside == "a"
     with pytest.raises(Unavailable, match="the database's disk is full"):
-        await database.aside(full)
+        await database.background(full)
     assert await database.write(put("b")) == "b"
     assert await database.read(names) == ["a", "b"]
 
@@ -468,8 +468,8 @@ async def test_nothing_is_left_open(postgres_server: PostgresServer, postgres_ur
     for _ in range(2):
         database = await open_postgres(postgres_url)
         await asyncio.gather(*[database.read(names) for _ in range(20)])
-        await database.beside(names)
-        await database.aside(names)
+        await database.autocommit(names)
+        await database.background(names)
         await database.close()
     name = postgres_url.rpartition("/")[2]
     query = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}'"

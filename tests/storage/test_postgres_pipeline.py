@@ -146,7 +146,7 @@ async def test_statements_are_prepared_once_and_stay_so_after_a_failure(
 
 
 async def test_beside_nothing_is_deferred(database: PostgresDatabase) -> None:
-    await database.beside(put("a"))
+    await database.autocommit(put("a"))
     assert await database.read(names) == {"a"}
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from insula.errors import Conflict, Unavailable
 from insula.settings import load_settings
 from insula.web.auth import Principal, Reader, Writer
-from insula.web.body import json_members, json_object, payload
+from insula.web.body import payload
 from insula.web.fields import ANY_TEXT
 from insula.web.forms import UploadedPart
 from insula.web.health import Check
@@ -95,20 +95,8 @@ def things() -> APIRouter:
     async def remove(_: Writer) -> Response:
         return null_answer()
 
-    _add_raw(router)
     _add_failing(router)
     return router
-
-
-def _add_raw(router: APIRouter) -> None:
-    @router.post("/apps/{app_id}/object", include_in_schema=False)
-    async def take_object(request: Request) -> Response:
-        return json_answer(await json_object(request))
-
-    @router.post("/apps/{app_id}/members", include_in_schema=False)
-    async def take_members(request: Request) -> Response:
-        members = await json_members(request)
-        return json_answer({name: bytes(text).decode() for name, text in members.items()})
 
 
 def _add_failing(router: APIRouter) -> None:

@@ -28,9 +28,6 @@ from insula.web.idempotency import Idempotency, claim, find_claim
 
 _log = structlog.get_logger(__name__)
 
-RECORDS_MAX = 10_000_000
-"""Records of one collection."""
-
 
 @dataclass(frozen=True, slots=True)
 class Stored:

@@ -146,7 +146,7 @@ class Lease:
         """
         token, begun = self._journal.token, self._journal.clock()
         async with asyncio.timeout(ANSWERED_WITHIN):
-            renewed = await self._database.beside(partial(_renew, token, self._exclusive))
+            renewed = await self._database.autocommit(partial(_renew, token, self._exclusive))
             if not renewed:
                 self._journal.lapse()
                 raise LeaseLost(f"The lease of {self._name} is gone.")
@@ -177,7 +177,9 @@ class Lease:
         async with asyncio.timeout(ANSWERED_WITHIN):
             # First the row is committed, then runs stand under it: whoever finds them finds a
             # living owner. They are taken back in a group, beside which nobody claims any.
-            await self._database.beside(lambda connection: _insert(connection, token, self._name))
+            await self._database.autocommit(
+                lambda connection: _insert(connection, token, self._name)
+            )
             kept = await self._database.write(partial(_take_back, token, former))
         journal.adopt(token, begun + SECONDS - MARGIN)
         self._former = []

@@ -73,7 +73,7 @@ class Pace:
 
 def pace_of(database: Database) -> Pace:
     """Return the pace to begin with."""
-    return Pace(work=_WORK_ASIDE, rest=_REST_ASIDE) if database.has_aside else Pace()
+    return Pace(work=_WORK_ASIDE, rest=_REST_ASIDE) if database.background_is_free else Pace()
 
 
 @dataclass(slots=True)
@@ -178,5 +178,5 @@ async def _timed(database: Database, work: Callable[[Connection], T]) -> tuple[T
         done = time.perf_counter()
         return result
 
-    result = await database.aside(unit)
+    result = await database.background(unit)
     return result, Took(done - began, time.perf_counter() - began)

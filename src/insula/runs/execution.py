@@ -1,9 +1,9 @@
 """Carries a run from wherever it stands to its stored end, as one task of this process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -21,6 +21,7 @@ from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
+from insula.kit.tasks import uninterrupted
 from insula.runs import retention
 from insula.runs.children import ChildRuns
 from insula.runs.deadline import seconds_left
@@ -30,7 +31,6 @@ from insula.runs.services import RunServices
 from insula.workflows.resolve import Runnable
 
 _log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 _ENDS_TRIED = 2
 """Ends of a run that are tried with all that others store with them."""
@@ -302,22 +302,3 @@ def _limits(installed: Limits, asked: dict[str, Any]) -> Limits:
         output=lowered.get("output", installed.output),
         logs=lowered.get("logs", installed.logs),
     )
-
-
-async def uninterrupted(work: Awaitable[T]) -> T:
-    """Await to the end even if this task is cancelled meanwhile; then let the cancel out."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-            cancelled = True
-        except Exception:  # raised below, from the task's own result
-            break
-    result = task.result()
-    if cancelled:
-        raise asyncio.CancelledError
-    return result

@@ -19,11 +19,12 @@ from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
+from insula.kit.tasks import uninterrupted
 from insula.runs import repository
 from insula.runs.cancel import cancel_many
 from insula.runs.configured import note_configured
 from insula.runs.creation import Before, create, create_waiting
-from insula.runs.execution import prepare, uninterrupted
+from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
 from insula.runs.reading import CLOSED
 from insula.runs.render import visible_steps

@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Database(Protocol):
     """SQLite or PostgreSQL."""
 
-    has_aside: bool
-    """Whether what is done ``aside`` holds up nobody else."""
+    background_is_free: bool
+    """Whether what is done in the ``background`` holds up nobody else."""
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in the next group and return its value once the group is committed.
@@ -36,7 +36,7 @@ class Database(Protocol):
         """
         ...
 
-    async def beside(self, unit: Callable[[Connection], T]) -> T:
+    async def autocommit(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit at once and not in a group; each of its statements is a transaction.
 
         For leases: what was sent is stored, even if this process stops in that moment. Where the
@@ -44,7 +44,7 @@ class Database(Protocol):
         """
         ...
 
-    async def aside(self, unit: Callable[[Connection], T]) -> T:
+    async def background(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in a transaction of its own, beside all others where the database can.
 
         For much work that nobody waits for. Its statements each hold by themselves. Where the

@@ -61,7 +61,7 @@ def commit_group(session: Session, units: Sequence[Unit], serial: bool) -> list[
     except BaseException as error:
         # Whatever a unit raises, SystemExit included, is its caller's to see: this is its thread.
         session.rollback()
-        if len(units) == 1 and not session.again(error):
+        if len(units) == 1 and not session.is_retryable(error):
             return [_failed(session, error)]
     else:
         return outcomes
@@ -86,7 +86,7 @@ def _one_by_one(session: Session, units: Sequence[Unit], serial: bool) -> list[O
         except BaseException as storage_error:
             session.rollback()
             error = storage_error
-            if not session.again(error):
+            if not session.is_retryable(error):
                 break
         else:
             return _merge(failed, left, stood)
@@ -112,7 +112,7 @@ def _isolate(
             _check_open(session)
             control(connection, "RELEASE unit")  # after what the unit has deferred
         except BaseException as error:
-            if session.again(error):
+            if session.is_retryable(error):
                 raise
             if not session.is_open():
                 raise _Lost(position, error) from error
@@ -142,7 +142,7 @@ def _check_open(session: Session) -> None:
 
 
 def _failed(session: Session, error: BaseException) -> Outcome:
-    told = session.told(error)
+    told = session.translate(error)
     if told is not None:
         told.__cause__ = error
         return Outcome(error=told)

@@ -22,7 +22,7 @@ from insula.storage.postgres_connection import (
     execute_simple,
     is_conflict,
     raw_of,
-    told,
+    translate,
 )
 from insula.storage.postgres_reader import PostgresSource
 from insula.storage.postgres_session import Line, PostgresSession
@@ -44,7 +44,7 @@ _SWITCH_INTERVAL = 500e-6
 _GROUP_DEADLINE = 10.0
 # A process that is paused in the middle of a transaction must not hold its locks for long.
 _WRITING = Limits(statement_ms=10_000, lock_ms=5_000, idle_in_transaction_ms=2_000)
-_BESIDE = Limits(statement_ms=3_000, lock_ms=2_000, idle_in_transaction_ms=2_000)
+_AUTOCOMMIT = Limits(statement_ms=3_000, lock_ms=2_000, idle_in_transaction_ms=2_000)
 _MAINTAINING = Limits(statement_ms=0, lock_ms=60_000, idle_in_transaction_ms=60_000)
 
 
@@ -156,14 +156,14 @@ def _words(where: str, error: BaseException) -> str:
 class PostgresDatabase:
     """One writer, many readers, and connections beside them. Made by ``open_postgres``."""
 
-    has_aside = True
+    background_is_free = True
 
     def __init__(self, url: str, name: str, line: Line, readers: int) -> None:
         self._readers = Readers(PostgresSource(url, f"{name} reader"), readers)
         self._writer = Writer(PostgresSession(line), _GROUP_DEADLINE)
-        self._beside = _Beside(Line(url, f"{name} lease", _BESIDE))
-        self._aside = _Beside(Line(url, f"{name} aside", _WRITING))
-        self._maintaining = _Beside(Line(url, f"{name} vacuum", _MAINTAINING))
+        self._autocommit = _OwnConnection(Line(url, f"{name} lease", _AUTOCOMMIT))
+        self._background = _OwnConnection(Line(url, f"{name} background", _WRITING))
+        self._maintaining = _OwnConnection(Line(url, f"{name} vacuum", _MAINTAINING))
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in the next group and return its value once the group is committed.
@@ -182,19 +182,19 @@ class PostgresDatabase:
         """Queue the unit for the next group, without waiting; as ``write`` otherwise."""
         return self._writer.submit(unit, serial=not fenced)
 
-    async def beside(self, unit: Callable[[Connection], T]) -> T:
+    async def autocommit(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit at once; each of its statements is a transaction. Cancelling the awaiting
         task hangs up."""
-        return await self._beside.run(unit)
+        return await self._autocommit.run(unit)
 
-    async def aside(self, unit: Callable[[Connection], T]) -> T:
+    async def background(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit in a transaction of its own, on a connection of its own. Cancelling the
         awaiting task hangs up.
 
         Raises:
             Unavailable: as ``write``, and where it came into another transaction's way.
         """
-        return await self._aside.run(partial(_in_transaction, unit))
+        return await self._background.run(partial(_in_transaction, unit))
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query against what is committed, beside the writer, in one snapshot."""
@@ -207,8 +207,8 @@ class PostgresDatabase:
     async def close(self) -> None:
         """Commit what was submitted, then close every connection."""
         await self._readers.close()
-        await self._beside.close()
-        await self._aside.close()
+        await self._autocommit.close()
+        await self._background.close()
         await self._maintaining.close()
         await self._writer.close()
 
@@ -233,7 +233,7 @@ def _in_transaction(unit: Callable[[Connection], T], connection: Connection) -> 
     return result
 
 
-class _Beside:
+class _OwnConnection:
     """A connection for statements that are transactions of their own, one unit at a time."""
 
     def __init__(self, line: Line) -> None:
@@ -269,7 +269,7 @@ class _Beside:
             line.connect()
             return _finish(line, unit)
         except Exception as error:
-            answer = told(error)
+            answer = translate(error)
             if answer is None:
                 raise
             raise answer from error

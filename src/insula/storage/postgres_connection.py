@@ -143,7 +143,7 @@ def is_conflict(error: BaseException) -> bool:
     return _state(error) in _CONFLICTS
 
 
-def told(error: BaseException, writing: bool = True) -> InsulaError | None:
+def translate(error: BaseException, writing: bool = True) -> InsulaError | None:
     """Translate an error of the server, of the way to it, of a lock or of a text that no column
     holds to what a caller may be told."""
     original = _original(error)

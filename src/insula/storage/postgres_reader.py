@@ -15,7 +15,7 @@ from insula.storage.postgres_connection import (
     hang_up,
     make_engine,
     raw_of,
-    told,
+    translate,
 )
 from insula.storage.reader import DEADLINE, Reading
 
@@ -63,9 +63,9 @@ class PostgresSource:
         """Ask the server to stop the query, off the loop; hang up where it does not answer."""
         self._cancelling.submit(_cancel, reading)
 
-    def told(self, error: BaseException) -> InsulaError | None:
+    def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the server or of the way to it."""
-        return told(error, writing=False)
+        return translate(error, writing=False)
 
     def close(self) -> None:
         """Let go of what it has of its own."""

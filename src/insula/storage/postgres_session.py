@@ -22,7 +22,7 @@ from insula.storage.postgres_connection import (
     is_conflict,
     make_engine,
     raw_of,
-    told,
+    translate,
 )
 from insula.storage.postgres_pipeline import Command
 from insula.storage.session import Unsettled
@@ -242,15 +242,15 @@ class PostgresSession:
             raise Unavailable("The database is still at it.", retry_after=1)
         return bool(status == "committed")
 
-    def told(self, error: BaseException) -> InsulaError | None:
+    def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the server, of the way to it or of a lock."""
-        return told(error)
+        return translate(error)
 
-    def again(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Say whether the transaction failed for others' sake: a conflict, a connection lost."""
         if isinstance(error, Unavailable):
             return False
-        return is_conflict(error) or (self._line.is_lost() and told(error) is not None)
+        return is_conflict(error) or (self._line.is_lost() and translate(error) is not None)
 
     def abort(self) -> None:
         """From any thread: end what the connection waits for."""

@@ -50,7 +50,7 @@ class Source(Protocol):
         """Stop the query, which is marked as interrupted already. Called on the loop."""
         ...
 
-    def told(self, error: BaseException) -> InsulaError | None:
+    def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error that is not the program's own to what a caller may be told."""
         ...
 
@@ -130,7 +130,7 @@ class Readers:
                     if not (rested and connection.closed) or reading.interrupted:
                         raise
         except Exception as error:
-            told = self._source.told(error)
+            told = self._source.translate(error)
             if told is None:
                 raise
             raise told from error

@@ -54,11 +54,11 @@ class Session(Protocol):
         """Say whether the transaction of an ``Unsettled`` was committed."""
         ...
 
-    def told(self, error: BaseException) -> InsulaError | None:
+    def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error that is not the program's own to what a caller may be told."""
         ...
 
-    def again(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Say whether the same transaction, run again, would probably succeed."""
         ...
 

@@ -66,7 +66,7 @@ def _open(path: Path, synchronous: Synchronous) -> SqliteSession:
 class SqliteDatabase:
     """One writer, many readers. Made by ``open_sqlite``."""
 
-    has_aside = False
+    background_is_free = False
 
     def __init__(self, path: Path, session: SqliteSession, readers: int) -> None:
         self.path = path
@@ -91,11 +91,11 @@ class SqliteDatabase:
         """Queue the unit for the next group, without waiting; as ``write`` otherwise."""
         return self._writer.submit(unit)
 
-    async def beside(self, unit: Callable[[Connection], T]) -> T:
+    async def autocommit(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit as ``write`` does: there is one writer."""
         return await self.write(unit)
 
-    async def aside(self, unit: Callable[[Connection], T]) -> T:
+    async def background(self, unit: Callable[[Connection], T]) -> T:
         """Run the unit as ``write`` does: there is one writer."""
         return await self.write(unit)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from insula.storage.sqlite_connection import told
+from insula.storage.sqlite_connection import translate
 
 EVERY_SECONDS = 0.05
 """How long the log grows between two checkpoints, while anything is written."""
@@ -58,5 +58,5 @@ class Checkpoints:
             with self.lock:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:  # the log stays, and the next one takes it
-            reason = told(error) or error
+            reason = translate(error) or error
             log.warning("storage.checkpoint_failed", reason=str(reason))

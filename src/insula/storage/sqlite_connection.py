@@ -79,7 +79,7 @@ def driver(connection: Connection) -> sqlite3.Connection:
     return raw
 
 
-def told(error: BaseException) -> Unavailable | None:
+def translate(error: BaseException) -> Unavailable | None:
     """Translate an error of the disk, the memory or a lock to what a caller may be told."""
     original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, sqlite3.Error):
@@ -125,11 +125,11 @@ class SqliteSession:
         """Never asked: a commit here is answered."""
         raise NotImplementedError(mark)
 
-    def told(self, error: BaseException) -> InsulaError | None:
+    def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the disk, the memory or a lock."""
-        return told(error)
+        return translate(error)
 
-    def again(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Nobody else writes: the same would happen."""
         return False
 

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from insula.errors import InsulaError
 from insula.storage.reader import Reading
-from insula.storage.sqlite_connection import driver, reading_engine, told
+from insula.storage.sqlite_connection import driver, reading_engine, translate
 
 _OPERATIONS_BETWEEN_QUESTIONS = 20_000
 
@@ -44,9 +44,9 @@ class SqliteSource:
     def interrupt(self, reading: Reading) -> None:
         """Nothing: the query asks by itself."""
 
-    def told(self, error: BaseException) -> InsulaError | None:
+    def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the disk, the memory or a lock."""
-        return told(error)
+        return translate(error)
 
     def close(self) -> None:
         """Let go of what it has of its own."""

@@ -148,7 +148,7 @@ class Writer:
         except Exception as error:
             if last:
                 self._unsettled.remove(one)
-                told = self._session.told(error) or error
+                told = self._session.translate(error) or error
                 self._call_loop(_tell, one.group, [Outcome(error=told) for _ in one.group])
             return
         self._unsettled.remove(one)
@@ -188,7 +188,7 @@ class Writer:
         try:
             return Outcome(unit(self._session.connection))
         except Exception as error:
-            return Outcome(error=self._session.told(error) or error)
+            return Outcome(error=self._session.translate(error) or error)
 
     def _call_loop(self, function: Callable[..., None], *arguments: object) -> None:
         # A closed loop raises RuntimeError: everyone who could have heard is gone with it.

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
-from insula.kit.json import InvalidJson, Raw, decode, members
+from insula.kit.json import InvalidJson, decode
 from insula.kit.json_bounds import OverBounds, bound
 from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
@@ -127,7 +127,8 @@ async def payload(request: Request, model: type[M]) -> M:
         body = await _read_json(request)
         value = check_json(body)
         if not isinstance(value, dict):
-            raise _not_object(value)
+            message = f"must be a JSON object, not {kind(value)}"
+            raise BadInput(f"The body {message}.", [FieldError((), "object", message)])
         return _stored([model.model_validate_json(body, strict=True)])[0]
     except ValidationError as error:
         raise invalid(error) from None
@@ -204,33 +205,3 @@ def invalid(error: ValidationError) -> BadInput:
     errors = field_errors(error.errors(include_url=False, include_context=False))
     named = "; ".join(f"{'.'.join(entry.path) or 'body'}: {entry.message}" for entry in errors[:3])
     return BadInput(f"The body is not valid: {named}.", errors)
-
-
-def _not_object(value: object) -> BadInput:
-    message = f"must be a JSON object, not {kind(value)}"
-    return BadInput(f"The body {message}.", [FieldError((), "object", message)])
-
-
-async def json_object(request: Request) -> dict[str, Any]:
-    """Read a JSON object as plain values; an empty body is an empty object.
-
-    Raises:
-        BadInput, TooLarge, UnsupportedMedia.
-    """
-    value = check_json(await _read_json(request))
-    if not isinstance(value, dict):
-        raise _not_object(value)
-    return value
-
-
-async def json_members(request: Request) -> dict[str, Raw]:
-    """Read a JSON object and split it into its members, whose text is checked but kept as it is.
-
-    Raises:
-        BadInput, TooLarge, UnsupportedMedia.
-    """
-    body = await _read_json(request)
-    value = check_json(body)
-    if not isinstance(value, dict):
-        raise _not_object(value)
-    return members(body)
