@@ -35,7 +35,7 @@ check: $(DEV) ## Lint, format, types, ranks, locks, cleanliness
 	@$(BIN)/pytest tests/repository
 
 test: $(DEV) ## Run the tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 golden: $(DEV) ## Write the golden files of the wire anew: read the difference, then commit it
 	@INSULA_GOLDEN=write $(BIN)/pytest tests/compat $(ARGS)

@@ -39,19 +39,9 @@ async def test_the_doctor_looks_at_the_keys(
     assert found()[0] == "warning"
     file.chmod(0o600)
     database = await open_database(None, tmp_path, "NORMAL", "test")
-    await database.write(
-        lambda connection: repository.put(
-            connection,
-            "app_1",
-            "KEY",
-            1,
-            value=None,
-            sealed=ring.seal("geheim", "variable", "app_1", "KEY"),
-            key_id=ring.current,
-            hosts=None,
-            created_at=1,
-        )
-    )
+    sealed = ring.seal("geheim", "variable", "app_1", "KEY")
+    value = repository.Value("KEY", None, sealed, ring.current, None, created_at=1)
+    await database.write(lambda connection: repository.put(connection, "app_1", [value], now=1))
     await database.close()
     assert found() == ("ok", "1 key")
     text = file.read_text()

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from insula.kit import json_bounds
 from insula.web import body, forms, health, idempotency, openapi, pagination
 
 ROOT = Path(__file__).parents[2]
@@ -17,10 +18,10 @@ def test_every_status_is_explained() -> None:
 
 def test_every_code_is_explained() -> None:
     page = (REFERENCE / "errors.md").read_text()
-    modules = (body, forms, health, idempotency, pagination)
+    modules = (body, forms, health, idempotency, json_bounds, pagination)
     source = "".join(Path(str(module.__file__)).read_text() for module in modules)
     codes = set(re.findall(r'FieldError\(\([^)]*\), "(\w+)"', source))
-    codes |= set(re.findall(r'_not_json\([^\n]*, "(\w+)"\)', source))
+    codes |= set(re.findall(r'(?:_not_json|OverBounds)\([^\n]*, "(\w+)"\)', source))
     assert {"json", "too_deep", "form", "cursor", "not_ready"} <= codes
     assert [code for code in sorted(codes) if f"| `{code}` |" not in page] == []
 
