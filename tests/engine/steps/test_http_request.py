@@ -188,8 +188,11 @@ def test_nothing_is_built_of_an_answer() -> None:
     assert peak < len(response.body) + 30 * 1024 * 1024
 
 
-async def test_the_loop_goes_on_beside_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is put into shape in a thread, which here waits for the loop."""
+@pytest.mark.parametrize("sending", [True, False])
+async def test_the_loop_goes_on_beside_a_large_body(
+    monkeypatch: pytest.MonkeyPatch, sending: bool
+) -> None:
+    """It is looked at in a thread, which here waits for the loop."""
     loop, gate = asyncio.get_running_loop(), threading.Event()
 
     def after_the_loop(body: bytes) -> None:
@@ -198,5 +201,9 @@ async def test_the_loop_goes_on_beside_a_large_answer(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(http_request, "check", after_the_loop)
     body = b"[" + b"1," * 200_000 + b"1]"
-    found = await output(answering(200, body, "application/json"))
-    assert len(found["body"]) == 200_001
+    if sending:
+        asked = await sent(request(body="{{input.list}}"), input=Raw(b'{"list":%b}' % body))
+        assert (asked.body, asked.headers) == (body, (("content-type", "application/json"),))
+    else:
+        found = await output(answering(200, body, "application/json"))
+        assert len(found["body"]) == 200_001

@@ -40,12 +40,15 @@ async def _request(context: StepContext) -> HttpRequest:
     headers = _take_headers(renderer, step.headers)
     body = None if not step.body else renderer.text(step.body, _body_kind(step.body))
     await renderer.evaluate()
-    sent = None if body is None else _body_text(renderer, body)
+    sent = None if body is None else _utf8(_body_text(renderer, body))
+    named = _headers(renderer, headers)
+    if sent and not _names_type(named) and await _is_json(sent):
+        named = (*named, ("content-type", "application/json"))
     return HttpRequest(
         method=step.method,
         url=renderer.filled_text(url).strip(),
-        headers=_with_type(_headers(renderer, headers), sent),
-        body=None if sent is None else _utf8(sent),
+        headers=named,
+        body=sent,
         timeout=context.timeout(context.ports.timeouts.http_request),
     )
 
@@ -59,11 +62,11 @@ def _body_text(renderer: Renderer, slot: Slot) -> str:
     """Return the body; one hole that is no text goes as JSON, one that leads nowhere is empty."""
     if not slot.template.single:
         return renderer.filled_text(slot)
-    value = renderer.filled_value(slot)
-    decoded = json.decode(value)
-    if decoded is None:
-        return ""
-    return decoded if isinstance(decoded, str) else bytes(value).decode()
+    value = bytes(renderer.filled_value(slot)).strip()
+    if value.startswith(b'"'):
+        text: str = json.decode(value)
+        return text
+    return "" if value == b"null" else value.decode()
 
 
 def _take_headers(
@@ -98,14 +101,20 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.encode(value).decode()
 
 
-def _with_type(headers: Headers, body: str | None) -> Headers:
-    if not body or any(name.lower() == "content-type" for name, _ in headers):
-        return headers
+def _names_type(headers: Headers) -> bool:
+    return any(name.lower() == "content-type" for name, _ in headers)
+
+
+async def _is_json(body: bytes) -> bool:
+    return _reads(body) if len(body) <= _AT_ONCE else await asyncio.to_thread(_reads, body)
+
+
+def _reads(body: bytes) -> bool:
     try:
-        json.decode(body)
+        check(body)
     except json.InvalidJson:
-        return headers
-    return (*headers, ("content-type", "application/json"))
+        return False
+    return True
 
 
 def _utf8(text: str) -> bytes:
