@@ -69,9 +69,12 @@ class Lender:
         last = f"DELETE FROM facts WHERE name NOT IN ({kept})"
         self._empty = ";".join([begin, *emptied, last]).encode()
 
-    def lend(self) -> str:
-        """Return the URL of a database that nobody else uses."""
-        return self._free.pop() if self._free else self._server.create(self._template)
+    def lend(self, *, new: bool = False) -> str:
+        """Return the URL of a database that nobody else uses, or has used if it is to be ``new``:
+        a planner sees the pages that emptied tables and indexes still have."""
+        if new or not self._free:
+            return self._server.create(self._template)
+        return self._free.pop()
 
     def take_back(self, url: str) -> None:
         """Empty a database for the next one, or drop it if more than its rows is different."""
@@ -98,9 +101,10 @@ def lender(postgres_server: PostgresServer) -> Lender:
 
 
 @pytest.fixture
-def tables_url(lender: Lender) -> Iterator[str]:
-    """The URL of a database of PostgreSQL with the tables of this program."""
-    url = lender.lend()
+def tables_url(request: pytest.FixtureRequest, lender: Lender) -> Iterator[str]:
+    """The URL of a database of PostgreSQL with the tables of this program; where a module says
+    ``NEW_DATABASE = True``, one that nobody has used."""
+    url = lender.lend(new=getattr(request.module, "NEW_DATABASE", False))
     yield url
     lender.take_back(url)
 

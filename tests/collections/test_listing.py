@@ -23,6 +23,7 @@ from insula.web.pagination import Page
 
 from .stage import collection, rested, rule
 
+NEW_DATABASE = True
 RECORDS = 6_000
 APP, LOANS = "app_1", "col_1"
 

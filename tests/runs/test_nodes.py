@@ -15,6 +15,7 @@ from tests.runs.cluster_platform import Node, Nodes, open_nodes
 from tests.runs.platform import code
 from tests.runs.test_stream import Wire
 
+from insula.engine.state import fold
 from insula.errors import Unavailable
 from insula.journal import elsewhere, lease
 from insula.kit.clock import now_ms
@@ -240,6 +241,13 @@ async def test_who_goes_away_cancels_a_run_that_went_to_another_node(
 async def test_the_runs_of_a_dead_node_go_on_at_another(pair: tuple[Node, Node]) -> None:
     one, two = pair
     path, run_id = await running(one, code("A", "1", "B"), code("B", "wait(a)"))
+
+    async def first_is_stored() -> bool:
+        events, _ = await two.services.journal.read(run_id)
+        first = fold(events).steps.get("A")
+        return first is not None and first.status == "COMPLETED"
+
+    await until(first_is_stored)
     caller = asyncio.create_task(one.acme.stream(f"{path}/stream?from=0"))
     await one.lapse()
     two.platform.gate("a").opened.set()

@@ -25,6 +25,7 @@ from insula.storage.tables import runs
 from insula.web.pagination import Page
 
 DATABASES = ("sqlite", "postgres")
+NEW_DATABASE = True
 RUNS = 6_000
 HIDDEN = 120
 """Rows that a page of 20 of this data, or a count, may come across and not show."""

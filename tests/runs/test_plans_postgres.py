@@ -14,6 +14,7 @@ from insula.storage.dialect import driver
 from insula.storage.postgres import PostgresDatabase, open_postgres
 from insula.workflows.callers import RAN
 
+NEW_DATABASE = True
 RUNS = 20_000
 _FILL = f"""
     INSERT INTO runs (id, app_id, workflow_app_id, workflow_id, root_id, depth, hidden, status,

@@ -38,6 +38,7 @@ from insula.workflow_tests import repository as workflow_tests
 from insula.workflows import remove as workflows
 
 DATABASES = ("sqlite", "postgres")
+NEW_DATABASE = True
 Query = Callable[[Connection], Any]
 _WHOLE = RunFilter("app_1", "work_1", status="FAILED")
 QUERIES: dict[str, list[Query]] = {
