@@ -4,6 +4,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+DAY_MS = 24 * 60 * 60 * 1000
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

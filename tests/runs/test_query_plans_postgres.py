@@ -28,6 +28,15 @@ _FILL = f"""
            CASE WHEN n > {RUNS - 20} THEN NULL ELSE n END, n, n
     FROM generate_series(1, {RUNS}) n"""
 
+_FALL_DUE = (
+    "ALTER TABLE runs SET (autovacuum_enabled = off)",
+    "UPDATE runs SET retention_due_at = NULL, app_id = 'app_1'",
+    "ANALYZE runs",
+    "UPDATE runs SET retention_due_at = 1 WHERE ended_at IS NOT NULL",
+)
+_FETCHED = "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'runs'"
+"""In a transaction: the rows of runs that it has fetched by an index."""
+
 
 @pytest.fixture
 async def database(tables_url: str) -> Any:
@@ -97,3 +106,20 @@ async def test_what_is_due_is_found_by_index_and_erased_quickly(
         lambda c: driver(c).execute("SELECT count(*) FROM run_data").fetchone()
     )
     assert left == (20,)
+
+
+async def test_what_is_suddenly_due_is_taken_in_the_order_of_its_index(
+    database: PostgresDatabase,
+) -> None:
+    """Before the server's figures know of it."""
+
+    def unit(connection: Connection) -> Any:
+        assert retention.erase_due(connection, now_ms(), 20).runs == 20
+        return driver(connection).execute(_FETCHED).fetchone()[0]
+
+    def fall_due(connection: Connection) -> None:
+        for statement in _FALL_DUE:
+            driver(connection).execute(statement)
+
+    await database.write(fall_due)
+    assert await database.write(unit) < 1000
