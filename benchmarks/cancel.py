@@ -28,9 +28,6 @@ from benchmarks.client import percentile
 
 BESIDE = 16
 PENDING = "pending"
-_LONG = "iteration-1000"
-"""Takes a second of work until it is where it is cancelled: some are on their way together."""
-_TOGETHER = 4
 
 
 @dataclass(slots=True)
@@ -63,13 +60,10 @@ class Bench:
         else:
             workflow_id = await self.caller.push(kind.steps(url))
         path = f"workflows/{workflow_id}/runs"
-        together = _TOGETHER if kind.name == _LONG else 1
-        for done in range(0, samples, together):
-            count = min(together, samples - done)
+        for _ in range(samples):
             async with AsyncExitStack() as stack:
-                starts = (self._reached(stack, path, kind) for _ in range(count))
-                for run_id, tag in await asyncio.gather(*starts):
-                    await self._cancel(times, f"{path}/{run_id}/cancel", tag)
+                run_id, tag = await self._reached(stack, path, kind)
+                await self._cancel(times, f"{path}/{run_id}/cancel", tag)
         return times
 
     async def _reached(self, stack: AsyncExitStack, path: str, kind: Kind) -> tuple[str, str]:

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 from insula.adapters.blobs.opening import open_blobs
 from insula.adapters.http.client import HttpClient
 from insula.adapters.http.egress import EgressPolicy
-from insula.adapters.keyring import open_ring
+from insula.adapters.keyring import KeyRing, open_ring
 from insula.adapters.models.providers import ModelProviders
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.adapters.sealed_rows import check_keys
@@ -43,11 +44,8 @@ from insula.routes import Parts, fast_routes, routers
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
     drain,
-    reclaim_for_ever,
     serve_queue,
     shut_down,
-    sweep,
-    sweep_for_ever,
     watch_storage,
 )
 from insula.runs.erasing import erase_for_ever
@@ -55,8 +53,10 @@ from insula.runs.live import LiveRuns
 from insula.runs.membership import Membership, callbacks, installation_id
 from insula.runs.metrics import RunMetrics
 from insula.runs.readiness import checks, show, show_signals
+from insula.runs.reclaim import reclaim_for_ever
 from insula.runs.repository import create_many
 from insula.runs.services import RunServices
+from insula.runs.sweeper import Sweeper
 from insula.schedules.timekeeper import Timekeeper
 from insula.settings import Settings, SettingsError
 from insula.storage.database import Database
@@ -68,7 +68,8 @@ from insula.web.health import Check
 from insula.web.openapi import create_application
 from insula.web.server import serve
 from insula.webhooks.opening import open_webhooks
-from insula.workflow_tests.opening import open_tests
+from insula.workflow_tests.begin import outfit
+from insula.workflow_tests.runner import TestRunner
 from insula.workflows.resolve import Resolver
 
 
@@ -79,6 +80,7 @@ class Insula:
     settings: Settings
     asgi: ASGIApp
     services: RunServices
+    sweeper: Sweeper
     database: Database
     lock: FolderLock
     sandbox: SandboxPool
@@ -153,109 +155,169 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
             "INSULA_CLUSTER_URL: the nodes of a cluster share one PostgreSQL database; set "
             "INSULA_DATABASE_URL too"
         )
-    folder = settings.data_dir
-    make_folder(folder)
+    make_folder(settings.data_dir)
     async with AsyncExitStack() as stack:
-        lock = stack.enter_context(FolderLock(folder))
-        url = _secret(settings.database_url)
-        node = os.uname().nodename
-        database = await open_database(
-            url, folder, settings.synchronous, f"insula {node}", settings.database_readers
-        )
-        stack.push_async_callback(database.close)
-        keys = settings.secret_keys
-        ring = open_ring(folder, None if keys is None else keys.get_secret_value())
-        await check_keys(database, ring, lost=settings.secret_keys_lost)
-        variables = await Variables.open(database, ring)
-        connections = Connections(database, ring)
-        token = new_id("node")
-        transport = None
-        installation = await database.write(installation_id)
-        if url is not None:
-            transport = await _open_transport(settings, installation, stack)
-        journal = Journal(database, token, None if transport is None else transport.signals)
-        stack.push_async_callback(journal.close)
-        sandbox = SandboxPool(maximum=settings.sandbox_max, warm=settings.sandbox_warm)
-        await sandbox.start()
-        stack.push_async_callback(sandbox.close)
-        policy = EgressPolicy(settings.egress_allow)
-        http = HttpClient(policy)
-        stack.push_async_callback(http.close)
-        models = ModelProviders(policy, os.environ)
-        stack.push_async_callback(models.close)
-        blobs = await stack.enter_async_context(open_blobs(settings, installation))
-        files = await FileInputs.open(database, blobs, http, settings, lambda: journal.token)
+        lock = stack.enter_context(FolderLock(settings.data_dir))
+        stored = await _open_storage(settings, stack)
+        outside = await _open_outside(settings, stored, stack)
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        services = _services(settings, database, journal, sandbox, http, models, files, group)
-        services.equip = partial(_equip, variables, connections)
-        records = open_records(services)
-        webhooks = open_webhooks(services, ring)
-        records.tell.append(webhooks.teller.record)
+        services = _services(settings, stored, outside, group)
+        stack.push_async_callback(services.resolver.close)
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
-        show(registry, services, sandbox)
-        stack.push_async_callback(services.resolver.close)
-        # Alone with the folder is alone with the database in it, and with no other.
-        lease = Lease(database, journal, node, exclusive=url is None, **callbacks(services))
-        await lease.take()
-        stack.callback(group.create_task(lease.keep()).cancel)
-        authenticator = Authenticator(database)
-        membership = None
-        if transport is not None:
-            expected = settings.cluster_url is not None
-            membership = Membership(
-                services, lease, transport, authenticator, signals_expected=expected
-            )
-            await membership.join()
-            show_signals(registry, membership)
-            stack.push_async_callback(membership.leave)
+        parts = await _open_concepts(stored, services)
+        sweeper = Sweeper(services)
+        lease, membership = await _join(settings, stored, parts, sweeper, stack)
         stack.push_async_callback(shut_down, services)
-        stack.push_async_callback(authenticator.write_last_used)
+        stack.push_async_callback(parts.authenticator.write_last_used)
         # Runs that were interrupted go on at once: whoever equips them, or is to hear of their
         # ends, has to be there before.
-        tests = open_tests(services)
-        await webhooks.deliverer.refresh()
-        await sweep(services)
-        timekeeper = Timekeeper(services)
-        services.resolver.watchers.append(lambda _: timekeeper.wake())
-        deletion = Deletion(
-            services, authenticator, variables, connections, webhooks, tests, records
-        )
-        working = [
-            group.create_task(work)
-            for work in (
-                *(membership.work() if membership else ()),
-                watch_storage(services),
-                authenticator.run(),
-                serve_queue(services),
-                sweep_for_ever(services),
-                timekeeper.run(),
-                webhooks.run(),
-                tests.run(),
-                Keeper(records).run(),
-                deletion.run(),
-                files.documents.run(),
-                erase_for_ever(services),
-                reclaim_for_ever(services, database.reclaim),
-                variables.forget_for_ever(),
-                journal.compactor.run(),
-            )
-        ]
+        await parts.webhooks.deliverer.refresh()
+        await sweeper.sweep()
+        working = [group.create_task(work) for work in _work(parts, sweeper, membership)]
         stack.callback(_cancel, working)
-        parts = Parts(
-            services,
-            authenticator,
-            variables,
-            connections,
-            timekeeper,
-            webhooks,
-            tests,
-            records,
-            deletion,
-        )
-        health = checks(settings, services, sandbox, lease, membership)
+        show(registry, services, outside.sandbox)
+        if membership is not None:
+            show_signals(registry, membership)
+        health = checks(settings, services, sweeper, outside.sandbox, lease, membership)
         asgi = _application(settings, parts, health, registry)
-        yield Insula(settings, asgi, services, database, lock, sandbox, membership)
+        yield Insula(
+            settings, asgi, services, sweeper, stored.database, lock, outside.sandbox, membership
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where everything is kept, and what carries messages between the nodes that share it."""
+
+    installation: str
+    database: Database
+    ring: KeyRing
+    transport: Transport | None
+    journal: Journal
+
+
+async def _open_storage(settings: Settings, stack: AsyncExitStack) -> _Stored:
+    url = _secret(settings.database_url)
+    database = await open_database(
+        url, settings.data_dir, settings.synchronous, f"insula {_node()}", settings.database_readers
+    )
+    stack.push_async_callback(database.close)
+    ring = open_ring(settings.data_dir, _secret(settings.secret_keys))
+    await check_keys(database, ring, lost=settings.secret_keys_lost)
+    installation = await database.write(installation_id)
+    transport = None
+    if url is not None:
+        transport = await _open_transport(settings, installation, stack)
+    signals = None if transport is None else transport.signals
+    journal = Journal(database, new_id("node"), signals)
+    stack.push_async_callback(journal.close)
+    return _Stored(installation, database, ring, transport, journal)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What reaches beyond the process, and what runs apart from it."""
+
+    sandbox: SandboxPool
+    http: HttpClient
+    models: ModelProviders
+    files: FileInputs
+
+
+async def _open_outside(settings: Settings, stored: _Stored, stack: AsyncExitStack) -> _Outside:
+    sandbox = SandboxPool(maximum=settings.sandbox_max, warm=settings.sandbox_warm)
+    await sandbox.start()
+    stack.push_async_callback(sandbox.close)
+    policy = EgressPolicy(settings.egress_allow)
+    http = HttpClient(policy)
+    stack.push_async_callback(http.close)
+    models = ModelProviders(policy, os.environ)
+    stack.push_async_callback(models.close)
+    blobs = await stack.enter_async_context(open_blobs(settings, stored.installation))
+    journal = stored.journal
+    files = await FileInputs.open(stored.database, blobs, http, settings, lambda: journal.token)
+    return _Outside(sandbox, http, models, files)
+
+
+async def _open_concepts(stored: _Stored, services: RunServices) -> Parts:
+    """Make what each concept works with, and let them hear of runs what they have to."""
+    authenticator = Authenticator(stored.database)
+    variables = await Variables.open(stored.database, stored.ring)
+    connections = Connections(stored.database, stored.ring)
+    services.equip = partial(_equip, variables, connections)
+    services.begin_child = partial(begin_child, services)
+    records = open_records(services)
+    webhooks = open_webhooks(services, stored.ring)
+    records.tell.append(webhooks.teller.record)
+    tests = TestRunner(services)
+    services.outfit = partial(outfit, services)
+    services.after_end.append(tests.ended)
+    timekeeper = Timekeeper(services)
+    services.resolver.watchers.append(lambda _: timekeeper.wake())
+    return Parts(
+        services=services,
+        authenticator=authenticator,
+        variables=variables,
+        connections=connections,
+        timekeeper=timekeeper,
+        webhooks=webhooks,
+        tests=tests,
+        records=records,
+        deletion=Deletion(
+            services=services,
+            authenticator=authenticator,
+            variables=variables,
+            connections=connections,
+            webhooks=webhooks,
+            tests=tests,
+            records=records,
+        ),
+    )
+
+
+async def _join(
+    settings: Settings, stored: _Stored, parts: Parts, sweeper: Sweeper, stack: AsyncExitStack
+) -> tuple[Lease, Membership | None]:
+    """Take the lease under which runs are executed here, and a place among the nodes."""
+    services, database, transport = parts.services, stored.database, stored.transport
+    # Alone with the folder is alone with the database in it, and with no other.
+    alone = settings.database_url is None
+    lease = Lease(database, stored.journal, _node(), exclusive=alone, **callbacks(services))
+    await lease.take()
+    stack.callback(services.group.create_task(lease.keep()).cancel)
+    if transport is None:
+        return lease, None
+    expected = settings.cluster_url is not None
+    membership = Membership(
+        services, sweeper, lease, transport, parts.authenticator, signals_expected=expected
+    )
+    await membership.join()
+    stack.push_async_callback(membership.leave)
+    return lease, membership
+
+
+def _work(
+    parts: Parts, sweeper: Sweeper, membership: Membership | None
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what goes on for as long as the product runs, each to be run as a task."""
+    services = parts.services
+    if membership is not None:
+        yield from membership.work()
+    yield watch_storage(services)
+    yield parts.authenticator.run()
+    yield serve_queue(services)
+    yield sweeper.run()
+    yield parts.timekeeper.run()
+    yield parts.webhooks.run()
+    yield parts.tests.run()
+    yield Keeper(parts.records).run()
+    yield parts.deletion.run()
+    yield services.files.documents.run()
+    yield erase_for_ever(services)
+    yield reclaim_for_ever(services, services.database.reclaim)
+    yield parts.variables.forget_for_ever()
+    yield services.journal.compactor.run()
 
 
 async def _open_transport(
@@ -266,6 +328,10 @@ async def _open_transport(
         return await stack.enter_async_context(opening)
     except ValueError as error:
         raise SettingsError(f"INSULA_CLUSTER_URL: {error}") from None
+
+
+def _node() -> str:
+    return os.uname().nodename
 
 
 def _secret(setting: SecretStr | None) -> str | None:
@@ -311,23 +377,17 @@ def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _services(
-    settings: Settings,
-    database: Database,
-    journal: Journal,
-    sandbox: SandboxPool,
-    http: HttpClient,
-    models: ModelProviders,
-    files: FileInputs,
-    group: asyncio.TaskGroup,
+    settings: Settings, stored: _Stored, outside: _Outside, group: asyncio.TaskGroup
 ) -> RunServices:
+    database, files = stored.database, outside.files
     reader = FileReader(files.store, files.documents)
-    services = RunServices(
+    return RunServices(
         database=database,
-        journal=journal,
+        journal=stored.journal,
         resolver=Resolver(database),
-        sandbox=sandbox,
-        http=http,
-        models=models,
+        sandbox=outside.sandbox,
+        http=outside.http,
+        models=outside.models,
         files=files,
         actions=ServiceRegistry({"FILES": FileActions(files, reader)}),
         file_reader=reader,
@@ -359,8 +419,6 @@ def _services(
         retention=settings.retention,
         patience=settings.storage_patience,
     )
-    services.begin_child = partial(begin_child, services)
-    return services
 
 
 def _application(

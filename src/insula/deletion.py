@@ -26,7 +26,7 @@ from insula.runs.start import DELETED
 from insula.schedules import repository as schedules_repository
 from insula.variables.scope import Variables
 from insula.webhooks.opening import Webhooks
-from insula.workflow_tests.opening import remove_tests
+from insula.workflow_tests.remove import remove_tests
 from insula.workflow_tests.runner import TestRunner
 from insula.workflows import remove as workflows_remove
 
@@ -103,7 +103,7 @@ class Deletion:
             if loop.time() > until:
                 raise Unavailable("Something of the app has not stopped; ask again", retry_after=5)
             await asyncio.sleep(_LOOK_SECONDS)
-        if self.services.cluster is not None and self.services.living > 1:
+        if self.services.nodes > 1:
             await asyncio.sleep(OTHERS_SECONDS)
 
     async def run(self) -> None:

@@ -24,9 +24,9 @@ from insula.schedules.timekeeper import Timekeeper
 from insula.tags import endpoints as tags_endpoints
 from insula.variables import endpoints as variables_endpoints
 from insula.variables.scope import Variables
+from insula.webhooks import endpoints as webhooks_endpoints
 from insula.webhooks.opening import Webhooks
-from insula.webhooks.router import router as webhooks_router
-from insula.workflow_tests.opening import tests_router
+from insula.workflow_tests import endpoints as tests_endpoints
 from insula.workflow_tests.runner import TestRunner
 from insula.workflows import endpoints as workflows_endpoints
 from insula.workflows.paths import DISCOVER, WORKFLOW
@@ -58,13 +58,13 @@ def routers(parts: Parts) -> list[APIRouter]:
         catalogue_endpoints.router(database),
         workflows_endpoints.router(database, resolver, [deletion.stop_workflow], settle),
         schedules_endpoints.router(services, parts.timekeeper),
-        tests_router(services, parts.tests),
+        tests_endpoints.router(services, parts.tests),
         collections_endpoints.router(parts.records),
         tags_endpoints.router(database),
         files_endpoints.router(services.files),
         variables_endpoints.router(parts.variables),
         connections_endpoints.router(parts.connections, services.http),
-        webhooks_router(parts.webhooks),
+        webhooks_endpoints.router(parts.webhooks),
         apps_endpoints.router(database, parts.authenticator, [deletion.stop_app]),
     ]
 

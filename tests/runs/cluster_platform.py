@@ -21,6 +21,7 @@ class Node:
         assert platform.insula.membership is not None
         self.platform = platform
         self.services = platform.services
+        self.sweeper = platform.sweeper
         self.acme = platform.acme
         self.lease: Lease = platform.insula.membership.lease
         self.signals = signals

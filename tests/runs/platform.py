@@ -121,6 +121,7 @@ class Platform:
         assert isinstance(insula.sandbox, FakeSandbox)
         self.insula = insula
         self.services: RunServices = insula.services
+        self.sweeper = insula.sweeper
         self.sandbox: FakeSandbox = insula.sandbox
         self.http = http
         self.client = client

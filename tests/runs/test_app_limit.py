@@ -10,7 +10,6 @@ from tests.runs.cluster_platform import Nodes, open_nodes
 from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.runs import pace, repository
-from insula.runs.dispatch import sweep
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ async def test_all_nodes_together_begin_no_more(
         await asyncio.gather(*asked)
         for node in pair:
             await node.platform.idle()
-            await sweep(node.services)  # what has ended at the other is seen
+            await node.sweeper.sweep()  # what has ended at the other is seen
         async with asyncio.timeout(5):
             while await pair[0].platform.rows("SELECT 1 FROM runs WHERE ended_at IS NULL"):
                 for node in pair:

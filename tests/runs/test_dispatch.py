@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from tests.runs.platform import Caller, Platform, code, open_platform
 
 from insula.runs import start
-from insula.runs.dispatch import sweep
 
 DATABASES = ("sqlite", "postgres")
 
@@ -71,7 +70,7 @@ async def test_what_the_queue_had_no_place_for_is_offered_again(tmp_path: Path) 
         assert platform.services.queue.take(lambda _: True) == waiting["id"]
         platform.gate("g").opened.set()
         await platform.idle()
-        await sweep(platform.services)
+        await platform.sweeper.sweep()
         path = f"/workflows/{flow}/runs/{waiting['id']}"
         await wait_for(platform, platform.acme, path, "COMPLETED")
 
@@ -138,10 +137,10 @@ async def test_a_caller_s_limit_holds_in_the_queue(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while len(platform.services.live) > 1:  # noqa: ASYNC110  # the end of one of two
                 await asyncio.sleep(0.001)
-        await sweep(platform.services)
+        await platform.sweeper.sweep()
         path = f"/workflows/discover/{flow}/runs/{waiting['id']}"
         assert (await platform.globex.ok("GET", path))["status"] == "PENDING"
         platform.gate("g").opened.set()
         await platform.idle()
-        await sweep(platform.services)
+        await platform.sweeper.sweep()
         await wait_for(platform, platform.globex, path, "COMPLETED")

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from tests.runs.platform import Platform, code, open_platform
 
-from insula.kit.clock import iso, now_ms
+from insula.kit.clock import DAY_MS, iso, now_ms
 from insula.runs import due
-from insula.runs.due import DAY_MS
 from insula.runs.erasing import erase_due
 
 

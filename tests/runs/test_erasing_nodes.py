@@ -17,9 +17,9 @@ from tests.runs.cluster_platform import Node, Nodes, open_nodes
 from tests.runs.platform import code
 
 from insula.kit.clock import now_ms
-from insula.runs import dispatch, erasing, retention
-from insula.runs.dispatch import remove_old_rows, sweep
+from insula.runs import erasing, reclaim, retention
 from insula.runs.erasing import Traffic, erase_due, remove_old_keys
+from insula.runs.reclaim import remove_old_rows
 from insula.storage.dialect import driver
 
 RUNS = 600
@@ -63,7 +63,7 @@ async def nodes(
     tmp_path: Path, tables_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Nodes]:
     monkeypatch.setattr(erasing, "ERASE_SECONDS", 3600)  # tests erase and remove themselves
-    monkeypatch.setattr(dispatch, "remove_old_rows", AsyncMock())
+    monkeypatch.setattr(reclaim, "remove_old_rows", AsyncMock())
     async with open_nodes(tmp_path, tables_url) as opened:
         yield opened
 
@@ -137,8 +137,8 @@ async def test_a_node_without_runs_gives_way_to_those_of_others(
     pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = pair
-    await sweep(two.services)  # it learns of the other
-    assert two.services.living == 2
+    await two.sweeper.sweep()  # it learns of the other
+    assert two.services.nodes == 2
     flow = await one.acme.make(code("A", "wait(a)"))
     assert not await Traffic(two.services).is_busy()
     run = await one.acme.run(flow, background=True)

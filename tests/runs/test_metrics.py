@@ -48,7 +48,7 @@ async def test_the_server_says_what_is_not_ready(platform: Platform) -> None:
     asked = set(answer.json()["checks"]) - {"signals"}  # which are a cluster's alone
     assert asked == {"runs", "database", "sandbox", "queue"}
     platform.sandbox.alive = 0
-    platform.services.swept_at -= 60
+    platform.sweeper.swept_at -= 60
     answer = await platform.client.get("/readyz")
     assert answer.status_code == 503
     assert {entry["path"][0] for entry in answer.json()["errors"]} == {"sandbox", "queue"}

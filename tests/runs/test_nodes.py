@@ -20,7 +20,7 @@ from insula.errors import Unavailable
 from insula.journal import elsewhere, lease
 from insula.kit.clock import now_ms
 from insula.runs import creation, dispatch, pace, repository
-from insula.runs.dispatch import drain, shut_down, sweep
+from insula.runs.dispatch import drain, shut_down
 from insula.storage.dialect import now_ms as database_ms
 
 
@@ -226,7 +226,7 @@ async def test_who_goes_away_cancels_a_run_that_went_to_another_node(
     await one.platform.reached("a")
     await caller.hears(2)
     await one.lapse()
-    await sweep(two.services)
+    await two.sweeper.sweep()
     await two.platform.reached("a")
     await one.lease.rejoin()
     await one.platform.idle()
@@ -251,7 +251,7 @@ async def test_the_runs_of_a_dead_node_go_on_at_another(pair: tuple[Node, Node])
     caller = asyncio.create_task(one.acme.stream(f"{path}/stream?from=0"))
     await one.lapse()
     two.platform.gate("a").opened.set()
-    await sweep(two.services)
+    await two.sweeper.sweep()
     await two.platform.idle()
     run = await two.acme.ok("GET", path)
     assert run["status"] == "COMPLETED"
@@ -291,7 +291,7 @@ async def test_of_two_who_claim_one_wins(nodes: Nodes, monkeypatch: pytest.Monke
     workflow_id = await one.acme.make(code("A", "wait(a)"))
     runs = [await one.acme.run(workflow_id, background=True) for _ in range(8)]
     await one.lapse()
-    both = await asyncio.gather(sweep(two.services), sweep(three.services), one.lease.rejoin())
+    both = await asyncio.gather(two.sweeper.sweep(), three.sweeper.sweep(), one.lease.rejoin())
     assert both
     live = [{run.row.id for run in node.services.live} for node in (one, two, three)]
     owners = {run["id"]: await one.owner(run["id"]) for run in runs}
@@ -332,7 +332,7 @@ async def test_steps_of_a_node_s_own_clock_harm_nothing(
         monkeypatch.setattr("insula.kit.clock.now_ms", lambda moved=moved: moved)
         await one.lease.renew()
         await two.lease.renew()
-        await sweep(two.services)
+        await two.sweeper.sweep()
         assert not one.services.journal.lapsed()
     monkeypatch.undo()
     assert len(one.services.live) == 1
@@ -348,12 +348,12 @@ async def test_steps_of_the_database_s_clock_harm_nothing(
 ) -> None:
     one, two = pair
     path, run_id = await running(one, code("A", "wait(a)", "B"), asking("B"))
-    await sweep(two.services)
+    await two.sweeper.sweep()
     stepped = lambda connection: database_ms(connection) + step  # noqa: E731  # it is told to be one
     monkeypatch.setattr("insula.journal.lease.now_ms", stepped)
-    await sweep(two.services)
+    await two.sweeper.sweep()
     await one.lease._once()  # renewed, or taken again
-    await sweep(two.services)
+    await two.sweeper.sweep()
     assert await one.owner(run_id) == one.services.token
     assert len(two.services.live) == 0
     one.platform.gate("a").opened.set()
@@ -469,7 +469,7 @@ async def test_a_node_without_room_leaves_runs_to_others(
     await running(full)
     path, run_id = await running(one, code("A", "wait(b)"), gate="b")
     await one.lapse()
-    await sweep(full.services)
+    await full.sweeper.sweep()
     assert full.services.live.get(run_id) is None
     assert path
 
@@ -483,9 +483,9 @@ async def test_what_nobody_has_room_for_goes_on_all_the_same(
     await running(full)
     lost = [await running(one, code("A", "wait(b)"), gate="b") for _ in range(3)]
     await one.lapse()
-    await sweep(full.services)
+    await full.sweeper.sweep()
     assert len(full.services.live) == 1  # others with room come first
-    await sweep(full.services)
+    await full.sweeper.sweep()
     assert {run_id for _, run_id in lost} < {live.row.id for live in full.services.live}
     owners = {await one.owner(run_id) for _, run_id in lost}
     assert owners == {full.services.token}

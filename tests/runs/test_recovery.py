@@ -22,7 +22,6 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw, decode, encode
 from insula.runs import recovery
-from insula.runs.dispatch import sweep
 
 DATABASES = ("sqlite", "postgres")
 
@@ -79,7 +78,7 @@ async def swept(platform: Platform) -> None:
     live = "SELECT id FROM runs WHERE ended_at IS NULL AND owner IS NOT NULL"
     async with asyncio.timeout(20):
         while True:
-            await sweep(platform.services)
+            await platform.sweeper.sweep()
             await platform.idle()
             if not await platform.rows(live):
                 return
@@ -339,7 +338,7 @@ async def test_a_child_that_its_parent_gave_up_ends_while_the_parent_runs(
     lost = await insert(
         platform, flow, BEGUN, root_id=root["id"], parent_id=root["id"], parent_key="o", depth=1
     )
-    await sweep(platform.services)
+    await platform.sweeper.sweep()
     assert (await read(platform, flow, lost))["status"] == "CANCELLED"
     assert (await read(platform, flow, root["id"]))["status"] == "RUNNING"
     platform.gate("g").opened.set()
@@ -389,7 +388,7 @@ async def test_a_broken_journal_holds_up_nobody(platform: Platform) -> None:
     broken = await insert(platform, flow, BEGUN)
     await platform.change("UPDATE run_events SET events = :junk", junk=b"[junk")
     good = await insert(platform, flow, BEGUN)
-    assert await recovery.recover(platform.services, [broken, good]) == 1
+    assert (await recovery.recover(platform.services, [broken, good])).count == 1
     await platform.idle()
     assert (await read(platform, flow, good))["status"] == "COMPLETED"
 

@@ -15,7 +15,7 @@ from insula.files.wish import Wish
 from insula.kit import json
 from insula.kit.ids import new_id
 from insula.runs import replay as replaying
-from insula.runs.services import RunServices
+from insula.runs.plans import Plans
 
 DATABASES = ("sqlite", "postgres")
 NOT_ENDED = "SELECT id FROM runs WHERE ended_at IS NULL"
@@ -195,13 +195,13 @@ async def test_what_is_erased_meanwhile_does_not_run_again(
     )
     first = await platform.acme.run(flow)
     path = f"/workflows/{flow}/runs/{first['id']}"
-    lay_out = RunServices.lay_out
+    lay_out = Plans.lay_out
 
     async def erasing(*given: Any) -> Any:
         await platform.acme.ok("DELETE", path)
         return await lay_out(*given)
 
-    monkeypatch.setattr(RunServices, "lay_out", erasing)
+    monkeypatch.setattr(Plans, "lay_out", erasing)
     platform.sandbox.evaluated.clear()
     second = await replay(platform.acme, first, "c")
     assert platform.sandbox.evaluated == ["3"]

@@ -10,9 +10,9 @@ from tests.contract import validate
 from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.kit import json
-from insula.runs import change, dispatch
-from insula.runs.dispatch import OldRows, remove_old_rows
+from insula.runs import change, reclaim
 from insula.runs.erasing import erase_due
+from insula.runs.reclaim import OldRows, remove_old_rows
 from insula.runs.retention import stricter
 
 DATABASES = ("sqlite", "postgres")
@@ -335,7 +335,7 @@ async def test_rows_go_and_their_totals_stay(platform: Platform) -> None:
 async def test_old_rows_that_are_kept_are_not_looked_at_again_before_the_next_day(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_LOOKED_AT_ONCE", 2)
+    monkeypatch.setattr(reclaim, "_LOOKED_AT_ONCE", 2)
     flow = await platform.acme.make(code("a", "return 1"))
     ids = [(await platform.acme.run(flow))["id"] for _ in range(5)]
     for number, run_id in enumerate(ids):

@@ -8,13 +8,11 @@ from tests.runs.platform import Caller, Platform, code
 from tests.webhooks.test_endpoints import Receiver, hook
 
 from insula.adapters.keyring import KeyRing
-from insula.kit.clock import now_ms
+from insula.kit.clock import DAY_MS, now_ms
 from insula.kit.ids import first_id
 from insula.webhooks import bounds, deliveries
 from insula.webhooks.deliver import Deliverer
 from insula.webhooks.telling import Teller
-
-DAY_MS = 24 * 60 * 60 * 1000
 
 
 def deliverer(platform: Platform) -> Deliverer:

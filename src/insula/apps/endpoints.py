@@ -110,7 +110,7 @@ def _add_apps(routes: APIRouter, database: Database) -> None:
         """List all apps, newest first."""
         rows, count = await database.read(
             lambda connection: repository.list_apps(
-                connection, page.take + 1, page.offset, _before(page)
+                connection, page.take + 1, page.offset, page.position("id")
             )
         )
         return _list([(row.id, app_wire(row)) for row in rows], page, count)
@@ -181,7 +181,7 @@ def _add_keys(routes: APIRouter, database: Database, authenticator: Authenticato
         await actions.get_app(database, principal.app_id)
         rows, count = await database.read(
             lambda connection: repository.list_keys(
-                connection, principal.app_id, page.take + 1, page.offset, _before(page)
+                connection, principal.app_id, page.take + 1, page.offset, page.position("id")
             )
         )
         return _list([(row.id, key_wire(row)) for row in rows], page, count)
@@ -198,11 +198,6 @@ def _settings(wanted: CreateAppSchema | UpdateAppSchema) -> bytes:
     if wanted.settings is None:
         return b"{}"
     return encode(wanted.settings.model_dump(mode="json", exclude_none=True))
-
-
-def _before(page: Page) -> str | None:
-    """The id after which, downwards, a cursor goes on."""
-    return None if page.cursor is None else str(page.cursor.get("id", ""))
 
 
 def _list(entries: Sequence[tuple[str, dict[str, Any]]], page: Page, count: int) -> Response:

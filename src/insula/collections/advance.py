@@ -21,6 +21,7 @@ from insula.errors import BadInput, Conflict, InsulaError, NotFound, TooLarge
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.runs.creation import Before
+from insula.runs.options import RunOptions
 from insula.runs.start import Start, check_seen, queue
 from insula.web.auth import Principal
 
@@ -98,13 +99,13 @@ async def _start(
         step = rule["step_key"]
         if step is not None:
             check_seen(runnable, row.app_id, step)
-        plan = await services.runs.lay_out(runnable, step)
+        plan = await services.runs.plans.lay_out(runnable, step)
         asked = Start(
             input=held.given(),
             from_step_key=step,
             identifier=row.id,
             background=True,
-            options={"rule": landing.mark(row, rule)},
+            options=RunOptions(rule=landing.mark(row, rule)),
             origin="RECORD",
         )
         ran = digest(rule, runnable.version_id, held.input)

@@ -120,7 +120,7 @@ async def _rule(services: RunServices, app_id: str, rule: Rule, key: str) -> dic
         raise BadInput("a rule runs a deployed version, not a draft")
     if rule.step_key is not None:
         check_seen(runnable, app_id, rule.step_key)
-    await services.lay_out(runnable, rule.step_key)
+    await services.plans.lay_out(runnable, rule.step_key)
     if rule.workflow_input_default is not None:
         _check_default(rule.workflow_input_default)
     return {

@@ -16,6 +16,7 @@ from insula.engine.state import RunState
 from insula.kit import json
 from insula.kit.clock import iso, now_ms
 from insula.kit.json import Raw
+from insula.runs.options import RuleMark, options_of
 from insula.runs.render import Sight, closed_to, shown_error, shown_result, usage_of
 from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
@@ -27,15 +28,15 @@ CANCELLED = "The run was cancelled"
 NOT_BEGUN = "The record was cancelled before this rule began"
 
 
-def mark(record: RecordRow, rule: Mapping[str, Any]) -> dict[str, Any]:
+def mark(record: RecordRow, rule: Mapping[str, Any]) -> RuleMark:
     """Return what a rule's run carries with it: whose it is, and what its end means."""
-    return {
-        "collection_id": record.collection_id,
-        "record_id": record.id,
-        "key": rule["key"],
-        "on_success": rule["on_success"],
-        "on_fail": rule["on_fail"],
-    }
+    return RuleMark(
+        collection_id=record.collection_id,
+        record_id=record.id,
+        key=rule["key"],
+        on_success=rule["on_success"],
+        on_fail=rule["on_fail"],
+    )
 
 
 def begun(rule: Mapping[str, Any], run_id: str, workflow_app_id: str) -> bytes:
@@ -63,7 +64,7 @@ def land(
     """Return what stores the verdict of a run that ends, if it is a rule's."""
     if row.origin != "RECORD" or row.depth:
         return None
-    rule = row.option("rule")
+    rule = options_of(row).rule
     if rule is None:
         return None
     seen = frozenset[str]() if runnable is None else closed_to(runnable, row.app_id)
@@ -71,13 +72,13 @@ def land(
     changed = _verdict(rule, row, state, ended, sight)
 
     def unit(connection: Connection) -> None:
-        record_repository.land(connection, rule["record_id"], rule["key"], row.id, changed)
+        record_repository.land(connection, rule.record_id, rule.key, row.id, changed)
 
     return unit
 
 
 def _verdict(
-    rule: Mapping[str, Any], row: RunRow, state: RunState, ended: RunEnded, sight: Sight
+    rule: RuleMark, row: RunRow, state: RunState, ended: RunEnded, sight: Sight
 ) -> dict[str, Any]:
     result = shown_result(state, sight)
     encoded = None if result is None else json.encode(result)
@@ -91,7 +92,7 @@ def _verdict(
     else:
         value = None if encoded is None else json.decode(encoded)
         success = succeeds(ended.status, value)
-        status = STATUSES[rule["on_success" if success else "on_fail"]]
+        status = STATUSES[rule.on_success if success else rule.on_fail]
         if encoded is not None and len(encoded) <= RESULT_MAX:
             outcome["result"] = Raw(encoded)
         elif encoded is not None:

@@ -87,8 +87,8 @@ def list_own(
     count, capped = counts.owned(connection, app_id), False
     if words or tag_ids:
         count, capped = count_matches(connection, query)
-    if page.cursor is not None:
-        query = query.where(collections.c.id < str(page.cursor.get("before", "")))
+    if (before := page.position()) is not None:
+        query = query.where(collections.c.id < before)
     ordered = query.order_by(collections.c.id.desc())
     rows = connection.execute(ordered.offset(page.offset).limit(page.take + 1)).all()
     shown = [CollectionRow(*row) for row in rows[: page.take]]

@@ -99,7 +99,7 @@ async def check_rule(
 async def _definition(
     services: RunServices, runnable: Runnable, rule: Mapping[str, Any]
 ) -> dict[str, Any]:
-    plan = await services.lay_out(runnable, rule["step_key"])
+    plan = await services.plans.lay_out(runnable, rule["step_key"])
     return definition_of(runnable.document, plan)
 
 

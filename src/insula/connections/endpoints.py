@@ -25,7 +25,7 @@ from insula.web.auth import Reader, Writer
 from insula.web.body import payload
 from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, request_body
-from insula.web.pagination import Page, Paging, bad_cursor, list_answer
+from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
 
@@ -59,7 +59,7 @@ def _add_list(routes: APIRouter, connections: Connections) -> None:
             app_id=principal.app_id,
             take=page.take + 1,
             offset=page.offset,
-            before=_before(page),
+            before=page.position(),
         )
         rows, count = await connections.database.read(query)
         shown = rows[: page.take]
@@ -130,12 +130,3 @@ def _add_test(routes: APIRouter, connections: Connections, http: Http) -> None:
         except Unreadable as error:
             raise Conflict(f"The credentials cannot be read: {error}.") from None
         return json_answer(await examine(http, principal.app_id, opened))
-
-
-def _before(page: Page) -> str | None:
-    if page.cursor is None:
-        return None
-    before = page.cursor.get("before")
-    if not isinstance(before, str):
-        raise bad_cursor()
-    return before

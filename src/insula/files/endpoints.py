@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from insula.adapters.blobs.port import MissingBlob
 from insula.errors import Forbidden
 from insula.files import extractions, repository
-from insula.files.endpoints_given import before, given_file
+from insula.files.endpoints_given import given_file
 from insula.files.extractions import ExtractionRow
 from insula.files.repository import FileRow
 from insula.files.resolve import FileInputs, resolve_file, shown_file
@@ -76,7 +76,7 @@ def _add_collection(routes: APIRouter, store: FileStore) -> None:
 
         def query(connection: Connection) -> tuple[list[FileRow], int, dict[str, ExtractionRow]]:
             rows, count = repository.list_files(
-                connection, principal.app_id, page.take + 1, page.offset, before(page)
+                connection, principal.app_id, page.take + 1, page.offset, page.position()
             )
             return rows, count, extractions.find_many(connection, [row.id for row in rows])
 

@@ -1,7 +1,6 @@
-"""What requests about files have in common: what was sent, and where a list goes on."""
+"""What requests that bring a file have in common."""
 
 from insula.errors import BadInput, FieldError
-from insula.web.pagination import Page, bad_cursor
 
 
 def given_file(file: object, file_url: str | None) -> tuple[object, str]:
@@ -19,17 +18,3 @@ def given_file(file: object, file_url: str | None) -> tuple[object, str]:
         message = "must be an http or https address"
         raise BadInput(f"file_url {message}.", [FieldError(("file_url",), "url", message)])
     return file_url, "file_url"
-
-
-def before(page: Page) -> str | None:
-    """Return the id before which a list goes on.
-
-    Raises:
-        BadInput: the cursor is another list's.
-    """
-    if page.cursor is None:
-        return None
-    found = page.cursor.get("before")
-    if not isinstance(found, str):
-        raise bad_cursor()
-    return found

@@ -18,13 +18,13 @@ from insula.files.repository import FileRow
 from insula.files.sniffing import HEAD_BYTES, admits, sniff
 from insula.files.urls import FileUrls
 from insula.files.wish import Wish
-from insula.kit.clock import now_ms
+from insula.kit.clock import DAY_MS, now_ms
 from insula.kit.ids import new_id
 from insula.kit.tasks import uninterrupted
 from insula.storage.database import Database
 from insula.web.auth import unknown
 
-TEMPORARY_MS = 24 * 60 * 60 * 1000
+TEMPORARY_MS = DAY_MS
 _FILENAME_BYTES = 255
 _NAME_MAX, _TAIL_MAX = 1000, 32
 """Characters of a name that are looked at: of its beginning, and of its end."""

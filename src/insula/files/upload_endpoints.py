@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from insula.errors import BadInput, Conflict, FieldError, NotFound
 from insula.files import extractions, repository, uploads
-from insula.files.endpoints_given import before, given_file
+from insula.files.endpoints_given import given_file
 from insula.files.repository import FileRow
 from insula.files.resolve import FileInputs, resolve_file
 from insula.files.schemas import AppFileSchema, file_wire
@@ -90,7 +90,7 @@ def _add_reading(routes: APIRouter, store: FileStore) -> None:
 
         def query(connection: Connection) -> tuple[list[dict[str, Any]], int, str]:
             rows, count = uploads.list_uploads(
-                connection, principal.app_id, page.take + 1, page.offset, before(page)
+                connection, principal.app_id, page.take + 1, page.offset, page.position()
             )
             shown = [_wire(connection, store, row) for row in rows[: page.take]]
             more = len(rows) > page.take

@@ -8,11 +8,11 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 
 from insula.files.repository import COUNTED
-from insula.kit.clock import now_ms
+from insula.kit.clock import DAY_MS, now_ms
 from insula.storage import dialect
 from insula.storage.tables import nodes, uploads
 
-KEPT_MS = 30 * 24 * 60 * 60 * 1000
+KEPT_MS = 30 * DAY_MS
 """How long a link that expired unused is shown."""
 _GRACE_MS = 1_000
 

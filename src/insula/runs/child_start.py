@@ -15,6 +15,7 @@ from insula.runs.children import MAX_DEPTH, MAX_TREE, Ended, stop_child
 from insula.runs.creation import create
 from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
+from insula.runs.options import RunOptions, options_of
 from insula.runs.recovery import take_over
 from insula.runs.render import closed_to
 from insula.runs.rows import RunRow
@@ -47,7 +48,7 @@ async def begin_child(
     if request.step_key is not None:
         check_seen(runnable, parent.workflow_app_id, request.step_key)
     row = await _child_row(services, parent, request, runnable)
-    plan = await services.lay_out(runnable, row.from_step_key)
+    plan = await services.plans.lay_out(runnable, row.from_step_key)
     given = await checked_input(
         services,
         row,
@@ -107,8 +108,8 @@ async def _resumed(services: RunServices, run_id: str) -> LiveRun | Ended:
 def _options(parent: RunRow) -> bytes:
     """Hand on what holds for the whole tree: the limits of its scripts, and its handles of secrets,
     whatever the root took them from."""
-    found = {name: parent.option(name) for name in ("handles", "limits")}
-    return json.encode({name: value for name, value in found.items() if value is not None})
+    options = options_of(parent)
+    return RunOptions(handles=options.handles, limits=options.limits).encoded()
 
 
 def _is_told(services: RunServices, parent: RunRow, parent_key: str) -> bool:

@@ -22,6 +22,8 @@ class Cluster:
 
     signals: Signals
     jobs: Jobs
+    nodes: int = 1
+    """How many there are, as the last sweep found."""
 
     async def ask_owner(self, owner: str, what: str, run_id: str, within: float) -> bool:
         """Ask the node that executes a run for something; say whether it has done it."""

@@ -4,32 +4,32 @@ it is a run of does not see it."""
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from insula.engine.inputs import Configured
 from insula.kit import json
 from insula.kit.json import Raw
+from insula.runs.options import InputPath, options_of
 from insula.runs.rows import RunRow
-
-Path = tuple[str | int, ...]
-_OPTION = "configured"
 
 
 def note_configured(row: RunRow, configured: Sequence[Configured]) -> None:
     """Keep with a run of another app where its input is the workflow's own."""
     if configured and row.app_id != row.workflow_app_id:
-        noted = [[list(one.path), one.connection] for one in configured]
-        row.options = json.encode({**json.decode(row.options), _OPTION: noted})
+        noted = tuple((one.path, one.connection) for one in configured)
+        row.options = replace(options_of(row), configured=noted).encoded()
 
 
-def concealed(row: RunRow, viewer: str, *, closed: bool) -> tuple[Path, ...]:
+def concealed(row: RunRow, viewer: str, *, closed: bool) -> tuple[InputPath, ...]:
     """Return what of a run's input an app is not shown: connections; of a closed workflow, all that
     is configured."""
     if viewer == row.workflow_app_id:
         return ()
-    noted = row.option(_OPTION) or ()
-    return tuple(tuple(path) for path, connection in noted if closed or connection)
+    noted = options_of(row).configured
+    return tuple(path for path, connection in noted if closed or connection)
 
 
-def without(value: Raw, paths: Iterable[Path]) -> Raw:
+def without(value: Raw, paths: Iterable[InputPath]) -> Raw:
     """Return an input without what stands at the paths."""
     changed: Any = json.decode(value)
     for path in paths:
@@ -37,7 +37,7 @@ def without(value: Raw, paths: Iterable[Path]) -> Raw:
     return json.raw(changed)
 
 
-def _take_out(holder: Any, path: Path) -> None:
+def _take_out(holder: Any, path: InputPath) -> None:
     for name in path[:-1]:
         if isinstance(name, int):
             holder = holder[name] if isinstance(holder, list) and name < len(holder) else None

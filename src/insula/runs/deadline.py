@@ -4,30 +4,28 @@ Each takeover notes how long the run had been executed before, and when its new 
 the clocks of the owners.
 """
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, update
 
-from insula.kit import json
+from insula.runs.options import Spent, options_of
 from insula.runs.rows import RunRow
 from insula.storage.tables import runs
-
-SPENT = "spent"
-"""The option of a run that was taken over: ``{ms, since}``."""
 
 
 def seconds_left(row: RunRow, default: float) -> float:
     """Return the seconds that a run may still take, from its beginning or its takeover on."""
-    spent = row.option(SPENT)
-    whole = float(row.option("timeout") or default)
-    return whole if spent is None else max(0.0, whole - spent["ms"] / 1000)
+    options = options_of(row)
+    whole = options.timeout or default
+    return whole if options.spent is None else max(0.0, whole - options.spent.ms / 1000)
 
 
 def take_in(row: RunRow, last_at: int, now: int) -> None:
     """Let a run that is taken over have the time that it had left at its last stored event."""
     since = row.started_at if row.started_at is not None else now
-    before = row.option(SPENT) or {"ms": 0, "since": since}
-    spent = before["ms"] + max(0, last_at - before["since"])
-    options = {**json.decode(row.options), SPENT: {"ms": spent, "since": now}}
-    row.options = json.encode(options)
+    options = options_of(row)
+    before = options.spent or Spent(0, since)
+    spent = Spent(before.ms + max(0, last_at - before.since), now)
+    row.options = replace(options, spent=spent).encoded()
 
 
 def store(connection: Connection, row: RunRow) -> None:

@@ -1,36 +1,22 @@
-"""What happens to runs without anybody asking: the queue is served, the lost are found again, and
-what is too old goes.
-"""
+"""How runs that wait begin, and how a node lets its runs go as it stops."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 
 from insula.errors import InsulaError, TooMany
-from insula.journal.lease import count_living, remove_lapsed
 from insula.kit.clock import now_ms
-from insula.runs import pace, recovery, repository, retention
+from insula.runs import recovery, repository
 from insula.runs.cluster import RUN, Cluster
 from insula.runs.nodes import give_up
 from insula.runs.services import RunServices
-from insula.storage import counters
 
 _log = structlog.get_logger(__name__)
 
-RECLAIM_SECONDS = 600.0
 STALLED_SECONDS = 1.5
 """How long something may wait to be stored before no new run is taken."""
-_OFFERED = 1_000
-"""Of the runs that wait, the oldest ones that one sweep looks at."""
-_REMOVED_AT_ONCE = 200
-_LOOKED_AT_ONCE = 2_000
-_GATHERED_AT_ONCE = 20
-_DAY_MS = 24 * 60 * 60 * 1000
 
 
 async def serve_queue(services: RunServices) -> None:
@@ -103,142 +89,8 @@ async def begin(services: RunServices, run_id: str) -> None:
             services.queue.offer(row.app_id, run_id)
             return
         if begun is not None:
-            services.begun += 1
+            services.live.begun += 1
             await recovery.resume(services, begun)
-
-
-async def sweep_for_ever(services: RunServices) -> None:
-    """Once a second (of many nodes each less often), or when asked: find runs without a living
-    owner, offer what waits."""
-    while True:
-        try:
-            async with asyncio.timeout(services.sweep_in):
-                await services.sweep_wanted.wait()
-            await asyncio.sleep(pace.spread(services.living))
-        except TimeoutError:
-            pass  # it is time
-        services.sweep_wanted.clear()
-        try:
-            await sweep(services)
-        except InsulaError as error:
-            _log.warning("sweep.failed", reason=error.message)
-        except Exception:  # it comes round again; a server without sweeper would be worse
-            _log.exception("sweep.broke")
-
-
-async def sweep(services: RunServices) -> None:
-    """Sweep once."""
-    if services.draining:
-        return
-    lost = await services.database.read(services.journal.orphans)
-    random.shuffle(lost)  # so that several nodes do not all try the same ones
-    taken = await recovery.recover(services, [*lost, *await _forgotten(services)])
-    services.live.reconsider()
-    more = await _offer(services)
-    services.queue.wake()
-    if services.cluster is not None:
-        count = partial(count_living, watch=services.journal.database_clock)
-        services.living = await services.database.read(count)
-    services.sweep_in = pace.period(services.living, hurried=more or taken < len(lost))
-    services.swept_at = asyncio.get_running_loop().time()
-
-
-async def _forgotten(services: RunServices) -> list[str]:
-    """Return the runs that stand under this process and that it has not executed for two sweeps."""
-    owned = await services.database.read(partial(repository.owned_by, token=services.token))
-    idle = {
-        run_id
-        for run_id in owned
-        if services.live.get(run_id) is None and not services.live.is_taken(run_id)
-    }
-    forgotten = idle & services.idle_before
-    services.idle_before = idle
-    return sorted(forgotten)
-
-
-async def _offer(services: RunServices) -> bool:
-    """Offer runs that wait to the queue; say whether there were more that might have begun here.
-
-    A node alone offers them all, each sweep going on where the last one stopped. One of many offers
-    what it may have room for, some of the oldest, and passes over those whose apps have none.
-    """
-    query = partial(repository.pending, after=services.offered_to, limit=_OFFERED)
-    waiting = await services.database.read(query)
-    more = len(waiting) == _OFFERED
-    last = waiting[-1][1] if more else ""
-    if services.cluster is None:
-        services.offered_to = last
-    else:
-        waiting = [found for found in waiting if services.live.may_begin(found[0])]
-        free = services.live.free()
-        most = pace.wanted(free, services.begun, len(services.queue))
-        services.begun = 0
-        chosen = pace.choose(waiting, most)
-        cut = len(chosen) < len(waiting)
-        services.offered_to = "" if cut else last
-        more = free > 0 and (more or cut)
-        waiting = chosen
-    for app_id, run_id in waiting:
-        services.queue.offer(app_id, run_id)
-    return more
-
-
-async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitable[None]]) -> None:
-    """Every now and then: remove files that nobody needs, give space back to the disk."""
-    rows = OldRows()
-    while True:
-        try:
-            await services.files.sweep()
-            await remove_old_rows(services, rows)
-            await gather_counters(services)
-            watch = services.journal.database_clock
-            lapsed = partial(remove_lapsed, token=services.token, watch=watch)
-            await services.database.write(lapsed)
-            await reclaim()
-        except (InsulaError, OSError) as error:
-            _log.warning("reclaim.failed", reason=str(error))
-        await asyncio.sleep(RECLAIM_SECONDS)
-
-
-@dataclass(slots=True)
-class OldRows:
-    """How far a process has gone through the rows that are too old even for lists.
-
-    It goes on from there, and through all of them again once a day: those that were kept may have
-    been erased meanwhile.
-    """
-
-    begun: int = 0
-    """When it last went from the first one on (Unix ms)."""
-    after: str = ""
-
-
-async def remove_old_rows(services: RunServices, place: OldRows | None = None) -> None:
-    """Remove the rows of runs that were erased and are too old even for lists."""
-    place, now = place or OldRows(), now_ms()
-    if now - place.begun >= _DAY_MS:
-        place.begun, place.after = now, ""
-    before = now - services.rows_days * _DAY_MS
-    more = True
-    while more:
-        look = partial(retention.find_old, before=before, after=place.after, limit=_LOOKED_AT_ONCE)
-        old = await services.database.read(look)
-        for start in range(0, len(old.erased), _REMOVED_AT_ONCE):
-            some = old.erased[start : start + _REMOVED_AT_ONCE]
-            await services.database.write(partial(retention.remove_rows, run_ids=some))
-        more = old.last is not None
-        place.after = old.last or place.after
-
-
-async def gather_counters(services: RunServices) -> None:
-    """Put each counter's slots together: every node that ever was has counted in one."""
-    after: counters.Key | None = None
-    while True:
-        look = partial(counters.scattered, after=after, limit=_GATHERED_AT_ONCE)
-        if not (found := await services.database.read(look)):
-            return
-        await services.database.write(partial(counters.gather, keys=found))
-        after = found[-1]
 
 
 async def drain(services: RunServices, seconds: float, hurry: asyncio.Event) -> None:

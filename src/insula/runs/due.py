@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from insula.kit.clock import DAY_MS
 from insula.storage.dialect import by_index, driver
 
 DAYS = 30
 COUNTED_MAX = 10_000
 """Runs of an app that are looked at for one count; where there are more, it says so."""
-DAY_MS = 24 * 60 * 60 * 1000
-
 
 _SOON = """
     SELECT count(*), min(retention_due_at) FROM (

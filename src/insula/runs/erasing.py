@@ -89,7 +89,7 @@ class Traffic:
         services, now = self.services, time.monotonic()
         if services.live.were_any(_QUIET_SECONDS):
             return True
-        if services.cluster is None or services.living < 2:
+        if services.nodes < 2:
             return False
         if now - self._looked_at >= _QUIET_SECONDS:
             since = now_ms() - int(_QUIET_SECONDS * 1000)

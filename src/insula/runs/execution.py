@@ -1,7 +1,7 @@
 """Carries a run from wherever it stands to its stored end, as one task of this process."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from insula.runs import retention
 from insula.runs.children import ChildRuns
 from insula.runs.deadline import seconds_left
 from insula.runs.live import LiveRun, Place
+from insula.runs.options import RunOptions, options_of
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.workflows.resolve import Runnable
@@ -51,9 +52,9 @@ def prepare(
     Raises:
         BadInput: the run's start is no step that a run can start from.
     """
-    plan = services.plan_of(runnable, row.from_step_key)
-    options = json.decode(row.options)
-    replayed = options.get("replay_step")
+    plan = services.plans.plan_of(runnable, row.from_step_key)
+    options = options_of(row)
+    replayed = options.replay_step
     # One that was interrupted is counted at once, lest what ends the process does so for ever.
     lingers = state is None and plan.may_repeat
     log, ports = _ports(services, row, given, options, lingers=lingers)
@@ -75,7 +76,7 @@ def _ports(
     services: RunServices,
     row: RunRow,
     given: Raw,
-    options: dict[str, Any],
+    options: RunOptions,
     *,
     lingers: bool = False,
 ) -> tuple[RunLog, Ports]:
@@ -97,8 +98,8 @@ def _ports(
         clock=now_ms,
         new_id=new_id,
         input=given,
-        trigger=json.raw(options["trigger"]) if "trigger" in options else None,
-        limits=_limits(services.limits, options.get("limits") or {}),
+        trigger=None if options.trigger is None else json.raw(options.trigger),
+        limits=_limits(services.limits, options.limits or {}),
         timeouts=services.timeouts,
         prices=services.prices,
         max_attempts=services.max_attempts,
@@ -184,12 +185,13 @@ async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
             raise asyncio.CancelledError
         return end_at_rest(live.state, live.ports)
     row = live.row
-    seed = row.option("handles") or row.root_id
+    options = options_of(row)
+    seed = options.handles or row.root_id
     try:
         live.ports = await services.equip(
             live.ports, row.workflow_app_id, seed, live.state.started_at
         )
-        if row.option("outfit") is not None:
+        if options.outfit is not None:
             live.ports = await services.outfit(row, live.ports)
     except asyncio.CancelledError:
         if live.ports.stop.kind in (None, "shutdown"):
@@ -200,7 +202,7 @@ async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
 
 async def end_unrunnable(services: RunServices, row: RunRow, state: RunState, reason: str) -> None:
     """End a run of this process as FAILED that cannot go on: its version is gone."""
-    log, ports = _ports(services, row, Raw(b"{}"), {})
+    log, ports = _ports(services, row, Raw(b"{}"), RunOptions())
     told = cancel_open_steps(state, ports)
     ended = end(state, ports, "FAILED", error=reason, code="not_available", interruptions=told)
     await uninterrupted(_store_end(services, row, state, log, ended))
@@ -293,7 +295,7 @@ async def _remove(services: RunServices, files: list[str]) -> None:
         _log.warning("files.not_removed", reason=str(error))
 
 
-def _limits(installed: Limits, asked: dict[str, Any]) -> Limits:
+def _limits(installed: Limits, asked: Mapping[str, Any]) -> Limits:
     lowered = {name: min(getattr(installed, name), value) for name, value in asked.items() if value}
     return Limits(
         cpu=lowered.get("cpu", installed.cpu),

@@ -33,8 +33,7 @@ def list_runs(connection: Connection, wanted: RunFilter, page: Page) -> RunPage:
     counted = _counted(connection, wanted)
     is_divided = wanted.status is not None or wanted.origin is not None
     found = following = ranges(wanted, by_identifier=not is_divided or counted > _FEW)
-    if page.cursor is not None:
-        before = str(page.cursor.get("id", ""))
+    if (before := page.position("id")) is not None:
         following = [one.where("id < ?", before) for one in found]
     ids = select_ids(connection, following, page.take + 1, page.offset)
     rows = _rows(connection, ids[: page.take])

@@ -106,6 +106,8 @@ class LiveRuns:
     app_maximum: int | None = None
     """Live runs of one app at all nodes together; counted where runs are stored."""
     runs: dict[str, LiveRun] = field(default_factory=dict)
+    begun: int = 0
+    """Runs that waited and have begun here since ``take_begun``."""
     _by_app: Counter[str] = field(default_factory=Counter)
     _by_caller: Counter[tuple[str, str]] = field(default_factory=Counter)
     _total: int = 0
@@ -144,6 +146,11 @@ class LiveRuns:
     def free(self) -> int:
         """Return how many runs there is room for."""
         return max(0, self.maximum - self._total)
+
+    def take_begun(self) -> int:
+        """Return how many runs that waited have begun here, and count anew."""
+        begun, self.begun = self.begun, 0
+        return begun
 
     def held(self, app_id: str) -> int:
         """Return how many places an app holds, those of single steps among them."""

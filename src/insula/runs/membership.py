@@ -21,6 +21,7 @@ from insula.runs.cancel import cancel_workflow
 from insula.runs.cluster import CHANGED, KEYS, SWEEP, Cluster
 from insula.runs.dispatch import serve_hints
 from insula.runs.services import RunServices
+from insula.runs.sweeper import Sweeper
 from insula.storage.dialect import insert
 from insula.storage.tables import facts
 
@@ -49,6 +50,7 @@ class Membership:
     def __init__(
         self,
         services: RunServices,
+        sweeper: Sweeper,
         lease: Lease,
         transport: Transport,
         authenticator: Authenticator,
@@ -60,6 +62,7 @@ class Membership:
         self.carrier = transport.carrier
         self.signals_expected = signals_expected
         self._services = services
+        self._sweeper = sweeper
         self.lease = lease
         self._authenticator = authenticator
         self._late: set[asyncio.Task[None]] = set()
@@ -74,7 +77,7 @@ class Membership:
         services.resolver.watchers.append(self._tell_changed)
         self._authenticator.fresh_ms = int(FRESH_SECONDS * 1000)
         self._authenticator.watchers.append(self._tell_keys)
-        await nodes.listen(services, self.cluster)
+        await nodes.listen(services, self.cluster, self._sweeper.wanted.set)
         await self.signals.listen(CHANGED, self._changed)
         await self.signals.listen(KEYS, self._keys)
 

@@ -23,8 +23,11 @@ class NotMine(Exception):
     """Another node executes the run by now, or none: whoever asks looks again."""
 
 
-async def listen(services: RunServices, cluster: Cluster) -> None:
-    """Begin to do what other nodes ask for, and believe them only as far as it is stored."""
+async def listen(services: RunServices, cluster: Cluster, sweep: Callable[[], None]) -> None:
+    """Begin to do what other nodes ask for, and believe them only as far as it is stored.
+
+    ``sweep`` is called where runs may have lost their owner.
+    """
     me = node_of(services.token)
     work: dict[str, Callable[[RunServices, RunRow], Awaitable[None]]] = {
         "stop": _stop,
@@ -33,8 +36,8 @@ async def listen(services: RunServices, cluster: Cluster) -> None:
     for what, handle in work.items():
         answer = partial(_answer, services, handle)
         await cluster.signals.answer(f"node.{me}.{what}", answer)
-    await cluster.signals.listen(SWEEP, lambda _: services.sweep_wanted.set())
-    cluster.signals.on_return(services.sweep_wanted.set)
+    await cluster.signals.listen(SWEEP, lambda _: sweep())
+    cluster.signals.on_return(sweep)
 
 
 async def _answer(

@@ -10,6 +10,7 @@ from insula.journal.lease import Lease
 from insula.runs.membership import Membership
 from insula.runs.metrics import Gauges
 from insula.runs.services import RunServices
+from insula.runs.sweeper import Sweeper
 from insula.settings import Settings
 from insula.web.health import Check, Degraded
 
@@ -22,6 +23,7 @@ _LOOKS = 20
 def checks(
     settings: Settings,
     services: RunServices,
+    sweeper: Sweeper,
     sandbox: SandboxPool,
     lease: Lease,
     membership: Membership | None,
@@ -40,8 +42,8 @@ def checks(
         return "no worker of the sandbox comes up"
 
     async def sweeps() -> str | None:
-        late = asyncio.get_running_loop().time() - services.swept_at
-        allowed = LATE_SECONDS + 2 * services.sweep_in
+        late = asyncio.get_running_loop().time() - sweeper.swept_at
+        allowed = LATE_SECONDS + 2 * sweeper.period
         return None if late < allowed else f"the queue was last looked at {late:.0f} s ago"
 
     async def takes() -> str | None:

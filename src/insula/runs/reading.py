@@ -15,6 +15,7 @@ from insula.kit.json import Raw, raw
 from insula.runs import repository
 from insula.runs.configured import concealed
 from insula.runs.live import LiveRun
+from insula.runs.options import options_of
 from insula.runs.render import Sight, run_bytes, visible_steps
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -23,7 +24,6 @@ from insula.workflows.access import sees_steps
 from insula.workflows.render import body_members
 from insula.workflows.resolve import Runnable
 
-CLOSED = "closed"
 """The option of a run of another app's workflow that says whether that was closed when the run was
 created: its stream is numbered accordingly, whatever the owner changes later."""
 _LARGE = 1024 * 1024
@@ -93,7 +93,7 @@ async def numbered(services: RunServices, look: Look) -> Look:
     number is not streamed, and stands in the final run.
     """
     row, sight = look.row, look.sight
-    was_closed = row.option(CLOSED)
+    was_closed = options_of(row).closed
     if was_closed is None or was_closed == (sight.visible is not None):
         return look
     if not was_closed:

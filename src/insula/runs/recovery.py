@@ -23,14 +23,24 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE = 16
 
 
-async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
-    """Take over runs whose owner has lapsed; children follow their parents. Returns how many.
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """How many runs were taken over, and which were left to other nodes, for want of room."""
+
+    count: int
+    left: frozenset[str]
+
+
+async def recover(
+    services: RunServices, run_ids: Sequence[str], left_before: frozenset[str] = frozenset()
+) -> Recovered:
+    """Take over runs whose owner has lapsed; children follow their parents.
 
     A node of a cluster takes as many as it has room for, and leaves the others to the others; for
     one sweep, and no longer: what nobody had room for was admitted before, and must go on.
     """
     gate = asyncio.Semaphore(_AT_ONCE)
-    room = _Room(services, services.left_before, _beyond(services))
+    room = _Room(services, left_before, _beyond(services))
 
     async def one(run_id: str) -> bool:
         async with gate:
@@ -44,17 +54,16 @@ async def recover(services: RunServices, run_ids: Sequence[str]) -> int:
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(run_id)) for run_id in run_ids]
-    services.left_before = frozenset(room.left)
     taken = sum(task.result() for task in tasks)
     if taken:
         _log.info("runs.recovered", count=taken)
-    return taken
+    return Recovered(taken, frozenset(room.left))
 
 
 def _beyond(services: RunServices) -> int:
     """Return how many runs one sweep may take without room for them: its part of what a whole node
     had, so that the nodes together take them all at once."""
-    return max(_AT_ONCE, -(-services.live.maximum // max(1, services.living)))
+    return max(_AT_ONCE, -(-services.live.maximum // max(1, services.nodes)))
 
 
 @dataclass(slots=True)

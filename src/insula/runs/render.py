@@ -12,7 +12,8 @@ from insula.engine.view import step_view, usage_view
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import Raw
-from insula.runs.configured import Path, without
+from insula.runs.configured import without
+from insula.runs.options import InputPath, options_of
 from insula.runs.rows import RunRow
 from insula.workflows.resolve import Runnable
 
@@ -28,7 +29,7 @@ class Sight:
     version: Raw | None
     draft: Raw | None
     visible: frozenset[str] | None = None
-    concealed: tuple[Path, ...] = ()
+    concealed: tuple[InputPath, ...] = ()
     """Where in its input stands what is not shown of it."""
 
     def sees(self, key: str) -> bool:
@@ -86,10 +87,10 @@ def run_members(
     for name, value in (("identifier", row.identifier), ("parent_run_id", row.parent_id)):
         if value is not None:
             shown[name] = value
-    if row.origin == "TRIGGER" and (trigger := row.option("trigger")) is not None:
+    if row.origin == "TRIGGER" and (trigger := options_of(row).trigger) is not None:
         shown["trigger"] = trigger
-    if row.origin == "RECORD" and (rule := row.option("rule")) is not None:
-        shown |= {"collection_id": rule["collection_id"], "record_id": rule["record_id"]}
+    if row.origin == "RECORD" and (rule := options_of(row).rule) is not None:
+        shown |= {"collection_id": rule.collection_id, "record_id": rule.record_id}
     if display := display_of(state):
         shown["display"] = display
     if verbose and (row.cancel_requested_at is not None or row.status == "CANCELLED"):

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from insula.engine.document import Document
 from insula.engine.events import (
     Event,
@@ -18,12 +20,11 @@ from insula.engine.graph import Plan, check_start
 from insula.engine.state import Address, CallState, RunState, StepState, fold
 from insula.errors import BadInput, Conflict, FieldError
 from insula.files.copies import copy_held
-from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
-from insula.runs.deadline import SPENT
 from insula.runs.execution import prepare
+from insula.runs.options import options_of
 from insula.runs.reading import Find, read_stored
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -74,7 +75,7 @@ async def replay(
         raise Conflict("The run's data was erased; start a new run")
     runnable = await _runnable(services, principal, source, stored.draft, asked)
     check_seen(runnable, principal.app_id, step_key)
-    plan = await services.lay_out(runnable, source.from_step_key)
+    plan = await services.plans.lay_out(runnable, source.from_step_key)
     _check(runnable.document, plan, step_key)
     kept = kept_events(plan, fold(stored.events), step_key, now_ms())
     queued = waits(services, principal.app_id, asked)
@@ -188,9 +189,9 @@ def _row(
     run_id = new_id("run")
     # Its limits and its timeout are the source's, as its version and its input are.
     # What is kept may hold its handles of secrets, which are to mean the same here.
-    own = {"handles": source.root_id, **json.decode(source.options)}
-    own.pop(SPENT, None)
-    options = {**own, **asked.options, "replay_step": step_key}
+    own = options_of(source)
+    handles = own.handles or source.root_id
+    options = structs.replace(own, handles=handles, spent=None, replay_step=step_key)
     return replace(
         source,
         id=run_id,
@@ -203,7 +204,7 @@ def _row(
         identifier=asked.identifier,
         replay_of=source.id,
         background=asked.background,
-        options=json.encode(options),
+        options=options.encoded(),
         owner=None if waits else services.token,
         seq=seq,
         error=None,

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +19,7 @@ from insula.runs import repository
 from insula.runs import stream as wire
 from insula.runs.cancel import cancel
 from insula.runs.live import LiveRun
+from insula.runs.options import RunOptions
 from insula.runs.reading import Look, Stored, look_at, look_live, look_stored, numbered, read_stored
 from insula.runs.rows import RunRow
 from insula.runs.schemas import CreateRun, ReplayRun
@@ -62,13 +62,11 @@ def asked_start(
     request: Request, body: CreateRun | ReplayRun, *, through_catalogue: bool, text: bool = False
 ) -> Start:
     """Turn a request's body into what a start asks for."""
-    options: dict[str, Any] = {}
+    options = RunOptions()
     created = isinstance(body, CreateRun)
     if isinstance(body, CreateRun):
-        if body.timeout is not None:
-            options["timeout"] = body.timeout
-        if body.limits is not None:
-            options["limits"] = body.limits.model_dump(exclude_none=True)
+        limits = None if body.limits is None else body.limits.model_dump(exclude_none=True)
+        options = RunOptions(timeout=body.timeout, limits=limits)
     return Start(
         input=body.input if isinstance(body, CreateRun) else None,
         version=body.workflow_version_id if isinstance(body, CreateRun) else None,

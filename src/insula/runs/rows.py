@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-from insula.kit import json
-
 FINAL = frozenset(("CANCELLED", "SKIPPED", "COMPLETED", "FAILED"))
 
 
@@ -54,10 +52,6 @@ class RunRow:
     def values(self) -> tuple[Any, ...]:
         """Return the fields in the order of the columns."""
         return _VALUES(self)
-
-    def option(self, name: str) -> Any:
-        """Return one of the options the run was created with, ``None`` if it was not given."""
-        return json.decode(self.options).get(name)
 
 
 COLUMNS = tuple(field.name for field in fields(RunRow))

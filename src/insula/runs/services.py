@@ -8,7 +8,6 @@ from sqlalchemy import Connection
 
 from insula.engine.events import RunEnded
 from insula.engine.failures import StepFailure
-from insula.engine.graph import Plan, plan
 from insula.engine.ports import (
     ChildRequest,
     Files,
@@ -31,17 +30,12 @@ from insula.runs.children import Begin, Ended
 from insula.runs.cluster import RUN, Cluster
 from insula.runs.live import LiveRun, LiveRuns
 from insula.runs.metrics import RunMetrics
-from insula.runs.pace import SWEEP_SECONDS
+from insula.runs.plans import Plans
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.storage.database import Database
 from insula.storage.gather import Gathering
 from insula.workflows.resolve import Resolver, Runnable
-
-_PLANS = 2_000
-_LARGE = 200
-"""Steps beyond which laying out a run may take longer than the event loop can wait."""
-
 
 Equip = Callable[[Ports, str, str, int | None], Awaitable[Ports]]
 """Gives ports what the workflow's app keeps for its runs: which app that is, what the run's handles
@@ -90,6 +84,7 @@ class RunServices:
     group: asyncio.TaskGroup
     creating: Gathering[NewRun, None]
     """Inserts runs, those that arrive together with the same statements."""
+    plans: Plans = field(default_factory=Plans)
     file_reader: Files = field(default_factory=NoFiles)
     """What steps read of files."""
     actions: Services = field(default_factory=NoServices)
@@ -116,34 +111,22 @@ class RunServices:
     stalled: bool = False
     """Whether nothing can be stored just now, as far as is known."""
     draining: bool = False
-    sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where runs have just lost their owner, so that nobody waits for the next sweep."""
-    swept_at: float = 0.0
-    """When the sweeper last came round, in the loop's time."""
-    sweep_in: float = SWEEP_SECONDS
-    """Seconds until it comes round again."""
-    living: int = 1
-    """How many nodes there are, as the last sweep found."""
-    begun: int = 0
-    """Runs that waited and have begun here since the last sweep."""
-    idle_before: set[str] = field(default_factory=set)
-    """Runs that the last sweep found under this process, and not executed."""
-    left_before: frozenset[str] = frozenset()
-    """Runs without a living owner that the last sweep left to other nodes, for want of room."""
-    offered_to: str = ""
-    """The last run that waits which the last sweep offered to the queue."""
     equip: Equip = _as_they_are
     outfit: Outfit = _no_outfit
     at_end: list[AtEnd] = field(default_factory=list)
     after_end: list[AfterEnd] = field(default_factory=list)
     begin_child: Begin = _no_children
     """Starts children; set by the composition root, because it needs these services itself."""
-    _plans: dict[tuple[str, str | None], Plan] = field(default_factory=dict)
 
     @property
     def token(self) -> str:
         """What stands as owner in the rows of the runs that are executed here."""
         return self.journal.token
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are, this one counted, as far as is known."""
+        return 1 if self.cluster is None else self.cluster.nodes
 
     @property
     def can_store(self) -> bool:
@@ -155,42 +138,3 @@ class RunServices:
         self.queue.wake()
         if self.cluster is not None:
             self.cluster.jobs.wake(RUN)
-
-    async def lay_out(self, runnable: Runnable, from_step_key: str | None) -> Plan:
-        """Return the plan as ``plan_of`` does; a large one is made away from the event loop.
-
-        Raises:
-            BadInput: no run can start from that step.
-        """
-        if len(runnable.document.steps) > _LARGE and self._planned(runnable, from_step_key) is None:
-            self._keep(
-                runnable,
-                from_step_key,
-                await asyncio.to_thread(plan, runnable.document, from_step_key),
-            )
-        return self.plan_of(runnable, from_step_key)
-
-    def plan_of(self, runnable: Runnable, from_step_key: str | None) -> Plan:
-        """Return the plan of a version or a draft, made at its first use.
-
-        Raises:
-            BadInput: no run can start from that step.
-        """
-        found = self._planned(runnable, from_step_key)
-        if found is None:
-            found = plan(runnable.document, from_step_key)
-            self._keep(runnable, from_step_key, found)
-        return found
-
-    def _planned(self, runnable: Runnable, from_step_key: str | None) -> Plan | None:
-        if runnable.version_id is None:
-            return runnable.plans.get(from_step_key)
-        return self._plans.get((runnable.version_id, from_step_key))
-
-    def _keep(self, runnable: Runnable, from_step_key: str | None, made: Plan) -> None:
-        if runnable.version_id is None:
-            runnable.plans[from_step_key] = made
-            return
-        if len(self._plans) >= _PLANS:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[(runnable.version_id, from_step_key)] = made

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from insula.apps.repository import is_there
 from insula.engine.document import Document, check, fill
@@ -24,7 +24,8 @@ from insula.runs.render import Sight, shown_step
 from insula.runs.services import RunServices
 from insula.runs.stream import step_told
 from insula.web.auth import unknown
-from insula.web.sse import frame, until_disconnected
+from insula.web.incoming import while_present
+from insula.web.sse import frame
 
 _log = structlog.get_logger(__name__)
 
@@ -163,17 +164,9 @@ async def run_step(
     document, key = parse(step)
     with services.live.admit(app_id, "", None):
         ports = _ports(services, app_id, _Listener())
-        running = asyncio.ensure_future(_execute(services, document, key, ports))
-        gone = asyncio.ensure_future(until_disconnected(request.receive))
-        try:
-            await asyncio.wait([running, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                raise ClientDisconnect
-            return json.encode(_shown(running.result(), key))
-        finally:
-            gone.cancel()
-            running.cancel()
-            await asyncio.wait([running, gone])
+        executing = _execute(services, document, key, ports)
+        state = await while_present(request.receive, executing, patience=0)
+    return json.encode(_shown(state, key))
 
 
 async def stream_step(

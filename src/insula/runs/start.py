@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from insula.engine.document import Document, InputStep
 from insula.engine.events import Event, encode_events
@@ -26,7 +27,7 @@ from insula.runs.configured import note_configured
 from insula.runs.creation import Before, create, create_waiting
 from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
-from insula.runs.reading import CLOSED
+from insula.runs.options import RunOptions, options_of
 from insula.runs.render import visible_steps
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -54,7 +55,7 @@ class Start:
     """Whether its events are to be heard from the first one on."""
     retention: bytes | None = None
     """As the row holds it; ``None`` leaves it to the workflow."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: RunOptions = field(default_factory=RunOptions)
     origin: str = "ENDPOINT"
     through_catalogue: bool = False
     text: bool = False
@@ -101,7 +102,7 @@ async def start(
     )
     if asked.from_step_key is not None:
         check_seen(runnable, principal.app_id, asked.from_step_key)
-    plan = await services.lay_out(runnable, asked.from_step_key)
+    plan = await services.plans.lay_out(runnable, asked.from_step_key)
     if waits(services, principal.app_id, asked):
         return await queue(
             services, principal, runnable, plan, asked, partial(claiming, principal, asked)
@@ -275,8 +276,8 @@ def _row(
 def _options(asked: Start, runnable: Runnable, app_id: str) -> bytes:
     options = asked.options
     if runnable.workflow_app_id != app_id:
-        options = {**options, CLOSED: not runnable.open}
-    return json.encode(options) if options else b"{}"
+        options = replace(options, closed=not runnable.open)
+    return options.encoded()
 
 
 async def _input(
@@ -326,7 +327,7 @@ async def checked_input(
     if checked.errors:
         raise BadInput("The input cannot be used", checked.errors)
     check_number(checked.files, ("input",))
-    if row.option("outfit") is not None:  # it is given nothing of the world
+    if options_of(row).outfit is not None:  # it is given nothing of the world
         services.files.check_at_hand(checked.files)
     async with taking_in(services, row.id):
         value = await _with_files(services, row, checked)

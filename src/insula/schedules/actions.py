@@ -223,7 +223,7 @@ async def _check_runs(services: RunServices, made: Schedule) -> None:
     runnable = await resolve(services, made.app_id, made.workflow_id, made.version)
     if made.from_step_key is not None:
         check_seen(runnable, made.app_id, made.from_step_key)
-    plan = await services.lay_out(runnable, made.from_step_key)
+    plan = await services.plans.lay_out(runnable, made.from_step_key)
     given = {} if made.input is None else json.decode(made.input)
     definition = definition_of(runnable.document, plan)
     checked = check_input(definition, given, runnable.document.input_default or {})

@@ -14,6 +14,7 @@ from insula.errors import InsulaError, NotFound, TooMany, Unavailable
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.runs.creation import Before
+from insula.runs.options import RunOptions
 from insula.runs.services import RunServices
 from insula.runs.start import Start, check_seen, queue
 from insula.schedules import repository
@@ -100,12 +101,12 @@ async def _start(
         from_step_key=schedule.from_step_key,
         identifier=schedule.id,
         background=True,
-        options={"trigger": told},
+        options=RunOptions(trigger=told),
         origin="TRIGGER",
     )
     if asked.from_step_key is not None:
         check_seen(runnable, schedule.app_id, asked.from_step_key)
-    plan = await services.lay_out(runnable, asked.from_step_key)
+    plan = await services.plans.lay_out(runnable, asked.from_step_key)
     principal = Principal(schedule.app_id, schedule.id)
     await queue(services, principal, runnable, plan, asked, partial(_taking, schedule, found))
 

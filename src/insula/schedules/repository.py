@@ -110,8 +110,8 @@ def list_own(
     if workflow_id is not None:
         mine = and_(mine, schedules.c.workflow_id == workflow_id)
     query = select(schedules).where(mine).order_by(schedules.c.id.desc())
-    if page.cursor is not None:
-        query = query.where(schedules.c.id < str(page.cursor.get("before", "")))
+    if (before := page.position()) is not None:
+        query = query.where(schedules.c.id < before)
     rows = connection.execute(query.offset(page.offset).limit(page.take + 1)).all()
     found = [Schedule(*row) for row in rows[: page.take]]
     count = connection.execute(select(func.count()).select_from(schedules).where(mine))

@@ -31,8 +31,8 @@ def list_own(
 ) -> tuple[Sequence[Row[Any]], int, dict[str, object] | None]:
     """Return a page of an app's tags by their names, their number, and where it goes on."""
     query = select(tags).where(tags.c.app_id == app_id).order_by(tags.c.name)
-    if page.cursor is not None:
-        query = query.where(tags.c.name > str(page.cursor.get("name", "")))
+    if (name := page.position("name")) is not None:
+        query = query.where(tags.c.name > name)
     rows = connection.execute(query.offset(page.offset).limit(page.take + 1)).all()
     shown = rows[: page.take]
     following: dict[str, object] | None = None

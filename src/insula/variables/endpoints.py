@@ -27,7 +27,7 @@ from insula.web.body import payload, payloads
 from insula.web.forms import MULTIPART
 from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, error_responses, request_body
-from insula.web.pagination import Page, Paging, bad_cursor, list_answer
+from insula.web.pagination import Page, Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
 
@@ -147,21 +147,12 @@ async def _listed(variables: Variables, app_id: str, page: Page) -> Response:
         app_id=app_id,
         take=page.take + 1,
         offset=page.offset,
-        after=_after(page),
+        after=page.position("key"),
     )
     rows, count = await variables.database.read(query)
     shown = rows[: page.take]
     following = {"key": shown[-1].key} if len(rows) > page.take else None
     return list_answer([variable_wire(row) for row in shown], page, count, next_cursor=following)
-
-
-def _after(page: Page) -> str | None:
-    if page.cursor is None:
-        return None
-    after = page.cursor.get("key")
-    if not isinstance(after, str):
-        raise bad_cursor()
-    return after
 
 
 def _list_body() -> dict[str, Any]:

@@ -9,12 +9,12 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from starlette.requests import Request
 
 from insula.errors import BadInput, Conflict, FieldError, KeyReused
-from insula.kit.clock import now_ms
+from insula.kit.clock import DAY_MS, now_ms
 from insula.storage.dialect import driver, is_postgres
 from insula.storage.tables import idempotency as records
 from insula.web.auth import Principal
 
-LIFE_MS = 24 * 60 * 60 * 1000
+LIFE_MS = DAY_MS
 FINGERPRINT = "insula.fingerprint"
 """Where ``web.body`` leaves the digest of a body that it read, for requests with a key."""
 

@@ -51,16 +51,20 @@ async def until_disconnected(receive: Receive) -> None:
             raise
 
 
-async def while_present(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def while_present(
+    receive: Receive, work: Coroutine[Any, Any, T], patience: float = _PATIENCE
+) -> T:
     """Do it, and stop it if the client goes away meanwhile; the body must have been read.
+
+    For some seconds of patience nobody looks: what is done by then needs no watch.
 
     Raises:
         ClientDisconnect: the client went away, and the work has ended.
     """
     tasks: list[asyncio.Future[Any]] = [doing := asyncio.ensure_future(work)]
     try:
-        # Most is done soon: only with the rest is it worth while to watch the client, too.
-        await asyncio.wait(tasks, timeout=_PATIENCE)
+        if patience:
+            await asyncio.wait(tasks, timeout=patience)
         if not doing.done():
             tasks.append(asyncio.ensure_future(until_disconnected(receive)))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -42,6 +42,19 @@ class Page:
         """Rows to skip; 0 with a cursor."""
         return 0 if self.cursor is not None else (self.page - 1) * self.take
 
+    def position(self, member: str = "before") -> str | None:
+        """Return where the list goes on, as the cursor has it; ``None`` at its beginning.
+
+        Raises:
+            BadInput: the cursor is another list's.
+        """
+        if self.cursor is None:
+            return None
+        found = self.cursor.get(member)
+        if not isinstance(found, str):
+            raise bad_cursor()
+        return found
+
 
 def encode_cursor(position: Mapping[str, object]) -> str:
     """Make an opaque cursor of a position: JSON, with a digest that shows damage."""

@@ -17,7 +17,7 @@ from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, HttpRequest
 from insula.errors import InsulaError
 from insula.kit import json
-from insula.kit.clock import iso, now_ms
+from insula.kit.clock import DAY_MS, iso, now_ms
 from insula.kit.ids import first_id
 from insula.runs.services import RunServices
 from insula.webhooks import bounds, deliveries, repository, turns
@@ -43,7 +43,6 @@ _SWEEP_SECONDS = 600.0
 _BOUND_SECONDS = 10.0
 _SWEPT = 500
 _SWEPT_REST = 0.05
-_DAY_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +189,7 @@ class Deliverer:
 
     async def forget(self) -> None:
         """Remove what is old from all logs, and the oldest of those that are too long."""
-        before = first_id("msg", now_ms() - KEPT_DAYS * _DAY_MS)
+        before = first_id("msg", now_ms() - KEPT_DAYS * DAY_MS)
         await self._sweep(partial(deliveries.forget, before=before, limit=_SWEPT))
         for webhook_id in await self.services.database.read(bounds.all_ids):
             await self._sweep(partial(bounds.trim, webhook_id=webhook_id, limit=_SWEPT))

@@ -13,9 +13,10 @@ from insula.web.auth import Reader, Writer
 from insula.web.body import payload
 from insula.web.idempotency import read_key
 from insula.web.openapi import READS, WRITES, request_body
-from insula.web.pagination import Page, Paging, bad_cursor, list_answer
+from insula.web.pagination import Page, Paging, list_answer
 from insula.web.respond import json_answer, null_answer
-from insula.webhooks import actions, deliveries, repository
+from insula.web.routing import create_router
+from insula.webhooks import actions, deliveries, hook_endpoints, repository
 from insula.webhooks.deliver import KIND
 from insula.webhooks.opening import Webhooks
 from insula.webhooks.schemas import (
@@ -35,11 +36,14 @@ _DELIVERIES = _ONE + "/deliveries"
 _DELIVERY = _DELIVERIES + "/{delivery_id}"
 
 
-def add_routes(routes: APIRouter, webhooks: Webhooks) -> None:
-    """Add the routes of webhooks that go out."""
+def router(webhooks: Webhooks) -> APIRouter:
+    """Make the routes of webhooks that go out, and of those that come in."""
+    routes = create_router("webhooks")
     _add_list(routes, webhooks)
     _add_one(routes, webhooks)
     _add_deliveries(routes, webhooks)
+    hook_endpoints.add_routes(routes, webhooks)
+    return routes
 
 
 def _with_secret(webhooks: Webhooks, row: Row[Any]) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def _add_list(routes: APIRouter, webhooks: Webhooks) -> None:
             app_id=principal.app_id,
             take=page.take + 1,
             offset=page.offset,
-            before=_before(page),
+            before=page.position(),
         )
         rows, count = await webhooks.database.read(query)
         return _listed([webhook_wire(row) for row in rows], page, count)
@@ -160,7 +164,7 @@ def _add_deliveries(routes: APIRouter, webhooks: Webhooks) -> None:
             status=None if status == "ALL" else status,
             take=page.take + 1,
             offset=page.offset,
-            before=_before(page),
+            before=page.position(),
         )
         rows, count = await webhooks.database.read(query)
         wire = [delivery_wire(row) for row in rows]
@@ -203,12 +207,3 @@ def _listed(
     shown = wire[: page.take]
     following = {"before": shown[-1]["id"]} if len(wire) > page.take else None
     return list_answer(shown, page, count, capped, next_cursor=following)
-
-
-def _before(page: Page) -> str | None:
-    if page.cursor is None:
-        return None
-    before = page.cursor.get("before")
-    if not isinstance(before, str):
-        raise bad_cursor()
-    return before

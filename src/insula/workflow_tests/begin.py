@@ -11,6 +11,7 @@ from insula.errors import InsulaError, TooMany, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.runs.creation import Before
+from insula.runs.options import Outfit, RunOptions, options_of
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.runs.start import Start, queue
@@ -53,11 +54,11 @@ async def begin(services: RunServices, test_id: str) -> bool:
 
 async def _begin(services: RunServices, test: WorkflowTest) -> None:
     runnable = await services.resolver.resolve(test.app_id, test.workflow_id, test.version)
-    plan = await services.lay_out(runnable, test.step_key)
+    plan = await services.plans.lay_out(runnable, test.step_key)
     context = _decoded(test.input_context)
-    options: dict[str, Any] = {"outfit": {"test": test.id}} if test.recorded else {}
-    if context:
-        options["given"] = sorted(context)
+    options = RunOptions(
+        outfit=Outfit(test.id) if test.recorded else None, given=tuple(sorted(context))
+    )
     asked = Start(
         input=_decoded(test.input),
         from_step_key=test.step_key,
@@ -88,8 +89,10 @@ async def outfit(services: RunServices, row: RunRow, ports: Ports) -> Ports:
     Raises:
         StepFailure: the recording is gone.
     """
-    named = row.option("outfit")["test"]
-    recording = await services.database.read(partial(repository.recording_of, test_id=named))
+    played = options_of(row).outfit
+    assert played is not None
+    query = partial(repository.recording_of, test_id=played.test)
+    recording = await services.database.read(query)
     if recording is None:
         raise StepFailure("The recording of this test is gone", "not_available")
     return play(recording, ports)

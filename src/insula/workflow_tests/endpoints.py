@@ -1,12 +1,10 @@
 """The routes of tests: reading, writing, executing, cancelling."""
 
-import asyncio
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from insula.runs.requests import is_verbose
@@ -15,7 +13,7 @@ from insula.web.auth import Principal, Reader, Writer, unknown
 from insula.web.body import payload
 from insula.web.fields import storable
 from insula.web.idempotency import InFlight, read_key
-from insula.web.incoming import until_disconnected
+from insula.web.incoming import while_present
 from insula.web.openapi import READS, WRITES, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
@@ -237,7 +235,8 @@ def _add_executing(routes: APIRouter, services: RunServices, runner: TestRunner)
         key = read_key(request)
         await execute.execute(services, runner, principal, workflow_id, test_id, fields, key)
         if not fields.execute_async:
-            await _settled(request, runner, test_id)
+            # What is given up with the caller is the waiting: the test goes on.
+            await while_present(request.receive, runner.settled(test_id))
         return await _answer(services, principal, workflow_id, test_id)
 
     @routes.post(
@@ -250,25 +249,6 @@ def _add_executing(routes: APIRouter, services: RunServices, runner: TestRunner)
         await _find(services, principal, workflow_id, test_id)
         await execute.cancel(services, runner, principal, workflow_id, test_id)
         return await _answer(services, principal, workflow_id, test_id)
-
-
-async def _settled(request: Request, runner: TestRunner, test_id: str) -> None:
-    """Wait until a test is judged.
-
-    Raises:
-        ClientDisconnect: the caller went away; the test goes on.
-    """
-    settled = asyncio.ensure_future(runner.settled(test_id))
-    gone = asyncio.ensure_future(until_disconnected(request.receive))
-    try:
-        await asyncio.wait([settled, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not settled.done():
-            raise ClientDisconnect
-        settled.result()
-    finally:
-        settled.cancel()
-        gone.cancel()
-        await asyncio.wait([settled, gone])
 
 
 def _add_recording(routes: APIRouter, services: RunServices) -> None:

@@ -33,8 +33,8 @@ def list_own(
     for word in (search or "").split():
         wanted = and_(wanted, expectations.c.name.icontains(word, autoescape=True))
     query = select(expectations).where(wanted).order_by(expectations.c.id.desc())
-    if page.cursor is not None:
-        query = query.where(expectations.c.id < str(page.cursor.get("before", "")))
+    if (before := page.position()) is not None:
+        query = query.where(expectations.c.id < before)
     rows = connection.execute(query.offset(page.offset).limit(page.take + 1)).all()
     found = [Expectation(*row) for row in rows[: page.take]]
     count = connection.execute(select(func.count()).select_from(expectations).where(wanted))

@@ -8,6 +8,7 @@ from insula.errors import Conflict
 from insula.files.copies import copy_held
 from insula.kit import json
 from insula.kit.ids import new_id
+from insula.runs.options import options_of
 from insula.runs.reading import Stored, mine, read_stored
 from insula.runs.services import RunServices
 from insula.web.auth import Principal
@@ -73,11 +74,12 @@ async def _given(services: RunServices, stored: Stored) -> dict[str, Any]:
     row = stored.row
     runnable = await services.resolver.stored(row.workflow_id, row.version_id, stored.draft)
     given = {step.key for step in runnable.document.steps if is_trigger(step)}
-    replayed = row.option("replay_step")
+    options = options_of(row)
+    replayed = options.replay_step
     if replayed is None:
-        given |= set(row.option("given") or ())
+        given |= set(options.given)
     else:
-        plan = await services.lay_out(runnable, row.from_step_key)
+        plan = await services.plans.lay_out(runnable, row.from_step_key)
         given |= plan.nodes.keys() - plan.downstream(replayed)
     return {
         step.key: json.decode(step.output)

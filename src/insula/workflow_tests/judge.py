@@ -24,6 +24,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import NULL, Raw
 from insula.runs import repository as runs_repository
+from insula.runs.options import options_of
 from insula.runs.reading import Look, look_at, read_stored
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
@@ -172,7 +173,7 @@ async def _ports(services: RunServices, row: RunRow) -> Ports:
         new_id=new_id,
         workflow_app_id=row.workflow_app_id,
     )
-    seed = row.option("handles") or row.root_id
+    seed = options_of(row).handles or row.root_id
     return await services.equip(ports, row.workflow_app_id, seed, row.started_at)
 
 

@@ -107,8 +107,8 @@ def list_own(
     if status is not None:
         wanted = and_(wanted, tests.c.status == status)
     query = select(tests.c.id).where(wanted).order_by(tests.c.id.desc())
-    if page.cursor is not None:
-        query = query.where(tests.c.id < str(page.cursor.get("before", "")))
+    if (before := page.position()) is not None:
+        query = query.where(tests.c.id < before)
     ids = list(connection.scalars(query.offset(page.offset).limit(page.take + 1)))
     count = connection.execute(select(func.count()).select_from(tests).where(wanted))
     return ids[: page.take], int(count.scalar_one()), len(ids) > page.take

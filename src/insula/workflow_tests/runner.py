@@ -14,7 +14,7 @@ from insula.kit.clock import now_ms
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.workflow_tests import repository
-from insula.workflow_tests.begin import begin, outfit
+from insula.workflow_tests.begin import begin
 from insula.workflow_tests.judge import judge
 from insula.workflow_tests.rows import FAILED, RUNNING, Underway, Verdict, WorkflowTest
 
@@ -41,8 +41,6 @@ class TestRunner:
         """Tests that were asked for here, and runs of tests that ended here."""
         self._working: dict[str, asyncio.Task[None]] = {}
         self._after = ""
-        services.after_end.append(self._ended)
-        services.outfit = partial(outfit, services)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -107,7 +105,7 @@ class TestRunner:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _ended(self, row: RunRow) -> None:
+    def ended(self, row: RunRow) -> None:
         if row.origin == "TEST":
             self._mine.add(row.id)
             self._wake.set()

@@ -108,7 +108,7 @@ def list_callers(connection: Connection, app_id: str, workflow_id: str, page: Pa
     if repository.find(connection, app_id, workflow_id) is None:
         return None
     blocked = _blocked(connection, workflow_id)
-    after = "" if page.cursor is None else str(page.cursor.get("after", ""))
+    after = page.position("after") or ""
     wanted = page.offset + page.take + 1
     found = _callers(connection, app_id, workflow_id, blocked, after, wanted)[page.offset :]
     ids = found[: page.take]

@@ -159,8 +159,8 @@ def cut(
     connection: Connection, query: Select[Any], page: Page
 ) -> tuple[Sequence[Any], dict[str, object] | None]:
     """Take a page of workflows out of a query, newest first, and say where it goes on."""
-    if page.cursor is not None:
-        query = query.where(workflows.c.id < str(page.cursor.get("before", "")))
+    if (before := page.position()) is not None:
+        query = query.where(workflows.c.id < before)
     query = query.order_by(workflows.c.id.desc()).offset(page.offset).limit(page.take + 1)
     rows = connection.execute(query).all()
     if len(rows) <= page.take:

@@ -8,7 +8,7 @@ from typing import Any
 
 import _quickjs
 
-from insula.adapters.sandbox.engines import OUT_OF_MEMORY, EngineError, Given, source
+from insula.adapters.sandbox.engine import OUT_OF_MEMORY, EngineError, Given, source
 
 _STACK = 1024 * 1024
 _EAGER = 16 * 1024

@@ -9,7 +9,7 @@ import json
 import queue
 from importlib import resources
 
-from insula.adapters.sandbox.engines import OUT_OF_MEMORY, EngineError, Given, source
+from insula.adapters.sandbox.engine import OUT_OF_MEMORY, EngineError, Given, source
 
 _INTEGER, _BOOLEAN, _NUMBER, _TEXT = 3, 2, 4, 5
 _FUNCTION, _ERROR, _OUT_OF_MEMORY = 100, 200, 202

@@ -13,7 +13,7 @@ from functools import cache
 
 from insula.adapters.sandbox import frames
 from insula.adapters.sandbox.confinement import Walls
-from insula.adapters.sandbox.engines import OUT_OF_MEMORY, Engine, EngineError, source
+from insula.adapters.sandbox.engine import OUT_OF_MEMORY, Engine, EngineError, source
 from insula.adapters.sandbox.frames import Answer, Channel, Failed, Kind, Result, Run, frame
 
 _UNDONE, _PENDING = 2, 3

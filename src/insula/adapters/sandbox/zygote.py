@@ -14,7 +14,8 @@ import sys
 
 from insula.adapters.sandbox import probes, worker
 from insula.adapters.sandbox.confinement import Walls, die_with, keep_memory, leave_network
-from insula.adapters.sandbox.engines import Engine, open_engine
+from insula.adapters.sandbox.engine import Engine
+from insula.adapters.sandbox.engines import open_engine
 from insula.adapters.sandbox.frames import Channel
 from insula.engine.ports import Lane
 

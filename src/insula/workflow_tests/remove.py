@@ -1,21 +1,10 @@
-"""What the composition root needs of this folder."""
+"""What a workflow leaves with its tests when it goes."""
 
-from fastapi import APIRouter
 from sqlalchemy import Connection
 
 from insula.runs.services import RunServices
-from insula.workflow_tests import endpoints, expectations, repository
+from insula.workflow_tests import expectations, repository
 from insula.workflow_tests.runner import TestRunner
-
-
-def open_tests(services: RunServices) -> TestRunner:
-    """Make what carries tests; its ``run`` is to be a task."""
-    return TestRunner(services)
-
-
-def tests_router(services: RunServices, runner: TestRunner) -> APIRouter:
-    """Make the routes of tests."""
-    return endpoints.router(services, runner)
 
 
 async def remove_tests(runner: TestRunner, services: RunServices, workflow_id: str) -> None:
