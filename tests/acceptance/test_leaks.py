@@ -3,6 +3,7 @@ holds what it held before: files, threads, workers, tasks.
 """
 
 import asyncio
+import gc
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -158,6 +159,27 @@ async def test_no_task_outlives_its_run(here: Here, loopback: Loopback) -> None:
         await crowd.run(RUNS // 2)
         after = await _settled_tasks()
     assert not after - before
+
+
+async def test_nothing_of_a_run_is_left_to_the_collector(here: Here, loopback: Loopback) -> None:
+    """It halts everybody; what a run leaves goes at once."""
+    async with clients(here) as made:
+        crowd = await Crowd(await made.app("Acme"), loopback).prepare()
+        await crowd.run(60)
+        await _settled_tasks()
+        gc.collect()
+        gc.disable()
+        try:
+            await crowd.run(60)
+            await _settled_tasks()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = Counter(f"{type(one).__module__}.{type(one).__name__}" for one in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert {name: count for name, count in left.items() if name.startswith("insula")} == {}
 
 
 async def _settled_tasks() -> Counter[str]:

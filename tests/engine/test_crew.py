@@ -1,11 +1,21 @@
 """Tasks that stop together."""
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
 
 import pytest
 from tests.engine.stage import settled
 
 from insula.engine.crew import Crew
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class Workers:
@@ -141,3 +151,19 @@ async def test_a_task_that_is_cancelled_by_itself_stops_all() -> None:
     await finishing
     assert workers.told == ["a cancelled"]
     assert crew.cancelled
+
+
+async def test_what_a_stopped_task_held_goes_with_it(no_collector: None) -> None:
+    crew, held = Crew(), []
+
+    async def holds() -> None:
+        workers = Workers()
+        held.append(weakref.ref(workers))
+        async with asyncio.timeout(600), asyncio.TaskGroup() as group:  # both know their task
+            group.create_task(workers.wait("a"))
+
+    crew.start(holds())
+    await settled()
+    crew.stop()
+    await crew.finish()
+    assert [found() for found in held] == [None]

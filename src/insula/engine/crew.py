@@ -77,6 +77,7 @@ class Crew:
                 if self._interrupted is not None:
                     self._interrupted()
                 self.stop()
+        self._interrupted = None  # whoever made the crew is not kept by it beyond its work
         if self.cancelled and not self._cancelled:
             # It has been asked for and not come out: here it does, not in what the owner does next.
             with contextlib.suppress(asyncio.CancelledError):
@@ -85,6 +86,7 @@ class Crew:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
+            _forget_frames(task)
             # One that is cancelled by itself was so by the event loop's end: the others follow.
             self._cancelled = self._cancelled or not self._stopped
             self.stop()
@@ -93,3 +95,12 @@ class Crew:
             self.stop()
         if not self._tasks and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _forget_frames(task: asyncio.Task[None]) -> None:
+    """Let a cancelled task go, and all that its frames hold, at once: it keeps its error, which
+    keeps the frames, which keep the task, and the collector of such circles halts everybody."""
+    try:
+        task.result()
+    except asyncio.CancelledError as error:
+        error.__traceback__ = None

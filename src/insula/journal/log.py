@@ -4,6 +4,7 @@ group, and told to those who listen after that.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -275,29 +276,33 @@ class RunLog:
         return Ending(batch, event.status, row, journal, self.seq > 0, self._counted, finish)
 
     def _submit_end(self, ending: Ending, outcome: "asyncio.Future[bool]") -> None:
-        def again() -> None:
-            self._under = self._owner.token
-            self._owner.ending.submit(ending, told)
+        self._under = self._owner.token
+        self._owner.ending.submit(ending, partial(self._end_stored, ending, outcome))
 
-        def told(ended: bool | None, error: BaseException | None) -> None:
-            if self.fenced and not ended:  # another's by now: nothing of it is sent again
-                ended, error = False, None
-            if self._retries(error, again) or self._fenced_early(ended, error, again):
-                return
-            if error is not None:
-                self._withdraw_end()
-            elif ended:
-                self._ended(ending)
-            else:
-                self.drop()
-            if outcome.done():
-                return
-            if error is not None:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(bool(ended))
-
-        again()
+    def _end_stored(
+        self,
+        ending: Ending,
+        outcome: "asyncio.Future[bool]",
+        ended: bool | None,
+        error: BaseException | None,
+    ) -> None:
+        again = partial(self._submit_end, ending, outcome)
+        if self.fenced and not ended:  # another's by now: nothing of it is sent again
+            ended, error = False, None
+        if self._retries(error, again) or self._fenced_early(ended, error, again):
+            return
+        if error is not None:
+            self._withdraw_end()
+        elif ended:
+            self._ended(ending)
+        else:
+            self.drop()
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(bool(ended))
 
     def _ended(self, ending: Ending) -> None:
         pending, self._pending = self._pending, Pending()

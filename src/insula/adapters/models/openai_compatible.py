@@ -3,8 +3,8 @@
 Loads the library (55 MiB, over a second): ``providers`` imports this module late, in a thread.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -82,24 +82,26 @@ class OpenAICompatible:
                 request.response_format == "json",
                 partial(self._download, request.app_id),
             )
-            async with direct.model_request_stream(
-                self._model(request.model, wire),
-                messages,
-                model_settings=_settings(request),
-                model_request_parameters=_parameters(request),
-            ) as stream:
-                async with aclosing(aiter(stream)) as events:  # type: ignore[type-var]  # a generator
-                    async for event in events:
-                        if text := _text_of(event):
-                            yield ModelDelta(text)
-                response = stream.get()
+            with self._model(request.model, wire) as model:
+                async with direct.model_request_stream(
+                    model,
+                    messages,
+                    model_settings=_settings(request),
+                    model_request_parameters=_parameters(request),
+                ) as stream:
+                    async with aclosing(aiter(stream)) as events:  # type: ignore[type-var]  # a generator
+                        async for event in events:
+                            if text := _text_of(event):
+                                yield ModelDelta(text)
+                    response = stream.get()
             yield self._reply(request, response)
         except Exception as error:
             raise self._failure(error) from None
         finally:
             wire.close_now()
 
-    def _model(self, name: str, wire: httpx2.AsyncBaseTransport) -> OpenAIChatModel:
+    @contextmanager
+    def _model(self, name: str, wire: httpx2.AsyncBaseTransport) -> Iterator[OpenAIChatModel]:
         endpoint = self._endpoint
         client = AsyncOpenAI(
             base_url=endpoint.url,
@@ -108,12 +110,16 @@ class OpenAICompatible:
             timeout=None,  # the round's own deadline holds
             http_client=httpx2.AsyncClient(transport=wire, trust_env=False),
         )
-        if endpoint.name == "openai":
-            return OpenAIChatModel(
-                name, provider=OpenAIProvider(openai_client=client), profile=_PROFILE
-            )
-        provider = OpenAICompatibleProvider(endpoint.name, openai_client=client)
-        return OpenAIChatModel(name, provider=provider, profile=_OTHERS)
+        try:
+            if endpoint.name == "openai":
+                provider = OpenAIProvider(openai_client=client)
+                yield OpenAIChatModel(name, provider=provider, profile=_PROFILE)
+            else:
+                others = OpenAICompatibleProvider(endpoint.name, openai_client=client)
+                yield OpenAIChatModel(name, provider=others, profile=_OTHERS)
+        finally:
+            # The client keeps a part that keeps the client, and so the round and all it held.
+            vars(client).pop("chat", None)
 
     async def rehearse(self) -> None:
         """Go through one round without a network, so that the first real one finds all ready."""
@@ -126,11 +132,11 @@ class OpenAICompatible:
         async def nothing(url: str) -> tuple[bytes, str]:
             raise AssertionError(url)
 
-        model = self._model("gpt-4o", httpx2.MockTransport(answer))
         messages = await convert([{"role": "user", "content": "x"}], False, nothing)
-        async with direct.model_request_stream(model, messages) as stream:
-            async for _ in stream:
-                continue
+        with self._model("gpt-4o", httpx2.MockTransport(answer)) as model:
+            async with direct.model_request_stream(model, messages) as stream:
+                async for _ in stream:
+                    continue
         credits_of(stream.get().usage, "openai", "gpt-4o", "")
 
     def _reply(self, request: ModelRequest, response: ModelResponse) -> ModelReply:
