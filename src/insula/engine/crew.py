@@ -9,6 +9,8 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from insula.kit.tasks import forget_frames
+
 
 class Crew:
     """Tasks that are all stopped when one fails or asks for it, or when the owner is cancelled.
@@ -86,7 +88,7 @@ class Crew:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            _forget_frames(task)
+            forget_frames(task)
             # One that is cancelled by itself was so by the event loop's end: the others follow.
             self._cancelled = self._cancelled or not self._stopped
             self.stop()
@@ -95,12 +97,3 @@ class Crew:
             self.stop()
         if not self._tasks and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _forget_frames(task: asyncio.Task[None]) -> None:
-    """Let a cancelled task go, and all that its frames hold, at once: it keeps its error, which
-    keeps the frames, which keep the task, and the collector of such circles halts everybody."""
-    try:
-        task.result()
-    except asyncio.CancelledError as error:
-        error.__traceback__ = None

@@ -1,4 +1,4 @@
-"""Awaiting to the end what must not be left in the middle."""
+"""Tasks: awaiting to the end what must not be left in the middle, and letting go what has ended."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -31,3 +31,12 @@ def cancels() -> int:
     with an error that goes through it, that would be a circle of all that the work was."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def forget_frames(task: "asyncio.Task[None]") -> None:
+    """Let a cancelled task go, and all that its frames hold, at once: it keeps its error, which
+    keeps the frames, which keep the task, and the collector of such circles halts everybody."""
+    try:
+        task.result()
+    except asyncio.CancelledError as error:
+        error.__traceback__ = None

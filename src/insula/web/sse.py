@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from insula.errors import Unavailable
+from insula.kit.tasks import forget_frames
 from insula.web.incoming import until_disconnected
 
 KEEP_ALIVE = 10.0
@@ -76,6 +77,8 @@ class EventStream(Response):
             await asyncio.wait([pumping])
             for other in others:
                 other.cancel()
+        if pumping.cancelled():
+            forget_frames(pumping)
         if not self.disconnected:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
