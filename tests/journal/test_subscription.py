@@ -73,11 +73,11 @@ async def test_one_batch_that_is_over_the_bounds_is_heard_by_who_keeps_up(
     for seq in (2, 4):
         heard.put(seq, [started(1), started(2)], 10)
         assert await anext(heard) == (seq, [started(1), started(2)])
-    heard.put(6, [started(1), started(2)], 10)
-    heard.put(7, [started()], 1)
-    assert [(await anext(heard))[0] for _ in range(2)] == [6, 7]
-    heard.put(9, [started(1), started(2)], 10)
-    heard.put(10, [started()], 1)
+    for seq in (6, 7, 8, 9):
+        heard.put(seq, [started(1), started(2)], 10)
+    assert [(await anext(heard))[0] for _ in range(4)] == [6, 7, 8, 9]
+    for seq in (10, 11, 12, 13):
+        heard.put(seq, [started(1), started(2)], 10)
     assert heard.reason is None
-    heard.put(11, [started()], 1)
+    heard.put(14, [started()], 10)
     assert heard.reason == "slow"

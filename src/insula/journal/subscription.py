@@ -11,6 +11,9 @@ from insula.engine.events import Event
 
 EVENTS_MAX = 10_000
 BYTES_MAX = 8 * 1024 * 1024
+_PART = 1 / 4
+"""What one batch counts for at most, of each bound: however large it is, it alone puts nobody
+behind."""
 
 Reason = Literal["ended", "slow", "fenced", "closed"]
 Heard = tuple[int, list[Event]]
@@ -32,21 +35,16 @@ class Subscription:
         self._closed = closed
         self.reason: Reason | None = None
         self._heard: deque[tuple[int, list[Event], int]] = deque()
-        self._events = 0
-        self._bytes = 0
+        self._behind = 0.0
+        """How far the reader is behind, as a part of what is kept for it."""
         self._waiting: asyncio.Future[None] | None = None
 
     def put(self, seq: int, events: list[Event], size: int) -> None:
-        """Add a stored batch of ``size`` bytes; over the bounds, close.
-
-        The next one that the reader takes does not count: however large it is, it is not behind.
-        """
+        """Add a stored batch of ``size`` bytes; over the bounds, close."""
         if self.reason is not None:
             return
-        if self._heard:
-            self._events += len(events)
-            self._bytes += size
-        if self._events > EVENTS_MAX or self._bytes > BYTES_MAX:
+        self._behind += _part(events, size)
+        if self._behind > 1:
             # What is buffered goes too: the reader resumes from the last event it has seen.
             self._heard.clear()
             self.end("slow")
@@ -75,13 +73,14 @@ class Subscription:
                 raise StopAsyncIteration
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
-        seq, events, _ = self._heard.popleft()
-        if self._heard:
-            _, following, size = self._heard[0]
-            self._events -= len(following)
-            self._bytes -= size
+        seq, events, size = self._heard.popleft()
+        self._behind = self._behind - _part(events, size) if self._heard else 0.0
         return seq, events
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+def _part(events: list[Event], size: int) -> float:
+    return min(_PART, max(len(events) / EVENTS_MAX, size / BYTES_MAX))
