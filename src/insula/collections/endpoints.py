@@ -23,7 +23,7 @@ from insula.web.auth import Reader, Writer
 from insula.web.body import payload
 from insula.web.fields import storable
 from insula.web.idempotency import InFlight, read_key
-from insula.web.openapi import READS, WRITES, request_body
+from insula.web.openapi import READS, WRITES, none_given, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
@@ -41,7 +41,7 @@ TagsAsked = Annotated[
     list[Annotated[str, AfterValidator(storable)]],
     Query(
         alias="tags",
-        default_factory=list,
+        default_factory=none_given,
         max_length=100,
         description="Ids or names of tags, all of them.",
     ),

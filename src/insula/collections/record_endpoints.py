@@ -22,13 +22,13 @@ from insula.web.auth import Principal, Reader, Writer, unknown
 from insula.web.body import is_form, payload
 from insula.web.fields import storable
 from insula.web.idempotency import InFlight, read_key
-from insula.web.openapi import READS, WRITES, request_body
+from insula.web.openapi import READS, WRITES, none_given, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 
 Verbose = Annotated[
     list[Literal["all"]],
-    Query(default_factory=list, max_length=10, description="`all`: the rules' runs, whole."),
+    Query(default_factory=none_given, max_length=10, description="`all`: the rules' runs, whole."),
 ]
 Status = Literal["ALL", "DRAFT", "QUEUED", "RUNNING", "CANCELLED", "COMPLETED", "FAILED"]
 Word = Annotated[str, AfterValidator(storable)]
@@ -37,14 +37,14 @@ TagsAsked = Annotated[
     list[Word],
     Query(
         alias="tags",
-        default_factory=list,
+        default_factory=none_given,
         max_length=100,
         description="Ids or names of tags, all of them.",
     ),
 ]
 TagIds = Annotated[
     list[Word],
-    Query(default_factory=list, max_length=100, description="Ids of tags, all of them."),
+    Query(default_factory=none_given, max_length=100, description="Ids of tags, all of them."),
 ]
 
 

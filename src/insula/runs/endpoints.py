@@ -51,7 +51,7 @@ from insula.web.auth import (
     unknown,
 )
 from insula.web.body import is_form, payload
-from insula.web.openapi import EVENTS, READS, STREAM, WRITES, request_body
+from insula.web.openapi import EVENTS, READS, STREAM, WRITES, none_given, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
@@ -62,7 +62,7 @@ from insula.workflows.retention import stored as stored_retention
 
 Status = Literal["ALL", "PENDING", "RUNNING", "CANCELLED", "COMPLETED", "SKIPPED", "FAILED"]
 Origin = Literal["ALL", "WORKFLOW", "TRIGGER", "RECORD", "TEST", "ENDPOINT", "WEBHOOK"]
-Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
+Verbose = Annotated[list[Literal["all"]], Query(default_factory=none_given)]
 Text = Annotated[str | None, Query(max_length=256)]
 
 _LIST_MAX = 32 * 1024 * 1024

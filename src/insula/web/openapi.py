@@ -62,6 +62,14 @@ _WORDS = {
 Responses = dict[int | str, dict[str, Any]]
 
 
+def none_given() -> list[Any]:
+    """Return what a query's parameter is that may stand several times and does not stand at all.
+
+    A function of ours, because the signature of a builtin is parsed again for each request.
+    """
+    return []
+
+
 def error_responses(*statuses: int) -> Responses:
     """Document error answers of a route: ``responses=error_responses(400, 401)``.
 

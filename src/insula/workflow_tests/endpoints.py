@@ -14,7 +14,7 @@ from insula.web.body import payload
 from insula.web.fields import storable
 from insula.web.idempotency import InFlight, read_key
 from insula.web.incoming import while_present
-from insula.web.openapi import READS, WRITES, request_body
+from insula.web.openapi import READS, WRITES, none_given, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
@@ -43,7 +43,7 @@ TESTS = WORKFLOW + "/tests"
 _TEST = TESTS + "/{test_id}"
 _LIST_MAX = 32 * 1024 * 1024
 """Bytes of one page of tests; the page ends before the test that is beyond."""
-Verbose = Annotated[list[Literal["all"]], Query(default_factory=list)]
+Verbose = Annotated[list[Literal["all"]], Query(default_factory=none_given)]
 Search = Annotated[
     Annotated[str, AfterValidator(storable)] | None,
     Query(max_length=200, description="Words that the name holds."),

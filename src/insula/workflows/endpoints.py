@@ -12,7 +12,7 @@ from insula.web.auth import Reader, Writer, unknown
 from insula.web.body import payload
 from insula.web.fields import storable
 from insula.web.idempotency import InFlight, read_key
-from insula.web.openapi import READS, WRITES, request_body
+from insula.web.openapi import READS, WRITES, none_given, request_body
 from insula.web.pagination import Paging, list_answer
 from insula.web.respond import json_answer, null_answer
 from insula.web.routing import create_router
@@ -34,7 +34,7 @@ Search = Annotated[
 ]
 Tags = Annotated[
     list[str],
-    Query(default_factory=list, max_length=100, description="Ids of tags, all of them."),
+    Query(default_factory=none_given, max_length=100, description="Ids of tags, all of them."),
 ]
 
 _EXAMPLE = {
