@@ -9,6 +9,7 @@ from tests.contract import validate
 from tests.workflows.platform import CODE, Platform
 
 from insula.catalogue.repository import discover, found_by
+from insula.errors import BadInput
 from insula.storage.tables import workflows
 from insula.web.pagination import Page
 
@@ -97,12 +98,18 @@ async def test_the_list_is_searched_and_walked(platform: Platform) -> None:
     assert await platform.globex.get("/workflows/discover", tags=["tag_1"]) == []
 
 
-@pytest.mark.parametrize(
-    "cursor", [{}, {"before": 3}, {"before": None}, {"before": "x"}, {"x": []}]
-)
-async def test_any_cursor_is_harmless(platform: Platform, cursor: dict[str, Any]) -> None:
-    await platform.acme.publish()
+@pytest.mark.parametrize("cursor", [{}, {"before": 3}, {"before": None}, {"x": []}])
+async def test_a_cursor_of_another_list_is_refused(
+    platform: Platform, cursor: dict[str, Any]
+) -> None:
     page = Page(1, 20, cursor)
+    with pytest.raises(BadInput, match="not a cursor of this list"):
+        await platform.database.read(lambda c: discover(c, platform.globex.id, None, [], page))
+
+
+async def test_any_place_in_a_list_is_harmless(platform: Platform) -> None:
+    await platform.acme.publish()
+    page = Page(1, 20, {"before": "x"})
     await platform.database.read(lambda c: discover(c, platform.globex.id, None, [], page))
 
 
