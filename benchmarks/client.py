@@ -6,10 +6,15 @@ the client's work is not done by the server's process.
 
 import asyncio
 import json
+import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import urlencode
+
+_NEXT = re.compile(rb"(?i)\r\npagination-next: ([^\r]+)")
 
 
 class Caller(asyncio.Protocol):
@@ -21,6 +26,8 @@ class Caller(asyncio.Protocol):
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._length = -1
         self._start = 0
+        self.head = b""
+        """Of the last answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # the fast loop's is none by name
@@ -35,7 +42,8 @@ class Caller(asyncio.Protocol):
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 return
-            head = bytes(self._buffer[:end]).lower()
+            self.head = bytes(self._buffer[:end])
+            head = self.head.lower()
             at = head.find(b"content-length:")
             if at < 0:
                 raise ValueError("this client reads answers with a content-length only")
@@ -71,6 +79,28 @@ def request(method: str, path: str, key: str, body: bytes = b"") -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+async def walk(
+    port: int, path: str, key: str, query: Mapping[str, str], pages: int
+) -> dict[str, float]:
+    """Walk pages of 20 by cursor, from the start again at the end; return the milliseconds."""
+    _, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", port)
+    took, following = [], {}
+    try:
+        for _ in range(pages):
+            asked = urlencode({"take": "20", **query, **following})
+            began = time.perf_counter()
+            status, body = await caller.ask(request("GET", f"{path}?{asked}", key))
+            took.append((time.perf_counter() - began) * 1000)
+            if status != 200:
+                raise ValueError(f"answer {status}: {body[:300]!r}")
+            found = _NEXT.search(caller.head)
+            following = {"next": found[1].decode()} if found else {}
+    finally:
+        caller.close()
+    took.sort()
+    return {f"p{share}_ms": percentile(took, share / 100) for share in (50, 95, 99)}
 
 
 @dataclass(frozen=True)

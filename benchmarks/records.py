@@ -7,14 +7,13 @@ import asyncio
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.client import percentile
+from benchmarks.client import walk
 from benchmarks.databases import Kind, database
 from benchmarks.rows import Row
 from benchmarks.server import Server, serving
@@ -146,7 +145,10 @@ async def _measure(count: int, folder: Path, settings: dict[str, str]) -> dict[s
         path = f"/apps/c/collections/{collection['id']}/records"
         return {
             "stored": count,
-            **{name: await _walk(server, key, path, query) for name, query in lists(tag).items()},
+            **{
+                name: await walk(server.port, path, key, query, _PAGES)
+                for name, query in lists(tag).items()
+            },
         }
 
 
@@ -158,21 +160,6 @@ async def _prepare(server: Server, key: str) -> tuple[dict[str, Any], str]:
     collection = await server.call(key, "PATCH", f"{path}/config", {"rules": rules})
     tag = await server.call(key, "POST", "/tags", {"name": "urgent"})
     return collection, tag["id"]
-
-
-async def _walk(server: Server, key: str, path: str, asked: dict[str, str]) -> dict[str, float]:
-    """Walk pages by cursor, from the start again at the end."""
-    headers = {"authorization": f"Bearer {key}"}
-    took, following = [], None
-    for _ in range(_PAGES):
-        query = {"take": "20"} | asked | ({"next": following} if following else {})
-        began = time.perf_counter()
-        answer = await server.http.get(path, params=query, headers=headers)
-        took.append((time.perf_counter() - began) * 1000)
-        assert answer.status_code == 200, answer.text
-        following = answer.headers.get("pagination-next")
-    took.sort()
-    return {"p50_ms": percentile(took, 0.5), "p99_ms": percentile(took, 0.99)}
 
 
 def rows_of(found: dict[str, Any], on: str = "") -> list[Row]:

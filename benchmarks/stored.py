@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psycopg
 
-from benchmarks.client import percentile, request
+from benchmarks.client import request, walk
 from benchmarks.databases import Kind, database
 from benchmarks.server import LIGHT_INPUT, Server, drive_apart, light, serving
 from insula.engine.events import RunEnded, RunStarted, StepEnded, StepStarted, encode_events
@@ -215,19 +215,9 @@ async def _measure(
 
 async def _pages(server: Server, key: str, path: str, filters: dict[str, str]) -> dict[str, float]:
     """Walk pages by cursor, from the start again at the end."""
-    headers = {"authorization": f"Bearer {key}"}
     if filters.get("since") == "minute":
         filters = {"since": iso(now_ms() - 60_000)}
-    took, following = [], None
-    for _ in range(_PAGES):
-        query = {"take": "20"} | filters | ({"next": following} if following else {})
-        began = time.perf_counter()
-        answer = await server.http.get(path, params=query, headers=headers)
-        took.append((time.perf_counter() - began) * 1000)
-        assert answer.status_code == 200, answer.text
-        following = answer.headers.get("pagination-next")
-    took.sort()
-    return {f"p{share}_ms": percentile(took, share / 100) for share in (50, 95, 99)}
+    return await walk(server.port, path, key, filters, _PAGES)
 
 
 async def _erase(
