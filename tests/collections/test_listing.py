@@ -11,7 +11,7 @@ from tests.runs.platform import Platform
 
 from insula.collections import counts, listing, reading
 from insula.collections.listing import RecordFilter, list_records
-from insula.collections.reading import encode_many
+from insula.collections.reading import Seen, encode_many, see_many
 from insula.collections.repository import Found
 from insula.storage.database import Database
 from insula.storage.dialect import is_postgres
@@ -239,9 +239,13 @@ async def test_a_page_ends_before_what_is_too_much(
         await rested(acme, f"{path}/records/{made[-1]}")
     within = 8_000
 
-    async def some(services: Any, rows: Any, **more: Any) -> list[bytes]:
-        return await encode_many(services, rows, within, **more)
+    def seen(connection: Connection, rows: Any, base: str) -> Seen:
+        return see_many(connection, rows, base, within)
 
+    async def some(services: Any, seen: Seen, **more: Any) -> list[bytes]:
+        return await encode_many(services, seen, within, **more)
+
+    monkeypatch.setattr(reading, "see_many", seen)
     monkeypatch.setattr(reading, "encode_many", some)
 
     async def walk(**query: Any) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.failures import StepFailure, Unanswerable
@@ -22,6 +23,8 @@ from insula.engine.ports import (
 )
 from insula.kit.json import Raw
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 ENOUGH = Limits(cpu=5, wall=10)
 
 
@@ -30,8 +33,9 @@ def lane(request: pytest.FixtureRequest) -> Lane:
     return "v8" if request.param == "v8" else "quickjs"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[SandboxPool]:
+    """One for all: none leaves anything behind for the next."""
     pool = SandboxPool(maximum=4, warm=1)
     await pool.start()
     yield pool

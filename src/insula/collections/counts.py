@@ -34,7 +34,7 @@ def records_of(connection: Connection, collection_ids: Sequence[str]) -> dict[st
         .where(counters.c.app_id == _RECORDS, counters.c.workflow_id.in_(collection_ids))
         .group_by(counters.c.workflow_id)
     )
-    return {found: int(number) for found, number in connection.execute(query)}
+    return {found: int(number) for found, number in connection.execute(query).all()}
 
 
 def forget(connection: Connection, collection_id: str) -> None:

@@ -82,7 +82,7 @@ def _counted(
 
 def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[RecordRow]:
     query = select(records).where(records.c.id.in_(ids), records.c.app_id == app_id)
-    found = {row.id: RecordRow(*row) for row in connection.execute(query)} if ids else {}
+    found = {row.id: RecordRow(*row) for row in connection.execute(query).all()} if ids else {}
     return [found[record_id] for record_id in ids if record_id in found]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, select
 
@@ -89,8 +89,10 @@ def around(connection: Connection, rows: Sequence[RecordRow], base: str) -> Arou
 
 
 def _names(connection: Connection, table: Any, ids: Iterable[str]) -> dict[str, str]:
-    query = select(table.c.id, table.c.name).where(table.c.id.in_(sorted(ids)))
-    return {row.id: row.name for row in connection.execute(query)}
+    if not (wanted := sorted(ids)):
+        return {}
+    query = select(table.c.id, table.c.name).where(table.c.id.in_(wanted))
+    return {row.id: row.name for row in connection.execute(query).all()}
 
 
 def _newer(connection: Connection, run_ids: Sequence[str]) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _newer(connection: Connection, run_ids: Sequence[str]) -> dict[str, Any]:
     columns = (runs.c.id, runs.c.status, runs.c.started_at, runs.c.updated_at)
     for at in range(0, len(run_ids), 500):
         query = select(*columns).where(runs.c.id.in_(run_ids[at : at + 500]))
-        for run_id, status, started, updated in connection.execute(query):
+        for run_id, status, started, updated in connection.execute(query).all():
             found[run_id] = {
                 "status": status,
                 "started_at": None if started is None else iso(started),
@@ -108,23 +110,30 @@ def _newer(connection: Connection, run_ids: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+class Seen(NamedTuple):
+    """Records as they are shown, and what stands around them, of the same moment."""
+
+    rows: list[RecordRow]
+    around: Around
+
+
+def see_many(
+    connection: Connection, rows: Sequence[RecordRow], base: str, within: int = LIST_MAX
+) -> Seen:
+    """Read what stands around as many records, from the first on, as are ``within`` bytes, and
+    around one in any case."""
+    fits = record_repository.fitting(connection, rows, within)
+    return Seen(fits, around(connection, fits, base))
+
+
 async def encode_many(
-    services: RecordServices,
-    rows: Sequence[RecordRow],
-    within: int = LIST_MAX,
-    *,
-    verbose: bool = False,
+    services: RecordServices, seen: Seen, within: int = LIST_MAX, *, verbose: bool = False
 ) -> list[bytes]:
     """Encode ``RecordSchema`` of as many records, from the first on, as are ``within`` bytes, and
     of one in any case; ``verbose``: with the rules' runs, whole."""
-
-    def query(connection: Connection) -> tuple[list[RecordRow], Around]:
-        fits = record_repository.fitting(connection, rows, within)
-        return fits, around(connection, fits, base_of(services))
-
-    fits, found = await services.runs.database.read(query)
+    rows, found = seen
     encoded: list[bytes] = []
-    for row in fits:
+    for row in rows:
         mine = found
         if verbose:
             rules = {row.id: found.rules.get(row.id, [])}
@@ -186,7 +195,7 @@ async def _with_runs(services: RecordServices, app_id: str, found: Around) -> Ar
 
 
 def _stored(connection: Connection, query: Select[Any]) -> list[Stored]:
-    return stored_many(connection, [run_row(row) for row in connection.execute(query)])
+    return stored_many(connection, [run_row(row) for row in connection.execute(query).all()])
 
 
 async def extended_config(services: RecordServices, app_id: str, config: Config) -> Raw:
@@ -225,7 +234,7 @@ def _workflows(connection: Connection, app_id: str, seen: dict[str, str | None])
     """Encode workflows as this app may see them, by their ids."""
     columns = workflow_repository.COLUMNS
     query = select(*columns).where(workflows.c.id.in_(sorted(seen)))
-    rows = [workflow_repository.Workflow(*row) for row in connection.execute(query)]
+    rows = [workflow_repository.Workflow(*row) for row in connection.execute(query).all()]
     pairs = [(row, seen[row.id]) for row in rows]
     found = {}
     for shown in workflow_repository.complete(connection, pairs, app_id):

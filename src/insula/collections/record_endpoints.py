@@ -74,7 +74,8 @@ def _add_list(routes: APIRouter, services: RecordServices, base: str) -> None:
     ) -> Response:
         """Newest first. Runs are in short; `verbose=all` has them whole."""
 
-        def query(connection: Connection) -> Found | None:
+        # One snapshot: what stands around the records is of the same moment.
+        def query(connection: Connection) -> tuple[Found, reading.Seen] | None:
             if repository.find(connection, principal.app_id, collection_id) is None:
                 return None
             wanted = RecordFilter(
@@ -84,12 +85,14 @@ def _add_list(routes: APIRouter, services: RecordServices, base: str) -> None:
                 status=None if status == "ALL" else status,
                 tag_ids=[*tags.named(connection, principal.app_id, tags_asked), *tag_ids],
             )
-            return listing.list_records(connection, wanted, page)
+            found = listing.list_records(connection, wanted, page)
+            return found, reading.see_many(connection, found.rows, reading.base_of(services))
 
-        found = await services.runs.database.read(query)
-        if found is None:
+        read = await services.runs.database.read(query)
+        if read is None:
             raise unknown()
-        shown = await reading.encode_many(services, found.rows, verbose=bool(verbose))
+        found, seen = read
+        shown = await reading.encode_many(services, seen, verbose=bool(verbose))
         following = found.following
         if len(shown) < len(found.rows):
             following = listing.after(found, found.rows[len(shown) - 1].id)

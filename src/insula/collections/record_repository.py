@@ -65,7 +65,7 @@ def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, lis
     """Return the rules of records by the records' ids, in order."""
     found: dict[str, list[RuleRow]] = defaultdict(list)
     query = select(record_rules).where(record_rules.c.record_id.in_(record_ids))
-    for row in connection.execute(query):
+    for row in connection.execute(query).all():
         found[row.record_id].append(RuleRow(*row))
     for rules in found.values():
         rules.sort(key=lambda rule: rule.place)
@@ -79,7 +79,7 @@ def fitting(connection: Connection, rows: Sequence[RecordRow], within: int) -> l
     held, came = (func.coalesce(func.length(column), 0) for column in columns)
     query = select(record_rules.c.record_id, func.sum(held + came))
     mine = record_rules.c.record_id.in_([row.id for row in rows])
-    found = connection.execute(query.where(mine).group_by(record_rules.c.record_id))
+    found = connection.execute(query.where(mine).group_by(record_rules.c.record_id)).all()
     sizes = {record_id: int(size) for record_id, size in found}
     fits: list[RecordRow] = []
     for row in rows:
@@ -94,7 +94,7 @@ def standing(connection: Connection, record_id: str) -> list[Standing]:
     """Return how far each rule of a record is, in order."""
     mine = record_rules.c.record_id == record_id
     query = select(*_STANDING).where(mine).order_by(record_rules.c.place)
-    return [Standing(*row) for row in connection.execute(query)]
+    return [Standing(*row) for row in connection.execute(query).all()]
 
 
 def rule(connection: Connection, record_id: str, key: str) -> RuleRow | None:
@@ -186,7 +186,7 @@ def live_in(connection: Connection, collection_id: str) -> list[str]:
 def some_in(connection: Connection, collection_id: str, limit: int) -> list[RecordRow]:
     """Return some records of a collection."""
     query = select(records).where(records.c.collection_id == collection_id).limit(limit)
-    return [RecordRow(*row) for row in connection.execute(query)]
+    return [RecordRow(*row) for row in connection.execute(query).all()]
 
 
 def remove(connection: Connection, row: RecordRow) -> list[str]:

@@ -140,7 +140,7 @@ def remove(connection: Connection, collection_id: str) -> None:
 def closing(connection: Connection) -> list[tuple[str, str]]:
     """Return (app id, collection id) of some collections whose deletion was begun."""
     query = select(collections.c.app_id, collections.c.id).where(collections.c.deleting.is_(True))
-    return [(app_id, found) for app_id, found in connection.execute(query.limit(100))]
+    return [(app_id, found) for app_id, found in connection.execute(query.limit(100)).all()]
 
 
 def ids_of_app(connection: Connection, app_id: str) -> list[str]:
@@ -179,7 +179,7 @@ def configs_by_id(connection: Connection, config_ids: Sequence[str]) -> dict[str
             json.decode(row.mappings),
             row.created_at,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(query).all()
     }
 
 

@@ -14,9 +14,15 @@ from sqlalchemy import Connection
 from insula.collections import records, repository
 from insula.collections.cancel import cancel, stop
 from insula.collections.listing import RecordFilter, list_records
-from insula.collections.reading import LIST_MAX, encode_many, record_bytes
+from insula.collections.reading import (
+    LIST_MAX,
+    Seen,
+    base_of,
+    encode_many,
+    record_bytes,
+    see_many,
+)
 from insula.collections.remove import remove_record
-from insula.collections.rows import RecordRow
 from insula.collections.schemas import CreateRecord, Mode, UpdateRecord
 from insula.collections.services import RecordServices
 from insula.engine.failures import StepFailure, plain
@@ -90,17 +96,17 @@ class RecordActions:
             tag_ids=_tag_ids(given, "tag_ids") or (),
         )
 
-        def query(connection: Connection) -> list[RecordRow]:
+        def query(connection: Connection) -> tuple[int, Seen]:
             known = collection_id is None or repository.find(connection, call.app_id, collection_id)
             if not known:
                 raise NotFound(f"{plain(collection_id or '', 60)} is no collection of this app")
             page = Page(take=FOUND_MAX)
             rows = list_records(connection, wanted, page).rows
-            return cast(list[RecordRow], rows)
+            return len(rows), see_many(connection, rows, base_of(self._services))
 
-        rows = await self._services.runs.database.read(query)
-        shown = await encode_many(self._services, rows)
-        if len(shown) < len(rows):
+        number, seen = await self._services.runs.database.read(query)
+        shown = await encode_many(self._services, seen)
+        if len(shown) < number:
             words = f"The records that match have more than {LIST_MAX:,} bytes; search for fewer"
             raise StepFailure(words, "limit_output")
         return Raw(b"[" + b",".join(shown) + b"]")

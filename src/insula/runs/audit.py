@@ -132,7 +132,7 @@ def _other_counts(connection: Connection) -> _Counts:
 
 
 def _by_key(connection: Connection, query: Select[Any]) -> _Counts:
-    return {tuple(key): int(count) for *key, count in connection.execute(query) if count}
+    return {tuple(key): int(count) for *key, count in connection.execute(query).all() if count}
 
 
 def _ended_journals(connection: Connection, told: Told) -> Finding:

@@ -121,7 +121,7 @@ def let_go_below(connection: Connection, root_id: str, default: int) -> None:
     )
     due = [
         (run_id, due_at(retention, status, ended_at, default))
-        for run_id, retention, status, ended_at in connection.execute(below)
+        for run_id, retention, status, ended_at in connection.execute(below).all()
     ]
     for some in parts(connection, due):
         update_rows(connection, runs, ("id",), ("retention_due_at",), some, "true")

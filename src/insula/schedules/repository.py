@@ -130,7 +130,7 @@ def of_workflow(connection: Connection, workflow_id: str) -> list[Schedule]:
     query = select(schedules).where(
         schedules.c.workflow_id == workflow_id, schedules.c.step_key.is_not(None)
     )
-    return [Schedule(*row) for row in connection.execute(query)]
+    return [Schedule(*row) for row in connection.execute(query).all()]
 
 
 def store(connection: Connection, schedule: Schedule) -> None:

@@ -131,7 +131,7 @@ def of_things(connection: Connection, thing_ids: Sequence[str]) -> dict[str, lis
             .where(tagged.c.thing_id.in_(thing_ids))
             .order_by(tags.c.name)
         )
-        for row in connection.execute(query):
+        for row in connection.execute(query).all():
             found[row.thing_id].append(row)
     return found
 
@@ -145,7 +145,7 @@ def has(thing_id: ColumnElement[str], tag_id: str) -> ColumnElement[bool]:
 def named(connection: Connection, app_id: str, words: Sequence[str]) -> list[str]:
     """Return the ids that are meant by ids or names of tags; what is neither stays as it is."""
     query = select(tags.c.id, tags.c.name).where(tags.c.app_id == app_id, tags.c.name.in_(words))
-    by_name = {name: tag_id for tag_id, name in connection.execute(query)} if words else {}
+    by_name = {name: tag_id for tag_id, name in connection.execute(query).all()} if words else {}
     return [by_name.get(word, word) for word in words]
 
 

@@ -41,7 +41,7 @@ def overfull(connection: Connection) -> list[Overfull]:
         .group_by(rows.c.webhook_id)
         .having(pending > PENDING_MOST)
     )
-    counted = {row.webhook_id: row.pending for row in connection.execute(many)}
+    counted = {row.webhook_id: row.pending for row in connection.execute(many).all()}
     if not counted:
         return []
     mine = and_(webhooks.c.id.in_(counted), webhooks.c.enabled.is_(True))

@@ -62,7 +62,7 @@ def provide(
         new = insert(connection, hook_tokens).values(**values)
         connection.execute(new.on_conflict_do_nothing(index_elements=_KEY))
     query = select(hook_tokens).where(hook_tokens.c.workflow_id == workflow_id)
-    found = {row.target: row for row in connection.execute(query)}
+    found = {row.target: row for row in connection.execute(query).all()}
     return [_opened(ring, found[target]) for target in TARGETS]
 
 

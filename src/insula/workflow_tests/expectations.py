@@ -80,4 +80,4 @@ def scripts_of(connection: Connection, workflow_id: str, ids: Sequence[str]) -> 
     query = select(expectations.c.id, expectations.c.script).where(
         expectations.c.workflow_id == workflow_id, expectations.c.id.in_(ids)
     )
-    return {row_id: script.decode() for row_id, script in connection.execute(query)}
+    return {row_id: script.decode() for row_id, script in connection.execute(query).all()}

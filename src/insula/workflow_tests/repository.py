@@ -199,7 +199,7 @@ def underway(connection: Connection, workflow_id: str) -> list[Underway]:
     query = _underway(workflow_id).order_by(
         tests.c.run_id.is_(None), tests.c.updated_at, tests.c.id
     )
-    return [Underway(*row) for row in connection.execute(query.limit(_UNDERWAY_MAX))]
+    return [Underway(*row) for row in connection.execute(query.limit(_UNDERWAY_MAX)).all()]
 
 
 def turns(connection: Connection, after: str = "") -> Turns:
@@ -215,7 +215,7 @@ def turns(connection: Connection, after: str = "") -> Turns:
         begun = mine.where(tests.c.run_id > "").order_by(tests.c.run_id)
         waiting = mine.where(tests.c.run_id.is_(None)).order_by(tests.c.updated_at, tests.c.id)
         for query in (begun.limit(2 * AT_ONCE), waiting.limit(AT_ONCE)):
-            some = [Underway(*row) for row in connection.execute(query)]
+            some = [Underway(*row) for row in connection.execute(query).all()]
             whole = whole and len(some) < AT_ONCE
             found += some
     return Turns(found, workflows[-1] if len(workflows) == LOOKED_AT else "", whole)
@@ -331,4 +331,4 @@ def told(connection: Connection, workflow_id: str) -> list[Told]:
     """Return what the progress of a workflow's tests tells."""
     query = select(*(tests.c[name] for name in Told._fields))
     query = query.where(tests.c.workflow_id == workflow_id).order_by(tests.c.id)
-    return [Told(*row) for row in connection.execute(query)]
+    return [Told(*row) for row in connection.execute(query).all()]

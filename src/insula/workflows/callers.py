@@ -140,13 +140,13 @@ def _complete(
     connection: Connection, workflow_id: str, ids: Sequence[str], blocked: frozenset[str]
 ) -> list[Caller]:
     names = select(apps.c.id, apps.c.name, apps.c.verified).where(apps.c.id.in_(ids))
-    known = {row.id: AppName(*row) for row in connection.execute(names)}
+    known = {row.id: AppName(*row) for row in connection.execute(names).all()}
     numbers = (
         select(counters.c.app_id, func.sum(counters.c.count))
         .where(counters.c.app_id.in_(ids), counters.c.workflow_id == workflow_id)
         .group_by(counters.c.app_id)
     )
-    runs = {app_id: int(number) for app_id, number in connection.execute(numbers)}
+    runs = {app_id: int(number) for app_id, number in connection.execute(numbers).all()}
     return [
         Caller(known.get(each) or AppName(each, "", False), each in blocked, runs.get(each, 0))
         for each in ids

@@ -99,7 +99,7 @@ async def _remove_each(
 
 def _some(connection: Connection, mine: ColumnElement[bool]) -> list[tuple[str, str]]:
     query = select(workflows.c.app_id, workflows.c.id).where(mine)
-    return [(app_id, found) for app_id, found in connection.execute(query.limit(_BATCH))]
+    return [(app_id, found) for app_id, found in connection.execute(query.limit(_BATCH)).all()]
 
 
 def _mark(connection: Connection, app_id: str, workflow_id: str) -> bool:

@@ -200,7 +200,7 @@ def complete(
 
 def _app_names(connection: Connection, app_ids: set[str]) -> dict[str, AppName]:
     query = select(apps.c.id, apps.c.name, apps.c.verified).where(apps.c.id.in_(app_ids))
-    return {row.id: AppName(*row) for row in connection.execute(query)}
+    return {row.id: AppName(*row) for row in connection.execute(query).all()}
 
 
 def _runs_counts(
@@ -211,4 +211,4 @@ def _runs_counts(
         .where(counters.c.app_id == app_id, counters.c.workflow_id.in_(workflow_ids))
         .group_by(counters.c.workflow_id)
     )
-    return {workflow_id: int(number) for workflow_id, number in connection.execute(query)}
+    return {workflow_id: int(number) for workflow_id, number in connection.execute(query).all()}

@@ -36,7 +36,7 @@ def tests_stats(
         .where(tests.c.workflow_id.in_(list(found)))
         .group_by(tests.c.workflow_id, tests.c.status)
     )
-    for workflow_id, status, number, failing, passing in connection.execute(query):
+    for workflow_id, status, number, failing, passing in connection.execute(query).all():
         stats = found[workflow_id]
         stats["total_count"] += number
         if status in _COUNTS:

@@ -1,8 +1,10 @@
 """Every hostile program ends in its own failure, and nothing beside it notices."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import pytest_asyncio
 
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.failures import StepFailure
@@ -10,6 +12,19 @@ from insula.engine.ports import Lane
 
 from .conftest import SMALL, activity, descriptors, evaluation
 from .hostile import ATTACKS, WEBASSEMBLY, Hostile
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool() -> AsyncIterator[SandboxPool]:
+    """One for all, so that each attack is also one upon those that follow."""
+    pool = SandboxPool(maximum=4, warm=1)
+    await pool.start()
+    yield pool
+    await pool.close()
+    stats = pool.stats()
+    assert (stats.alive, stats.busy, stats.waiting) == (0, 0, 0)
 
 
 async def end_of(pool: SandboxPool, attack: Hostile, lane: Lane) -> tuple[str, bytes | None]:
