@@ -17,11 +17,15 @@ from insula.tags import repository as tags
 from insula.web.pagination import Page
 
 LOOKED = 2_500
-"""Rows that one step looks at."""
+"""Rows that one step looks at; the first ones at fewer: where most match, some are enough."""
+_FIRST = 4
+"""How many times as many rows as are wanted the first step looks at."""
+_MORE = 5
+"""How many times as many each further one."""
 COUNTED = 10_000
 """Matches among the newest so many rows are counted."""
-STEPS = 40
-"""Of one answer, at most."""
+STEPS = 42
+"""Of one answer, at most: some 100,000 rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +95,15 @@ def _look(connection: Connection, wanted: RecordFilter, before: str | None, most
     if _by_index(wanted):
         query = _matching(wanted, before, None).limit(most)
         return _Looked(list(connection.scalars(query)))
-    looked = _Looked()
+    looked, rows = _Looked(), _FIRST * most
     for _ in range(STEPS):
-        looked.at = _floor(connection, wanted, before, LOOKED)
+        rows = min(rows, LOOKED)
+        looked.at = _floor(connection, wanted, before, rows)
         query = _matching(wanted, before, looked.at).limit(most - len(looked.ids))
         looked.ids += connection.scalars(query)
         if looked.at is None or len(looked.ids) == most:
             break
-        before = looked.at
+        before, rows = looked.at, rows * _MORE
     return looked
 
 
