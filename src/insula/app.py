@@ -193,6 +193,7 @@ class _Stored:
     installation: str
     database: Database
     ring: KeyRing
+    variables: Variables
     transport: Transport | None
     journal: Journal
 
@@ -205,6 +206,7 @@ async def _open_storage(settings: Settings, stack: AsyncExitStack) -> _Stored:
     stack.push_async_callback(database.close)
     ring = open_ring(settings.data_dir, _secret(settings.secret_keys))
     await check_keys(database, ring, lost=settings.secret_keys_lost)
+    variables = await Variables.open(database, ring)
     installation = await database.write(installation_id)
     transport = None
     if url is not None:
@@ -212,7 +214,7 @@ async def _open_storage(settings: Settings, stack: AsyncExitStack) -> _Stored:
     signals = None if transport is None else transport.signals
     journal = Journal(database, new_id("node"), signals)
     stack.push_async_callback(journal.close)
-    return _Stored(installation, database, ring, transport, journal)
+    return _Stored(installation, database, ring, variables, transport, journal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,7 @@ async def _open_outside(settings: Settings, stored: _Stored, stack: AsyncExitSta
 async def _open_concepts(stored: _Stored, services: RunServices) -> Parts:
     """Make what each concept works with, and let them hear of runs what they have to."""
     authenticator = Authenticator(stored.database)
-    variables = await Variables.open(stored.database, stored.ring)
+    variables = stored.variables
     connections = Connections(stored.database, stored.ring)
     services.equip = partial(_equip, variables, connections)
     services.begin_child = partial(begin_child, services)

@@ -33,6 +33,7 @@ WRONG: tuple[Any, ...] = (
     {"a": {"b": []}},
 )
 """Values of the wrong kind, or of none that is expected, for almost any field."""
+CURSOR = encode_cursor({"x": "y"})
 STEP: dict[str, Any] = {"type": "code", "key": "only", "code": "return 1"}
 
 
@@ -85,6 +86,7 @@ class Target:
     """Every write that takes a body, on things that exist."""
 
     def __init__(self, workflow_id: str, run_id: str) -> None:
+        self.workflow_id = workflow_id
         workflow, run = f"workflows/{workflow_id}", f"workflows/{workflow_id}/runs/{run_id}"
         self.writes = (
             ("POST", "workflows"),
@@ -386,6 +388,28 @@ async def test_keys_that_open_nothing(acme: Caller, callers: Clients) -> None:
 )
 async def test_queries_and_paths(acme: Caller, path: str) -> None:
     refused(await acme.ask("GET", path))
+
+
+async def test_a_cursor_of_no_list_is_refused_by_each(acme: Caller, target: Target) -> None:
+    made = await acme.ok(
+        "POST", "webhooks", {"url": "http://127.0.0.1:9/x", "events": ["record.created"]}
+    )
+    ids = {
+        "app_id": "c",
+        "workflow_id": target.workflow_id,
+        "collection_id": (await acme.ok("POST", "collections", {"name": "x"}))["id"],
+        "webhook_id": made["id"],
+    }
+    paths = (await acme.ok("GET", "/openapi.json"))["paths"].items()
+    asked = {path: one["get"].get("parameters", ()) for path, one in paths if "get" in one}
+    lists = [path for path, of in asked.items() if any(each["name"] == "next" for each in of)]
+    assert len(lists) > 18
+    answers = {
+        path: (await acme.ask("GET", f"{path.format(**ids)}?next={CURSOR}")).status
+        for path in lists
+    }
+    # To see all apps takes the installation's key.
+    assert answers == dict.fromkeys(lists, 400) | {"/apps": 403}
 
 
 async def test_a_nul_in_any_id(acme: Caller, target: Target) -> None:

@@ -40,6 +40,8 @@ async def pool() -> AsyncIterator[SandboxPool]:
     await pool.start()
     yield pool
     await pool.close()
+    stats = pool.stats()
+    assert (stats.alive, stats.busy, stats.waiting) == (0, 0, 0)
 
 
 async def run(

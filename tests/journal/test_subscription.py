@@ -47,8 +47,10 @@ async def test_a_slow_reader_is_closed_and_keeps_nothing(
 ) -> None:
     monkeypatch.setattr(module, limit, value)
     heard, closed = subscribe()
-    for seq in range(1, 13):
+    for seq in range(1, 11):
         heard.put(seq, [started()], 10)
+    assert heard.reason is None
+    heard.put(11, [started()], 10)
     assert heard.reason == "slow"
     assert closed == [heard]
     assert [seq async for seq, _ in heard] == []
@@ -64,11 +66,23 @@ async def test_a_reader_that_keeps_up_is_never_closed(monkeypatch: pytest.Monkey
     assert heard.reason is None
 
 
+async def test_events_and_bytes_have_a_bound_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVENTS_MAX", 8)
+    monkeypatch.setattr(module, "BYTES_MAX", 80)
+    heard, _ = subscribe()
+    for seq in (2, 4, 6):  # many events, few bytes
+        heard.put(seq, [started(), started()], 1)
+    for seq in (7, 8):  # the other way round
+        heard.put(seq, [started()], 20)
+    assert heard.reason is None
+    assert [(await anext(heard))[0] for _ in range(5)] == [2, 4, 6, 7, 8]
+
+
 @pytest.mark.parametrize("limit", ["EVENTS_MAX", "BYTES_MAX"])
 async def test_one_batch_that_is_over_the_bounds_is_heard_by_who_keeps_up(
     monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(module, limit, 1)
+    monkeypatch.setattr(module, limit, 4)
     heard, _ = subscribe()
     for seq in (2, 4):
         heard.put(seq, [started(1), started(2)], 10)

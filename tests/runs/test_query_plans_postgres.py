@@ -34,8 +34,10 @@ _FALL_DUE = (
     "ANALYZE runs",
     "UPDATE runs SET retention_due_at = 1 WHERE ended_at IS NOT NULL",
 )
-_FETCHED = "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'runs'"
-"""In a transaction: the rows of runs that it has fetched by an index."""
+_FETCHED = (
+    "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'runs'"
+)
+"""In a transaction: the rows of runs that it has looked at."""
 
 
 @pytest.fixture

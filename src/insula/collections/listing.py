@@ -53,7 +53,7 @@ def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Fo
     Where words or tags are looked for, it may be short, or empty, and still go on.
     """
     cursor = page.cursor or {}
-    before = str(cursor["before"]) if "before" in cursor else None
+    before = page.position()
     most = page.offset + page.take + 1
     found = _look(connection, wanted, before, most)
     shown = found.ids[page.offset : most - 1]

@@ -11,9 +11,9 @@ from insula.engine.events import Event
 
 EVENTS_MAX = 10_000
 BYTES_MAX = 8 * 1024 * 1024
-_PART = 1 / 4
-"""What one batch counts for at most, of each bound: however large it is, it alone puts nobody
-behind."""
+_BATCH = 4
+"""One batch counts for a quarter of each bound at most: however large it is, it alone puts nobody
+behind. What it holds the run's own state mostly holds as well."""
 
 Reason = Literal["ended", "slow", "fenced", "closed"]
 Heard = tuple[int, list[Event]]
@@ -35,16 +35,16 @@ class Subscription:
         self._closed = closed
         self.reason: Reason | None = None
         self._heard: deque[tuple[int, list[Event], int]] = deque()
-        self._behind = 0.0
-        """How far the reader is behind, as a part of what is kept for it."""
+        self._events = 0
+        self._bytes = 0
         self._waiting: asyncio.Future[None] | None = None
 
     def put(self, seq: int, events: list[Event], size: int) -> None:
         """Add a stored batch of ``size`` bytes; over the bounds, close."""
         if self.reason is not None:
             return
-        self._behind += _part(events, size)
-        if self._behind > 1:
+        self._count(events, size, 1)
+        if self._events > EVENTS_MAX or self._bytes > BYTES_MAX:
             # What is buffered goes too: the reader resumes from the last event it has seen.
             self._heard.clear()
             self.end("slow")
@@ -74,13 +74,13 @@ class Subscription:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         seq, events, size = self._heard.popleft()
-        self._behind = self._behind - _part(events, size) if self._heard else 0.0
+        self._count(events, size, -1)
         return seq, events
+
+    def _count(self, events: list[Event], size: int, by: int) -> None:
+        self._events += by * min(len(events), EVENTS_MAX // _BATCH)
+        self._bytes += by * min(size, BYTES_MAX // _BATCH)
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
-
-
-def _part(events: list[Event], size: int) -> float:
-    return min(_PART, max(len(events) / EVENTS_MAX, size / BYTES_MAX))

@@ -4,12 +4,10 @@ it is a run of does not see it."""
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from insula.engine.inputs import Configured
 from insula.kit import json
 from insula.kit.json import Raw
-from insula.runs.options import InputPath, options_of
+from insula.runs.options import InputPath, change_options, options_of
 from insula.runs.rows import RunRow
 
 
@@ -17,7 +15,7 @@ def note_configured(row: RunRow, configured: Sequence[Configured]) -> None:
     """Keep with a run of another app where its input is the workflow's own."""
     if configured and row.app_id != row.workflow_app_id:
         noted = tuple((one.path, one.connection) for one in configured)
-        row.options = replace(options_of(row), configured=noted).encoded()
+        row.options = change_options(row, configured=noted)
 
 
 def concealed(row: RunRow, viewer: str, *, closed: bool) -> tuple[InputPath, ...]:

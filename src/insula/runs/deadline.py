@@ -4,10 +4,9 @@ Each takeover notes how long the run had been executed before, and when its new 
 the clocks of the owners.
 """
 
-from msgspec.structs import replace
 from sqlalchemy import Connection, update
 
-from insula.runs.options import Spent, options_of
+from insula.runs.options import Spent, change_options, options_of
 from insula.runs.rows import RunRow
 from insula.storage.tables import runs
 
@@ -22,10 +21,9 @@ def seconds_left(row: RunRow, default: float) -> float:
 def take_in(row: RunRow, last_at: int, now: int) -> None:
     """Let a run that is taken over have the time that it had left at its last stored event."""
     since = row.started_at if row.started_at is not None else now
-    options = options_of(row)
-    before = options.spent or Spent(0, since)
+    before = options_of(row).spent or Spent(0, since)
     spent = Spent(before.ms + max(0, last_at - before.since), now)
-    row.options = replace(options, spent=spent).encoded()
+    row.options = change_options(row, spent=spent)
 
 
 def store(connection: Connection, row: RunRow) -> None:

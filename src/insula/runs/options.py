@@ -55,7 +55,8 @@ class RunOptions(Struct, frozen=True, omit_defaults=True):
     configured: tuple[tuple[InputPath, bool], ...] = ()
     """Where another app's input is the workflow's own, and whether a connection stands there."""
     closed: bool | None = None
-    """Of another app's run: whether its workflow was closed when it began."""
+    """Of another app's run: whether its workflow was closed when it was created: its stream is
+    numbered accordingly, whatever the owner changes later."""
 
     def encoded(self) -> bytes:
         """Return it as it is stored."""
@@ -66,5 +67,20 @@ _decoder = msgspec.json.Decoder(RunOptions)
 
 
 def options_of(row: RunRow) -> RunOptions:
-    """Return what a run carries with it."""
-    return _decoder.decode(row.options)
+    """Return what a run carries with it.
+
+    Raises:
+        InvalidJson: what is stored is nothing that this program wrote.
+    """
+    try:
+        return _decoder.decode(row.options)
+    except msgspec.DecodeError as error:
+        raise json.InvalidJson(f"options of {row.id}: {error}") from error
+
+
+def change_options(row: RunRow, **changed: object) -> bytes:
+    """Return a run's options as they are to be stored with some changed. What another version of
+    the program keeps there, of which this one knows nothing, stays."""
+    known = msgspec.to_builtins(msgspec.structs.replace(options_of(row), **changed))
+    others = json.decode(row.options).items()
+    return json.encode({k: v for k, v in others if k not in RunOptions.__struct_fields__} | known)

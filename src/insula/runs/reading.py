@@ -24,8 +24,6 @@ from insula.workflows.access import sees_steps
 from insula.workflows.render import body_members
 from insula.workflows.resolve import Runnable
 
-"""The option of a run of another app's workflow that says whether that was closed when the run was
-created: its stream is numbered accordingly, whatever the owner changes later."""
 _LARGE = 1024 * 1024
 """Bytes that are not encoded where others wait."""
 

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from msgspec import structs
-
 from insula.engine.document import Document
 from insula.engine.events import (
     Event,
@@ -24,7 +22,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
 from insula.runs.execution import prepare
-from insula.runs.options import options_of
+from insula.runs.options import change_options, options_of
 from insula.runs.reading import Find, read_stored
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -189,9 +187,8 @@ def _row(
     run_id = new_id("run")
     # Its limits and its timeout are the source's, as its version and its input are.
     # What is kept may hold its handles of secrets, which are to mean the same here.
-    own = options_of(source)
-    handles = own.handles or source.root_id
-    options = structs.replace(own, handles=handles, spent=None, replay_step=step_key)
+    handles = options_of(source).handles or source.root_id
+    options = change_options(source, handles=handles, spent=None, replay_step=step_key)
     return replace(
         source,
         id=run_id,
@@ -204,7 +201,7 @@ def _row(
         identifier=asked.identifier,
         replay_of=source.id,
         background=asked.background,
-        options=options.encoded(),
+        options=options,
         owner=None if waits else services.token,
         seq=seq,
         error=None,

@@ -64,7 +64,7 @@ _DUE_HERE = _DUE.format(now="?")
 # The database's clock, too, has to have come so far: a node whose own is ahead would erase what it
 # must not, and nothing brings that back.
 _DUE_THERE = _DUE.format(now="LEAST(?::bigint, (extract(epoch FROM now()) * 1000)::bigint)")
-# On PostgreSQL as one statement, in one round trip. The ids go from part to part as an array, for
+# On PostgreSQL as one statement. The ids go from part to part as an array, for
 # which the planner takes each row by its index, however many it expects.
 _ERASE_DUE = f"""
     WITH due AS MATERIALIZED ({_DUE_THERE} FOR UPDATE OF runs SKIP LOCKED),
@@ -108,9 +108,7 @@ def _erase_due_at_once(connection: Connection, now: int, limit: int) -> list[str
     # While its figures do not know yet that many are due, the planner would collect all of them in
     # another order, and sort them, for each batch.
     raw.execute("SET LOCAL enable_sort TO off")
-    due = [run_id for (run_id,) in raw.execute(_ERASE_DUE, (now, limit, now, now)).fetchall()]
-    raw.execute("SET LOCAL enable_sort TO DEFAULT")
-    return due
+    return [run_id for (run_id,) in raw.execute(_ERASE_DUE, (now, limit, now, now)).fetchall()]
 
 
 def let_go_below(connection: Connection, root_id: str, default: int) -> None:

@@ -106,6 +106,7 @@ class TestRunner:
             await asyncio.wait(tasks)
 
     def ended(self, row: RunRow) -> None:
+        """Hear of a run whose end was stored here: to be called with each."""
         if row.origin == "TEST":
             self._mine.add(row.id)
             self._wake.set()
