@@ -371,7 +371,7 @@ async def test_a_waiting_caller_who_goes_away_is_noticed(
 async def test_a_reader_who_is_too_slow_is_closed_and_may_resume(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insula.journal.subscription.EVENTS_MAX", 1)
+    monkeypatch.setattr("insula.journal.subscription.EVENTS_MAX", 4)
     steps = [code(f"s{n}", f"wait(g{n})", f"s{n + 1}") for n in range(4)]
     flow = await platform.acme.make(code("a", "wait(g)", "s0"), *steps, code("s4", "return 1"))
     body = {"stream": True, "on_disconnect": "cancel"}

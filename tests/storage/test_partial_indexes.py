@@ -135,7 +135,8 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Callable[[Connection, Query], list
         finally:
             event.remove(connection, "before_cursor_execute", note)
         told = "EXPLAIN" if is_postgres(connection) else "EXPLAIN QUERY PLAN"
-        found = [driver(connection).execute(f"{told} {sql}", values) for sql, values in below]
+        asked = [one for one in below if not one[0].startswith("SET")]
+        found = [driver(connection).execute(f"{told} {sql}", values) for sql, values in asked]
         shown = [rows.fetchall() for rows in found]
         for sql, values in through:
             shown.append(list(connection.exec_driver_sql(f"{told} {sql}", values)))
