@@ -61,8 +61,20 @@ class Asking:
             if answer.status == 200:
                 return asked, answer
             if not self.may_wait(answer.status, answer.headers.get("retry-after")):
-                raise self.odd(f"{method} {path}: {answer.status} {answer.body[:300]!r}")
+                again = [await self._again(each, method, path, body, more) for each in self.callers]
+                words = f"{answer.status} {answer.body[:300]!r}; again at each node: {again}"
+                raise self.odd(f"{method} {path}: {words}")
             await asyncio.sleep(_PAUSE)
+
+    async def _again(
+        self, caller: Caller, method: str, path: str, body: Any, more: dict[str, Any]
+    ) -> str:
+        """Say what comes of the same request a moment later: does an odd answer stay?"""
+        try:
+            answer = await caller.ask(method, path, body, timeout=PATIENCE, **more)
+        except _AWAY as error:
+            return repr(error)
+        return f"{answer.status} {answer.body[:60]!r}"
 
     def may_wait(self, status: int, retry_after: str | None) -> bool:
         """Say whether an answer is a refusal for now, in due form."""
