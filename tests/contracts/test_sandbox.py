@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.adapters.sandbox.pools import open_pool
 
 from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.failures import StepFailure, Unanswerable
@@ -36,12 +37,8 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[SandboxPool]:
     """One for all: none leaves anything behind for the next."""
-    pool = SandboxPool(maximum=4, warm=1)
-    await pool.start()
-    yield pool
-    await pool.close()
-    stats = pool.stats()
-    assert (stats.alive, stats.busy, stats.waiting) == (0, 0, 0)
+    async with open_pool() as pool:
+        yield pool
 
 
 async def run(

@@ -10,6 +10,8 @@ from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.ports import Activity, Evaluation, Fetch, Lane, Limits
 from insula.kit.json import Raw
 
+from .pools import open_pool
+
 MIB = 1024 * 1024
 SMALL = Limits(cpu=0.15, wall=3.0, memory=32 * MIB, output=64 * 1024, logs=16 * 1024)
 
@@ -25,12 +27,8 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 @pytest.fixture
 async def pool() -> AsyncIterator[SandboxPool]:
     """A started pool; at its end nothing of it may be left."""
-    pool = SandboxPool(maximum=4, warm=1)
-    await pool.start()
-    yield pool
-    await pool.close()
-    stats = pool.stats()
-    assert (stats.alive, stats.busy, stats.waiting) == (0, 0, 0)
+    async with open_pool() as pool:
+        yield pool
 
 
 def evaluation(

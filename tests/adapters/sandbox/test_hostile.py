@@ -12,6 +12,7 @@ from insula.engine.ports import Lane
 
 from .conftest import SMALL, activity, descriptors, evaluation
 from .hostile import ATTACKS, WEBASSEMBLY, Hostile
+from .pools import open_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,12 +20,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[SandboxPool]:
     """One for all, so that each attack is also one upon those that follow."""
-    pool = SandboxPool(maximum=4, warm=1)
-    await pool.start()
-    yield pool
-    await pool.close()
-    stats = pool.stats()
-    assert (stats.alive, stats.busy, stats.waiting) == (0, 0, 0)
+    async with open_pool() as pool:
+        yield pool
 
 
 async def end_of(pool: SandboxPool, attack: Hostile, lane: Lane) -> tuple[str, bytes | None]:
