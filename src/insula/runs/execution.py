@@ -192,7 +192,7 @@ async def _execute(services: RunServices, live: LiveRun) -> RunEnded:
             live.ports, row.workflow_app_id, seed, live.state.started_at
         )
         if options.outfit is not None:
-            live.ports = await services.outfit(row, live.ports)
+            live.ports = await services.outfit(options.outfit, live.ports)
     except asyncio.CancelledError:
         if live.ports.stop.kind in (None, "shutdown"):
             raise

@@ -30,6 +30,7 @@ from insula.runs.children import Begin, Ended
 from insula.runs.cluster import RUN, Cluster
 from insula.runs.live import LiveRun, LiveRuns
 from insula.runs.metrics import RunMetrics
+from insula.runs.options import Outfit
 from insula.runs.plans import Plans
 from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
@@ -42,7 +43,7 @@ Equip = Callable[[Ports, str, str, int | None], Awaitable[Ports]]
 of secrets are made from, and when it began, ``None`` if it begins now. Raises ``StepFailure``."""
 
 
-Outfit = Callable[[RunRow, Ports], Awaitable[Ports]]
+PutOn = Callable[[Outfit, Ports], Awaitable[Ports]]
 """Gives a run with an outfit of its own (its option ``outfit``) other ports, once it is equipped.
 Raises ``StepFailure``."""
 
@@ -60,7 +61,7 @@ async def _as_they_are(ports: Ports, app_id: str, seed: str, began: int | None) 
     return ports
 
 
-async def _no_outfit(row: RunRow, ports: Ports) -> Ports:
+async def _no_outfit(worn: Outfit, ports: Ports) -> Ports:
     raise StepFailure("What this run is to be given is not known here", "not_available")
 
 
@@ -112,7 +113,7 @@ class RunServices:
     """Whether nothing can be stored just now, as far as is known."""
     draining: bool = False
     equip: Equip = _as_they_are
-    outfit: Outfit = _no_outfit
+    outfit: PutOn = _no_outfit
     at_end: list[AtEnd] = field(default_factory=list)
     after_end: list[AfterEnd] = field(default_factory=list)
     begin_child: Begin = _no_children

@@ -11,8 +11,7 @@ from insula.errors import InsulaError, TooMany, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.runs.creation import Before
-from insula.runs.options import Outfit, RunOptions, options_of
-from insula.runs.rows import RunRow
+from insula.runs.options import Outfit, RunOptions
 from insula.runs.services import RunServices
 from insula.runs.start import Start, queue
 from insula.web.auth import Principal
@@ -83,14 +82,13 @@ def _taking(test: WorkflowTest, run_id: str) -> Before:
     return unit
 
 
-async def outfit(services: RunServices, row: RunRow, ports: Ports) -> Ports:
+async def outfit(services: RunServices, worn: Outfit, ports: Ports) -> Ports:
     """Give the run of a recorded test what is recorded, and nothing else of the world.
 
     Raises:
         StepFailure: the recording is gone.
     """
-    played = options_of(row).outfit
-    query = partial(repository.recording_of, test_id="" if played is None else played.test)
+    query = partial(repository.recording_of, test_id=worn.test)
     recording = await services.database.read(query)
     if recording is None:
         raise StepFailure("The recording of this test is gone", "not_available")
