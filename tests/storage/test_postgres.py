@@ -1,21 +1,24 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from itertools import count
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
 from tests.postgres import PostgresServer
 from tests.proxy import Proxy, proxied
 
 from insula.errors import Unavailable
-from insula.storage import counters, postgres
+from insula.kit import clock
+from insula.storage import counters, postgres, postgres_session
 from insula.storage.dialect import driver, now_ms
 from insula.storage.postgres import PostgresDatabase, look, open_postgres
 from insula.storage.postgres_address import DatabaseUnusable
-from insula.storage.postgres_session import SERIAL_LOCK, PostgresSession
-from insula.storage.tables import facts, nodes
+from insula.storage.postgres_session import SERIAL_LOCK, Line, PostgresSession
+from insula.storage.tables import commits, facts, nodes
 
 
 @pytest.fixture
@@ -100,6 +103,134 @@ async def test_what_became_of_a_commit_is_found_out(
     assert await database.read(names) == ["0", "1", "2"]
 
 
+def was_committed(server: PostgresServer, number: int) -> bool:
+    """Ask the server of a transaction by its number, which it may not have come to yet."""
+    ((come,),) = server.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+    if int(str(come)) <= number:
+        return False
+    return server.execute(f"SELECT pg_xact_status('{number}'::xid8)") == [("committed",)]
+
+
+async def test_a_commit_that_a_crash_undid_is_no_other_s(
+    database: PostgresDatabase, proxy: Proxy, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """The server gives the number of a transaction that a crash has undone to another one."""
+    loop, numbers = asyncio.get_running_loop(), list[int]()
+    await database.write(put("before"))
+
+    def crash_within(connection: Connection) -> str:
+        name = put("a")(connection)
+        row = driver(connection).execute("SELECT pg_current_xact_id()::text").fetchone()
+        numbers.append(int(row[0]))
+        if len(numbers) == 1:
+            asyncio.run_coroutine_threadsafe(proxy.refuse(), loop).result(10)
+            postgres_server.kill()
+        return name
+
+    storing = database.submit(crash_within)
+    await until(lambda: bool(database._writer._unsettled))
+    postgres_server.start()  # in this thread: it ends with the one that started it
+    while not was_committed(postgres_server, numbers[0]):
+        postgres_server.execute("SELECT pg_current_xact_id()::text")
+    await proxy.listen()
+    async with asyncio.timeout(20):
+        assert await storing == "a"
+    assert await database.read(names) == ["a", "before"]
+    assert len(numbers) == 2  # it ran again
+
+
+@pytest.fixture
+def sessions(postgres_url: str) -> Iterator[tuple[PostgresSession, PostgresSession]]:
+    """Two connections of one writer: the one that was lost, and the one that it made then."""
+    opened = [PostgresSession(Line(postgres_url, "insula", postgres._WRITING)) for _ in range(2)]
+    lost, made = opened
+    made._writer = lost._writer
+    yield lost, made
+    for session in opened:
+        session.close()
+
+
+def marked(session: PostgresSession, name: str) -> int:
+    """Write something in a transaction that is left open; return its mark."""
+    session.begin(serial=False)
+    put(name)(session.connection)
+    return session._mark
+
+
+async def test_nothing_is_said_of_a_commit_that_is_under_way(
+    database: PostgresDatabase, sessions: tuple[PostgresSession, PostgresSession]
+) -> None:
+    lost, made = sessions
+    mark = marked(lost, "a")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        made.settle(mark)
+    lost.commit()
+    assert made.settle(mark)
+    mark = marked(lost, "b")
+    lost.rollback()
+    assert not made.settle(mark)
+    assert not made.settle(mark), "asked again, as when the answer was lost"
+
+
+async def test_a_commit_that_arrives_after_its_repetition_fails(
+    database: PostgresDatabase, sessions: tuple[PostgresSession, PostgresSession]
+) -> None:
+    lost, made = sessions
+    assert not made.settle(next(lost._numbers))
+    lost._numbers = count(1)  # the same was held up on its way, and arrives now
+    with pytest.raises(IntegrityError, match="commits_pkey"):
+        marked(lost, "a")
+    lost.rollback()
+    assert await database.read(names) == []
+
+
+async def test_marks_are_taken_away(
+    database: PostgresDatabase,
+    sessions: tuple[PostgresSession, PostgresSession],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But for that of a commit in doubt, what comes after it, and what came too late."""
+    monkeypatch.setattr(postgres_session, "_SWEEP_EVERY", 5)
+    lost, made = sessions
+
+    def commit(name: str) -> None:
+        marked(lost, name)
+        lost.commit()
+
+    def numbers(connection: Connection) -> list[int]:
+        query = select(commits.c.number).where(commits.c.writer == lost._writer)
+        return sorted(connection.scalars(query))
+
+    for name in "abcde":
+        commit(name)
+    assert await database.read(numbers) == [5]
+    lost._unsettled.add(6)
+    assert not made.settle(6)
+    next(lost._numbers)
+    for name in "fghi":
+        commit(name)
+    assert await database.read(numbers) == [6, 7, 8, 9, 10]
+    lost._unsettled.clear()
+    for name in "jklmn":
+        commit(name)
+    assert await database.read(numbers) == [6, 15]
+
+
+async def test_marks_of_processes_that_ended_long_ago_are_taken_away(postgres_url: str) -> None:
+    first = await open_postgres(postgres_url)
+    now = clock.now_ms()
+    ages = [
+        {"writer": 1, "number": days, "stands": True, "created_at": now - days * clock.DAY_MS}
+        for days in (6, 8)
+    ]
+    await first.write(lambda connection: connection.execute(insert(commits), ages))
+    await first.close()
+    again = await open_postgres(postgres_url)
+    query = select(commits.c.number).where(commits.c.writer == 1)
+    assert await again.read(lambda connection: connection.scalars(query).all()) == [6]
+    await again.close()
+
+
 async def test_a_commit_without_an_answer_waits_for_the_server(
     database: PostgresDatabase, proxy: Proxy
 ) -> None:
@@ -129,7 +260,7 @@ async def test_a_server_that_falls_silent_when_it_is_asked_of_a_commit_is_asked_
     async def stall() -> None:
         proxy.stall()
 
-    def silent(mark: str) -> bool:
+    def silent(mark: int) -> bool:
         if given_up.is_set():
             return settle(mark)
         session._line.connect()

@@ -52,6 +52,10 @@ def names(connection: Connection) -> set[str]:
     return set(connection.scalars(select(facts.c.name).where(facts.c.name != "schema_version")))
 
 
+MARK = ["INSERT"]
+"""What each transaction leaves of itself."""
+
+
 async def fenced(database: PostgresDatabase, unit: Callable[[Connection], Any]) -> Any:
     return await database.submit(unit, fenced=True)
 
@@ -63,7 +67,7 @@ async def test_what_has_no_answer_goes_out_together(database: PostgresDatabase, 
         bump(connection, "a", "w", "RUNNING", "ENDPOINT")
 
     await fenced(database, unit)
-    assert sent == [["BEGIN", "SELECT", "INSERT", "DELETE", "INSERT"], ["COMMIT"]]
+    assert sent == [["BEGIN", *MARK, "INSERT", "DELETE", "INSERT", "COMMIT"]]
     assert await database.read(names) == {"b"}
 
 
@@ -79,7 +83,7 @@ async def test_an_answer_takes_one_trip_and_the_rest_goes_with_the_commit(
         return found
 
     assert await fenced(database, unit) == 1
-    assert sent == [["BEGIN", "SELECT", "INSERT", "UPDATE"], ["INSERT", "COMMIT"]]
+    assert sent == [["BEGIN", *MARK, "INSERT", "UPDATE"], ["INSERT", "COMMIT"]]
     assert await database.read(names) == {"a", "b"}
 
 

@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
 class UnsettledGroup(Exception):
     """Nobody knows whether the group was committed; ``outcomes`` are its units' if it was."""
 
-    def __init__(self, mark: str, outcomes: list[Outcome]) -> None:
+    def __init__(self, mark: int, outcomes: list[Outcome]) -> None:
         super().__init__(mark)
         self.mark = mark
         self.outcomes = outcomes

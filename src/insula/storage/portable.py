@@ -22,7 +22,7 @@ from insula.storage.migrate import version
 from insula.storage.tables import metadata
 
 FORMAT = 1
-LEFT_OUT = frozenset({"nodes"})
+LEFT_OUT = frozenset({"commits", "nodes"})
 """Tables whose rows are about processes, which do not move: their runs are recovered instead."""
 _FACTS = "facts"
 _KEPT_FACT = "schema_version"

@@ -25,7 +25,7 @@ from insula.storage.postgres_connection import (
     translate,
 )
 from insula.storage.postgres_reader import PostgresSource
-from insula.storage.postgres_session import Line, PostgresSession
+from insula.storage.postgres_session import Line, PostgresSession, sweep_marks
 from insula.storage.reader import Readers
 from insula.storage.writer import Writer
 
@@ -108,6 +108,7 @@ def _prepare(url: str, name: str) -> None:
     with _usable(url, name) as (_, line):
         execute_simple(line.raw, b"SELECT pg_advisory_lock(%d)" % MIGRATION_LOCK)
         migrate(line.connection)
+        sweep_marks(line.raw)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ after one that failed.
 """
 
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -26,8 +26,6 @@ class Command(NamedTuple):
     text: bytes
     values: Sequence[bytes] = ()
     types: tuple[int, ...] = ()
-    told: Callable[[PGresult], None] | None = None
-    """Called with the result."""
     as_is: bool = False
     """Send its text each time, and do not have it prepared."""
 
@@ -96,7 +94,8 @@ class Pipeline:
         pgconn, named = self._pgconn, dict[bytes, bytes]()
         pgconn.enter_pipeline_mode()
         try:
-            prepares = [self._send(command, named) for command in commands]
+            for command in commands:
+                self._send(command, named)
             pgconn.pipeline_sync()
             results = self._results()
         finally:
@@ -104,29 +103,22 @@ class Pipeline:
                 with suppress(psycopg.Error):  # something is left in it: of no use to anybody
                     pgconn.exit_pipeline_mode()
         self._prepared |= named
-        position = -1
-        for command, prepared in zip(commands, prepares, strict=True):
-            position += 2 if prepared else 1
-            if command.told is not None:
-                command.told(results[position])
-        return results[position]
+        return results[-1]
 
-    def _send(self, command: Command, named: dict[bytes, bytes]) -> bool:
-        """Put a statement on its way; say whether it had to be prepared first."""
-        text, values, types, _, as_is = command
+    def _send(self, command: Command, named: dict[bytes, bytes]) -> None:
+        """Put a statement on its way, prepared where it was not yet."""
+        text, values, types, as_is = command
         formats = [Format.BINARY] * len(values)
         name = self._prepared.get(text) or named.get(text)
         if as_is or (name is None and len(self._prepared) + len(named) >= _PREPARED_MAX):
             self._pgconn.send_query_params(text, values, types, formats, Format.BINARY)
-            return False
-        prepares = name is None
+            return
         if name is None:
             # A name is never used again: one that failed may be known to the server all the same.
             self._number += 1
             name = named[text] = b"insula_%d" % self._number
             self._pgconn.send_prepare(name, text, types)
         self._pgconn.send_query_prepared(name, values, formats, Format.BINARY)
-        return prepares
 
     def _results(self) -> list[PGresult]:
         """Read all answers; raise what the first one says that is no success."""

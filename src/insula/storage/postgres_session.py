@@ -1,18 +1,24 @@
 """The session of the connection that writes to PostgreSQL: it begins with the first statement and
 commits with the last ones, reconnects by itself, and finds out what became of a commit that nobody
 answered.
+
+Each transaction leaves a mark, a row of ``commits``, and stands if its mark does. The server's own
+numbers of transactions would not do: one that a crash has undone gives its number to another.
 """
 
+import secrets
 import time
 from contextlib import suppress
+from itertools import count
+from struct import Struct
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from insula.errors import InsulaError, Unavailable
+from insula.kit.clock import DAY_MS, now_ms
 from insula.storage.counters import use_slot
 from insula.storage.postgres_connection import (
     Limits,
@@ -30,9 +36,25 @@ from insula.storage.session import Unsettled
 SERIAL_LOCK = 0x1A5C_5E71
 """The advisory lock of transactions that must not run beside each other."""
 _BEGIN = Command(b"BEGIN", as_is=True)
-_NUMBER = b"SELECT pg_current_xact_id()::text"
 _COMMIT = Command(b"COMMIT", as_is=True)
-_BEGIN_SERIAL = b"BEGIN; SELECT pg_current_xact_id(), pg_advisory_xact_lock(%d)" % SERIAL_LOCK
+_BEGIN_SERIAL = b"BEGIN; SELECT pg_advisory_xact_lock(%d)" % SERIAL_LOCK
+_BIGINT = Struct(">q")
+_BIGINT_TYPE = 20
+_MARK = b"INSERT INTO commits (writer, number, stands, created_at) VALUES ($1, $2, true, $3)"
+# It waits for the transaction that it asks about, if that is under way; and where it comes first,
+# that one cannot commit any more.
+_SETTLE = (
+    b"BEGIN; SET LOCAL lock_timeout = '100ms';"
+    b" INSERT INTO commits (writer, number, stands, created_at) VALUES (%d, %d, false, %d)"
+    b" ON CONFLICT (writer, number) DO NOTHING; COMMIT;"
+    b" SELECT stands::int FROM commits WHERE writer = %d AND number = %d"
+)
+# What was found not to stand is kept: a commit that was held up on its way may arrive late.
+_SWEEP = b"DELETE FROM commits WHERE writer = $1 AND number < $2 AND stands"
+_SWEEP_EVERY = 256
+_SWEEP_OLD = b"DELETE FROM commits WHERE created_at < %d"
+_KEPT_MS = 7 * DAY_MS
+"""For so long the last marks outlive their process, and a commit may be held up."""
 # What waits for more than the disk of the server alone is its administrator's choice, and stays.
 _DURABLE = (
     b"SELECT set_config('synchronous_commit', 'on', false)"
@@ -132,7 +154,10 @@ class PostgresSession:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._mark = ""
+        self._writer = secrets.randbits(63)
+        self._numbers = count(1)
+        self._mark = 0
+        self._unsettled: set[int] = set()
 
     @property
     def connection(self) -> Connection:
@@ -143,12 +168,12 @@ class PostgresSession:
         """Begin a transaction, with the first statement that is sent; ``serial`` begins it at once,
         and waits for the installation's lock."""
         line = self._line
-        self._mark = ""
+        self._mark = next(self._numbers)
         rested = not line.is_lost()
         if not rested:
             line.connect()
         if not serial:
-            line.raw.own_pipeline.begin(_BEGIN, Command(_NUMBER, told=self._note))
+            line.raw.own_pipeline.begin(_BEGIN, *self._marking())
             return
         try:
             self._begin_serial_on(rested=rested)
@@ -169,13 +194,18 @@ class PostgresSession:
 
     def _begin_serial(self) -> None:
         raw = self._line.raw
-        self._note(execute_simple(raw, _BEGIN_SERIAL))
+        execute_simple(raw, _BEGIN_SERIAL)
         raw.own_pipeline.deferring = True
+        for command in self._marking():
+            raw.own_pipeline.defer(command)
 
-    def _note(self, result: PGresult) -> None:
-        value = result.get_value(0, 0)
-        assert value is not None
-        self._mark = value.decode()
+    def _marking(self) -> list[Command]:
+        """Return what leaves this transaction's mark, and now and then takes earlier ones away."""
+        marking = [_command(_MARK, self._writer, self._mark, now_ms())]
+        if self._mark % _SWEEP_EVERY == 0:
+            settled = min(self._unsettled, default=self._mark)
+            marking.append(_command(_SWEEP, self._writer, settled))
+        return marking
 
     def commit(self) -> None:
         """Commit, with what was deferred.
@@ -188,13 +218,12 @@ class PostgresSession:
         if pipeline.untouched:
             self._forget()
             return
-        if pipeline.unbegun:
-            pipeline.flush()  # the number has to be known before a commit is on its way
         try:
             result = pipeline.ask(_COMMIT)
         except psycopg.Error as error:
             if not line.is_lost():
                 raise
+            self._unsettled.add(self._mark)
             raise Unsettled(self._mark, error) from error
         if result.command_status != b"COMMIT":
             raise RuntimeError("A unit went on after a statement that failed.")
@@ -223,24 +252,23 @@ class PostgresSession:
         begun = status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
         return begun or raw.own_pipeline.unbegun
 
-    def settle(self, mark: str) -> bool:
-        """Say whether the transaction of an ``Unsettled`` was committed.
+    def settle(self, mark: int) -> bool:
+        """Say whether the transaction of an ``Unsettled`` was committed; if not it never will be.
 
         Raises:
-            Unavailable: it cannot be said yet.
+            psycopg.Error, Unavailable: it cannot be said yet.
         """
         if self._line.is_lost():
             self._line.connect()
+        writer = self._writer
         try:
-            row = self._line.raw.execute(
-                "SELECT pg_xact_status(%s::text::xid8)", (mark,)
-            ).fetchone()
-        except psycopg.errors.InvalidParameterValue:
-            return False  # this server has never come so far: the one that had is gone
-        status = row[0] if row is not None else None
-        if status == "in progress":
-            raise Unavailable("The database is still at it.", retry_after=1)
-        return bool(status == "committed")
+            asked = _SETTLE % (writer, mark, now_ms(), writer, mark)
+            stands = execute_simple(self._line.raw, asked).get_value(0, 0)
+        except BaseException:
+            self.rollback()
+            raise
+        self._unsettled.discard(mark)
+        return stands == b"1"
 
     def translate(self, error: BaseException) -> InsulaError | None:
         """Translate an error of the server, of the way to it or of a lock."""
@@ -266,3 +294,12 @@ class PostgresSession:
         self._line.raw.own_pipeline.forget()
         if self.connection.in_transaction():
             self.connection.rollback()
+
+
+def _command(text: bytes, *values: int) -> Command:
+    return Command(text, [_BIGINT.pack(one) for one in values], (_BIGINT_TYPE,) * len(values))
+
+
+def sweep_marks(raw: Raw) -> None:
+    """Take away the marks of processes that ended long ago."""
+    execute_simple(raw, _SWEEP_OLD % (now_ms() - _KEPT_MS))

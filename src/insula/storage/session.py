@@ -13,7 +13,7 @@ class Unsettled(Exception):
     ``mark`` is what the session finds out by, once there is a connection again.
     """
 
-    def __init__(self, mark: str, cause: BaseException) -> None:
+    def __init__(self, mark: int, cause: BaseException) -> None:
         super().__init__(f"The connection was lost during a commit: {cause}")
         self.mark = mark
 
@@ -50,7 +50,7 @@ class Session(Protocol):
         """Say whether a transaction is open, be it one that can only be undone."""
         ...
 
-    def settle(self, mark: str) -> bool:
+    def settle(self, mark: int) -> bool:
         """Say whether the transaction of an ``Unsettled`` was committed."""
         ...
 

@@ -121,7 +121,7 @@ class SqliteSession:
         """Say whether a transaction is open."""
         return self._raw.in_transaction
 
-    def settle(self, mark: str) -> bool:
+    def settle(self, mark: int) -> bool:
         """Never asked: a commit here is answered."""
         raise NotImplementedError(mark)
 

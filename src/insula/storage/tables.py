@@ -556,6 +556,15 @@ nodes = Table(
     Column("started_at", BigInteger, nullable=False),
 )
 
+commits = Table(
+    "commits",  # on PostgreSQL alone: what became of a commit whose answer was lost
+    metadata,
+    Column("writer", BigInteger, primary_key=True),  # of one process, drawn when it starts
+    Column("number", BigInteger, primary_key=True),  # counts its transactions
+    Column("stands", Boolean, nullable=False),  # false: it was asked for before it was there
+    Column("created_at", BigInteger, nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,

@@ -33,7 +33,7 @@ class _Submitted(NamedTuple):
 
 class _Unsettled(NamedTuple):
     group: list[_Submitted]
-    mark: str
+    mark: int
     outcomes: list[Outcome]
 
 
