@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 _UP_WITHIN = 20.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -27,14 +29,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def binary() -> str | None:
     """Return the path of the server's program."""
     return shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/bin")
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 class NatsServer:

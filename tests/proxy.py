@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from tests.listening import Handlers
+from tests.ports import free_port
 
 Where = Literal["before", "after"]
 
@@ -18,7 +19,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.port = 0
+        self.port = free_port()
         self.connections = 0
         """How many connections were taken so far."""
         self.tripped = asyncio.Event()
@@ -59,7 +60,6 @@ class Proxy:
     async def listen(self) -> None:
         """Take connections (again), always on the same port."""
         self._server = await asyncio.start_server(self._handlers.connected, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """End everything."""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 _UP_WITHIN = 20.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,13 +26,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def binary() -> str | None:
     """Return the path of the server's program."""
     return shutil.which("redis-server") or shutil.which("valkey-server")
-
-
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 class RedisServer:
@@ -42,7 +37,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
         self.folder = Path(tempfile.mkdtemp(prefix="insula-redis-"))
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:

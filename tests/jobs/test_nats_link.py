@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
 from tests.listening import listening
-from tests.nats import NatsServer, free_port, start_nats
+from tests.nats import NatsServer, start_nats
+from tests.ports import free_port
 
 from insula.jobs import nats_link
 from insula.jobs.nats_link import NatsLink

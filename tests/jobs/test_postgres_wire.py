@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
 from tests.listening import listening
-from tests.nats import free_port
+from tests.ports import free_port
 from tests.postgres import PostgresServer
 from tests.proxy import Proxy, proxied
 

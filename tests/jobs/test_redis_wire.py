@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
 from tests.listening import listening
-from tests.nats import free_port
+from tests.ports import free_port
 from tests.redis_server import RedisServer, start_redis
 
 from insula.jobs import wire_link

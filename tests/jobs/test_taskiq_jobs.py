@@ -9,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 from taskiq import BrokerMessage
 from tests.jobs.events import Taken, until
-from tests.nats import NatsServer, free_port, start_nats
+from tests.nats import NatsServer, start_nats
+from tests.ports import free_port
 
 from insula.jobs import jetstream, taskiq_jobs
 from insula.jobs.taskiq_jobs import TaskiqJobs
