@@ -45,6 +45,8 @@ class _Looked:
 
     ids: list[str] = field(default_factory=list)
     at: str | None = None
+    rows: list[RecordRow] = field(default_factory=list)
+    """Of the ids, where one index had them all."""
 
 
 def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Found:
@@ -57,12 +59,13 @@ def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Fo
     most = page.offset + page.take + 1
     found = _look(connection, wanted, before, most)
     shown = found.ids[page.offset : most - 1]
+    rows = found.rows[page.offset : most - 1] or _rows(connection, wanted.app_id, shown)
     count, capped = _counted(connection, wanted, cursor)
     following: dict[str, object] | None = None
     if len(found.ids) == most or found.at is not None:
         at = shown[-1] if len(found.ids) == most else found.at
         following = _position(at, count, capped)
-    return Found(_rows(connection, wanted.app_id, shown), count, capped, following)
+    return Found(rows, count, capped, following)
 
 
 def after(found: Found, record_id: str) -> Mapping[str, object]:
@@ -93,17 +96,18 @@ def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[Recor
 def _look(connection: Connection, wanted: RecordFilter, before: str | None, most: int) -> _Looked:
     """Find the first ``most`` ids that match, after a cursor."""
     if _by_index(wanted):
-        query = _matching(wanted, before, None).limit(most)
-        return _Looked(list(connection.scalars(query)))
-    looked, rows = _Looked(), _FIRST * most
+        query = _matching(wanted, before, None).with_only_columns(*records.c).limit(most)
+        rows = [RecordRow(*row) for row in connection.execute(query).all()]
+        return _Looked([row.id for row in rows], rows=rows)
+    looked, step = _Looked(), _FIRST * most
     for _ in range(STEPS):
-        rows = min(rows, LOOKED)
-        looked.at = _floor(connection, wanted, before, rows)
+        step = min(step, LOOKED)
+        looked.at = _floor(connection, wanted, before, step)
         query = _matching(wanted, before, looked.at).limit(most - len(looked.ids))
         looked.ids += connection.scalars(query)
         if looked.at is None or len(looked.ids) == most:
             break
-        before, rows = looked.at, rows * _MORE
+        before, step = looked.at, step * _MORE
     return looked
 
 

@@ -24,7 +24,7 @@ from insula.kit.json import Raw
 from insula.runs.reading import Stored, look_many, stored_many
 from insula.runs.render import run_members
 from insula.runs.rows import run_row
-from insula.storage.tables import collections, keys, runs, workflows
+from insula.storage.tables import keys, runs, workflows
 from insula.tags import repository as tags
 from insula.web.auth import unknown
 from insula.workflows import repository as workflow_repository
@@ -74,24 +74,25 @@ def base_of(services: RecordServices) -> str:
 def around(connection: Connection, rows: Sequence[RecordRow], base: str) -> Around:
     """Read what stands around records."""
     ids = [row.id for row in rows]
-    configs = repository.configs_by_id(connection, [row.config_id for row in rows])
+    named = repository.named_configs(connection, [row.config_id for row in rows])
+    configs = {config.id: config for config, _ in named}
     rules = record_repository.rules_of(connection, ids)
     running = [rule.run_id for held in rules.values() for rule in held if rule.status == "RUNNING"]
     return Around(
         base,
         rules,
         configs_raw(connection, rows[0].app_id if rows else "", configs),
-        _names(connection, collections, {row.collection_id for row in rows}),
-        _names(connection, keys, {row.created_by for row in rows if row.created_by}),
+        {config.collection_id: name for config, name in named},
+        _key_names(connection, {row.created_by for row in rows if row.created_by}),
         tags.of_things(connection, ids),
         _newer(connection, [run_id for run_id in running if run_id is not None]),
     )
 
 
-def _names(connection: Connection, table: Any, ids: Iterable[str]) -> dict[str, str]:
+def _key_names(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
     if not (wanted := sorted(ids)):
         return {}
-    query = select(table.c.id, table.c.name).where(table.c.id.in_(wanted))
+    query = select(keys.c.id, keys.c.name).where(keys.c.id.in_(wanted))
     return {row.id: row.name for row in connection.execute(query).all()}
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
+    bindparam,
     delete,
     exists,
     func,
@@ -35,6 +36,11 @@ _RESTING = """
                 WHERE record_rules.record_id = records.id AND record_rules.status = 'RUNNING')
 """
 _STANDING = [record_rules.c[name] for name in names(Standing)]
+_OF_RECORDS = record_rules.c.record_id.in_(bindparam("ids", expanding=True))
+_RULES = select(record_rules).where(_OF_RECORDS)
+_HELD = [func.coalesce(func.length(record_rules.c[name]), 0) for name in ("input", "outcome")]
+_SIZES = select(record_rules.c.record_id, func.sum(_HELD[0] + _HELD[1])).where(_OF_RECORDS)
+_SIZES = _SIZES.group_by(record_rules.c.record_id)
 
 
 def find(
@@ -64,8 +70,7 @@ def reachable() -> ColumnElement[bool]:
 def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, list[RuleRow]]:
     """Return the rules of records by the records' ids, in order."""
     found: dict[str, list[RuleRow]] = defaultdict(list)
-    query = select(record_rules).where(record_rules.c.record_id.in_(record_ids))
-    for row in connection.execute(query).all():
+    for row in connection.execute(_RULES, {"ids": record_ids}).all():
         found[row.record_id].append(RuleRow(*row))
     for rules in found.values():
         rules.sort(key=lambda rule: rule.place)
@@ -75,11 +80,7 @@ def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, lis
 def fitting(connection: Connection, rows: Sequence[RecordRow], within: int) -> list[RecordRow]:
     """Return as many records, from the first on, as hold so many bytes of inputs and results, and
     one in any case."""
-    columns = (record_rules.c.input, record_rules.c.outcome)
-    held, came = (func.coalesce(func.length(column), 0) for column in columns)
-    query = select(record_rules.c.record_id, func.sum(held + came))
-    mine = record_rules.c.record_id.in_([row.id for row in rows])
-    found = connection.execute(query.where(mine).group_by(record_rules.c.record_id)).all()
+    found = connection.execute(_SIZES, {"ids": [row.id for row in rows]}).all()
     sizes = {record_id: int(size) for record_id, size in found}
     fits: list[RecordRow] = []
     for row in rows:

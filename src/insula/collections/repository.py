@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
 
 from insula.collections import counts
 from insula.collections.rows import CollectionRow, Config, values
@@ -13,6 +13,12 @@ from insula.kit.clock import now_ms
 from insula.storage.tables import apps, collection_configs, collections, records
 from insula.tags import repository as tags
 from insula.web.pagination import REACH, Page
+
+_NAMED_CONFIGS = (
+    select(collection_configs, collections.c.name)
+    .join(collections, collections.c.id == collection_configs.c.collection_id, isouter=True)
+    .where(collection_configs.c.id.in_(bindparam("ids", expanding=True)))
+)
 
 
 class Shown(NamedTuple):
@@ -169,18 +175,26 @@ def config(connection: Connection, config_id: str) -> Config | None:
 
 def configs_by_id(connection: Connection, config_ids: Sequence[str]) -> dict[str, Config]:
     """Return configs by their ids."""
+    return {found.id: found for found, _ in named_configs(connection, config_ids)}
+
+
+def named_configs(connection: Connection, config_ids: Sequence[str]) -> list[tuple[Config, str]]:
+    """Return configs, each with its collection's name: none where that is gone."""
     wanted = list(dict.fromkeys(config_ids))
-    query = select(collection_configs).where(collection_configs.c.id.in_(wanted))
-    return {
-        row.id: Config(
-            row.id,
-            row.collection_id,
-            json.decode(row.rules),
-            json.decode(row.mappings),
-            row.created_at,
+    found = connection.execute(_NAMED_CONFIGS, {"ids": wanted}).all()
+    return [
+        (
+            Config(
+                row.id,
+                row.collection_id,
+                json.decode(row.rules),
+                json.decode(row.mappings),
+                row.created_at,
+            ),
+            row.name or "",
         )
-        for row in connection.execute(query).all()
-    }
+        for row in found
+    ]
 
 
 def drop_config(connection: Connection, config_id: str) -> None:

@@ -46,11 +46,12 @@ class PostgresSource:
         be on its way, and would meet the next query."""
         try:
             if not reading.interrupted:
-                if connection.in_transaction():
-                    connection.rollback()
                 raw = raw_of(connection)
+                # Before SQLAlchemy does: psycopg's own would have all be prepared anew.
                 if raw.info.transaction_status != TransactionStatus.IDLE:
                     execute_simple(raw, b"ROLLBACK")
+                if connection.in_transaction():
+                    connection.rollback()
                 return True
         except (DBAPIError, psycopg.Error):
             pass  # what is wrong with the connection ends with it

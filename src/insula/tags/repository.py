@@ -9,6 +9,7 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    bindparam,
     delete,
     exists,
     func,
@@ -24,6 +25,12 @@ from insula.web.pagination import Page
 
 TAGS_MAX = 1_000
 """Tags of one app."""
+_OF_THINGS = (
+    select(tags, tagged.c.thing_id)
+    .join(tagged, tagged.c.tag_id == tags.c.id)
+    .where(tagged.c.thing_id.in_(bindparam("ids", expanding=True)))
+    .order_by(tags.c.name)
+)
 
 
 def list_own(
@@ -125,13 +132,7 @@ def of_things(connection: Connection, thing_ids: Sequence[str]) -> dict[str, lis
     """Return the tags of things by the things' ids, in the order of their names."""
     found: dict[str, list[Row[Any]]] = defaultdict(list)
     if thing_ids:
-        query = (
-            select(tags, tagged.c.thing_id)
-            .join(tagged, tagged.c.tag_id == tags.c.id)
-            .where(tagged.c.thing_id.in_(thing_ids))
-            .order_by(tags.c.name)
-        )
-        for row in connection.execute(query).all():
+        for row in connection.execute(_OF_THINGS, {"ids": thing_ids}).all():
             found[row.thing_id].append(row)
     return found
 
