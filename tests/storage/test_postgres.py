@@ -3,6 +3,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from itertools import count
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -229,6 +230,67 @@ async def test_marks_of_processes_that_ended_long_ago_are_taken_away(postgres_ur
     query = select(commits.c.number).where(commits.c.writer == 1)
     assert await again.read(lambda connection: connection.scalars(query).all()) == [6]
     await again.close()
+
+
+async def test_an_error_of_the_way_that_libpq_forgives_is_not_forgiven(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the machine has no memory for what arrives: the connection counts as good then, and
+    the answer is still to come."""
+    session = database._writer._session
+    assert isinstance(session, PostgresSession)
+    await database.write(put("a"))
+    pipeline = session._line.raw.own_pipeline
+    monkeypatch.setattr(pipeline, "_next", broken := Mock(side_effect=psycopg.OperationalError))
+    async with asyncio.timeout(20):
+        assert await database.write(put("b")) == "b"
+    broken.assert_called_once()
+    assert session._line.raw.own_pipeline is not pipeline
+    assert await database.write(put("c")) == "c"
+    assert await database.read(names) == ["a", "b", "c"]
+
+
+async def test_a_server_that_takes_no_writes_any_more_is_left(database: PostgresDatabase) -> None:
+    """It may have become a standby, and another host of the URL takes them."""
+
+    def refused(connection: Connection) -> str:
+        driver(connection).execute("SET TRANSACTION READ ONLY")
+        return put("a")(connection)
+
+    def session(connection: Connection) -> int:
+        return int(driver(connection).execute("SELECT pg_backend_pid()").fetchone()[0])
+
+    for write in (database.write, database.background):
+        before = await write(session)
+        with pytest.raises(Unavailable, match="can only be read"):
+            await write(refused)
+        assert await write(session) != before
+
+
+async def test_what_checks_sees_what_was_committed_before_whatever_the_default_is(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    level = "default_transaction_isolation = 'repeatable read'"
+    postgres_server.execute(f"ALTER DATABASE {name} SET {level}")
+    one, two = await open_postgres(postgres_url), await open_postgres(postgres_url)
+    inside, go = threading.Event(), threading.Event()
+
+    def first(connection: Connection) -> None:
+        put("a")(connection)
+        inside.set()
+        assert go.wait(20)
+
+    storing = one.submit(first)
+    await asyncio.to_thread(inside.wait, 20)
+    seeing = two.submit(names)
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    await until(lambda: bool(postgres_server.execute(waiting, name)))
+    go.set()
+    await storing
+    assert await seeing == ["a"]
+    await one.close()
+    await two.close()
 
 
 async def test_a_commit_without_an_answer_waits_for_the_server(

@@ -5,7 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from insula.storage.postgres_connection import (
     Limits,
     execute_simple,
     is_conflict,
+    is_read_only,
     raw_of,
     translate,
 )
@@ -227,7 +228,8 @@ def _in_transaction(unit: Callable[[Connection], T], connection: Connection) -> 
         execute_simple(raw, b"COMMIT")
     except BaseException as error:
         if not raw.closed:
-            execute_simple(raw, b"ROLLBACK")
+            with suppress(psycopg.Error):  # the first error is the one to tell
+                execute_simple(raw, b"ROLLBACK")
         if is_conflict(error):
             raise Unavailable("Another transaction stands in the way.", retry_after=1) from error
         raise
@@ -270,6 +272,8 @@ class _OwnConnection:
             line.connect()
             return _finish(line, unit)
         except Exception as error:
+            if is_read_only(error):
+                line.drop()  # another host takes writes by now
             answer = translate(error)
             if answer is None:
                 raise

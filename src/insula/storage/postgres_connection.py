@@ -27,10 +27,18 @@ _NETWORK = {
     "keepalives_interval": "2",
     "keepalives_count": "3",
     "tcp_user_timeout": "8000",
+    # Of several hosts the one that takes writes: the first may have come back as a standby.
+    "target_session_attrs": "primary",
 }
 # Every query here is meant to use an index. The planner would prefer to read a whole table while
 # its figures say that it is empty, and would stay with that.
-_ALWAYS = {"enable_seqscan": "off", "jit": "off", "client_encoding": "UTF8"}
+# Units check, then act: each statement has to see what was committed before it.
+_ALWAYS = {
+    "enable_seqscan": "off",
+    "jit": "off",
+    "client_encoding": "UTF8",
+    "default_transaction_isolation": "read\\ committed",
+}
 
 _NOT_NOW = {
     "53100": "the database's disk is full",
@@ -141,6 +149,11 @@ def hang_up(raw: Raw) -> None:
 def is_conflict(error: BaseException) -> bool:
     """Say whether the transaction stood in the way of another, and would pass in its turn."""
     return _state(error) in _CONFLICTS
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Say whether what takes no writes was asked to: a server that has become a standby."""
+    return _state(error) == _READ_ONLY
 
 
 def translate(error: BaseException, writing: bool = True) -> InsulaError | None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from insula.errors import InsulaError, Unavailable
-from insula.kit.clock import DAY_MS, now_ms
+from insula.kit.clock import DAY_MS
 from insula.storage.counters import use_slot
 from insula.storage.postgres_connection import (
     Limits,
@@ -26,6 +26,7 @@ from insula.storage.postgres_connection import (
     execute_simple,
     hang_up,
     is_conflict,
+    is_read_only,
     make_engine,
     raw_of,
     translate,
@@ -40,19 +41,21 @@ _COMMIT = Command(b"COMMIT", as_is=True)
 _BEGIN_SERIAL = b"BEGIN; SELECT pg_advisory_xact_lock(%d)" % SERIAL_LOCK
 _BIGINT = Struct(">q")
 _BIGINT_TYPE = 20
-_MARK = b"INSERT INTO commits (writer, number, stands, created_at) VALUES ($1, $2, true, $3)"
+# The database's time: those of its clients differ, and each takes away what is old for all.
+_NOW = b"(extract(epoch FROM now()) * 1000)::bigint"
+_MARK = b"INSERT INTO commits (writer, number, stands, created_at) VALUES ($1, $2, true, %s)" % _NOW
 # It waits for the transaction that it asks about, if that is under way; and where it comes first,
 # that one cannot commit any more.
 _SETTLE = (
     b"BEGIN; SET LOCAL lock_timeout = '100ms';"
-    b" INSERT INTO commits (writer, number, stands, created_at) VALUES (%d, %d, false, %d)"
+    b" INSERT INTO commits (writer, number, stands, created_at) VALUES (%%d, %%d, false, %s)"
     b" ON CONFLICT (writer, number) DO NOTHING; COMMIT;"
-    b" SELECT stands::int FROM commits WHERE writer = %d AND number = %d"
-)
+    b" SELECT stands::int FROM commits WHERE writer = %%d AND number = %%d"
+) % _NOW
 # What was found not to stand is kept: a commit that was held up on its way may arrive late.
-_SWEEP = b"DELETE FROM commits WHERE writer = $1 AND number < $2 AND stands"
+_SWEEP = b"DELETE FROM commits WHERE writer = $1 AND number >= $2 AND number < $3 AND stands"
 _SWEEP_EVERY = 256
-_SWEEP_OLD = b"DELETE FROM commits WHERE created_at < %d"
+_SWEEP_OLD = b"DELETE FROM commits WHERE created_at < %s - %%d" % _NOW
 _KEPT_MS = 7 * DAY_MS
 """For so long the last marks outlive their process, and a commit may be held up."""
 # What waits for more than the disk of the server alone is its administrator's choice, and stays.
@@ -60,6 +63,7 @@ _DURABLE = (
     b"SELECT set_config('synchronous_commit', 'on', false)"
     b" WHERE current_setting('synchronous_commit') = 'off'"
 )
+_UNUSABLE = (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN)
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MAX = 1.0
 
@@ -97,8 +101,13 @@ class Line:
         return self._raw
 
     def is_lost(self) -> bool:
-        """Say whether there is no connection, as far as is known without asking."""
-        return self._raw is None or self._raw.closed
+        """Say whether there is no connection, or none of use, as far as is known without asking.
+
+        Not every error of the way has libpq give it up: one on which an answer is still to come,
+        while nobody waits for any, is lost as well.
+        """
+        raw = self._raw
+        return raw is None or raw.closed or raw.info.transaction_status in _UNUSABLE
 
     def connect(self) -> None:
         """Make the connection, in the place of one that was lost.
@@ -158,6 +167,7 @@ class PostgresSession:
         self._numbers = count(1)
         self._mark = 0
         self._unsettled: set[int] = set()
+        self._swept = self._sweeping = 0
 
     @property
     def connection(self) -> Connection:
@@ -201,10 +211,12 @@ class PostgresSession:
 
     def _marking(self) -> list[Command]:
         """Return what leaves this transaction's mark, and now and then takes earlier ones away."""
-        marking = [_command(_MARK, self._writer, self._mark, now_ms())]
+        marking = [_command(_MARK, self._writer, self._mark)]
+        self._sweeping = self._swept
         if self._mark % _SWEEP_EVERY == 0:
-            settled = min(self._unsettled, default=self._mark)
-            marking.append(_command(_SWEEP, self._writer, settled))
+            self._sweeping = min(self._unsettled, default=self._mark)
+            # From where the last one came to: the server would go over all that is gone before.
+            marking.append(_command(_SWEEP, self._writer, self._swept, self._sweeping))
         return marking
 
     def commit(self) -> None:
@@ -227,6 +239,7 @@ class PostgresSession:
             raise Unsettled(self._mark, error) from error
         if result.command_status != b"COMMIT":
             raise RuntimeError("A unit went on after a statement that failed.")
+        self._swept = self._sweeping
         self._forget()
 
     def rollback(self) -> None:
@@ -262,7 +275,7 @@ class PostgresSession:
             self._line.connect()
         writer = self._writer
         try:
-            asked = _SETTLE % (writer, mark, now_ms(), writer, mark)
+            asked = _SETTLE % (writer, mark, writer, mark)
             stands = execute_simple(self._line.raw, asked).get_value(0, 0)
         except BaseException:
             self.rollback()
@@ -271,7 +284,10 @@ class PostgresSession:
         return stands == b"1"
 
     def translate(self, error: BaseException) -> InsulaError | None:
-        """Translate an error of the server, of the way to it or of a lock."""
+        """Translate an error of the server, of the way to it or of a lock; a server that takes no
+        writes any more is left for the one that does."""
+        if is_read_only(error):
+            self._line.drop()
         return translate(error)
 
     def is_retryable(self, error: BaseException) -> bool:
@@ -302,4 +318,4 @@ def _command(text: bytes, *values: int) -> Command:
 
 def sweep_marks(raw: Raw) -> None:
     """Take away the marks of processes that ended long ago."""
-    execute_simple(raw, _SWEEP_OLD % (now_ms() - _KEPT_MS))
+    execute_simple(raw, _SWEEP_OLD % _KEPT_MS)
