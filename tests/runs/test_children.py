@@ -1,6 +1,7 @@
 """Child runs: whose rights they have, how deep and how many they may be, and what they cost."""
 
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from tests.contract import validate
@@ -246,3 +247,17 @@ async def test_the_limits_of_a_run_hold_for_its_whole_tree(platform: Platform) -
     outer = await platform.acme.make(code("a", "return 1", "o"), child("o", inner))
     assert (await platform.acme.run(outer, limits={"cpu": 1}))["status"] == "COMPLETED"
     assert [limits.cpu for limits in platform.sandbox.limits] == [1, 1]
+
+
+async def test_a_child_that_was_stored_is_followed_whatever_fails_then(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would stop it: the run's cancel would be answered while it goes on."""
+    inner = await platform.acme.make(code("z", "wait(g)"))
+    outer = await platform.acme.make(child("o", inner))
+    admits = AsyncMock(side_effect=[True, OSError("a defect")])
+    monkeypatch.setattr(platform.services.resolver, "admits", admits)
+    run = await platform.acme.run(outer)
+    assert run["status"] == "FAILED"
+    rows = await platform.rows("SELECT depth, status FROM runs ORDER BY depth")
+    assert [tuple(row) for row in rows] == [(0, "FAILED"), (1, "CANCELLED")]

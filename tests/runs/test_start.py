@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from tests.contract import validate
@@ -11,8 +12,9 @@ from tests.runs.platform import Platform, child, code, open_platform
 from tests.runs.test_stream import Wire
 
 from insula.engine.failures import StepFailure
+from insula.errors import Unavailable
 from insula.files import resolve
-from insula.runs import replay
+from insula.runs import replay, start
 
 DATABASES = ("sqlite", "postgres")
 
@@ -341,3 +343,25 @@ async def test_a_step_of_a_run_is_run_from(platform: Platform) -> None:
     )
     run = await platform.acme.run(flow, from_step_key="b")
     assert list(run["output"]) == ["b", "c"]
+
+
+@pytest.mark.parametrize("more", [{}, {"background": True}])
+async def test_what_is_stored_is_told_where_its_workflow_cannot_be_read_any_more(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    """It runs: whoever was told otherwise would start another."""
+    flow = await platform.acme.make(code("a", "return 1"))
+    resolver, create = platform.services.resolver, start.create
+    facts = resolver.facts
+
+    async def stored_and_away(*given: Any) -> Any:
+        made = await create(*given)
+        away = AsyncMock(side_effect=[Unavailable("away"), await facts(flow)])
+        monkeypatch.setattr(resolver, "facts", away)
+        return made
+
+    monkeypatch.setattr(start, "create", stored_and_away)
+    run = await platform.acme.run(flow, **more)
+    monkeypatch.setattr(resolver, "facts", facts)
+    stream = await platform.acme.stream(f"/workflows/{flow}/runs/{run['id']}/stream")
+    assert stream[-1].data["status"] == "COMPLETED"

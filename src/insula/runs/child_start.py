@@ -68,7 +68,7 @@ async def _create(services: RunServices, live: LiveRun, stop: Stop) -> LiveRun:
         if not await services.resolver.admits(live.row.workflow_id):
             # Deleted since it was resolved: whoever deletes it has not seen this run.
             live.stop("cancel")
-    except asyncio.CancelledError:
+    except BaseException:  # nobody would follow it
         await stop_child(live, stop)
         raise
     return live

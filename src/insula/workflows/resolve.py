@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from insula.engine.document import Document, check
 from insula.engine.graph import Plan
-from insula.errors import Conflict, NotFound
+from insula.errors import Conflict, NotFound, Unavailable
 from insula.kit.json import Raw, decode
 from insula.storage.database import Database
 from insula.storage.tables import workflows
@@ -199,11 +199,15 @@ class Resolver:
     async def admits(self, workflow_id: str) -> bool:
         """Say whether runs may still begin: it is neither deleted nor being deleted.
 
-        Asked once a run is stored; a deletion that has not seen the run has said so by then.
+        Asked once a run is stored; a deletion that has not seen the run has said so by then. Where
+        that cannot be asked it may: whoever deletes at another node looks a second time.
         """
         if workflow_id in self._closing:
             return False
-        facts = await self.facts(workflow_id)
+        try:
+            facts = await self.facts(workflow_id)
+        except Unavailable:
+            return True
         return facts is not None and not facts.deleted
 
     async def check_own(self, app_id: str, workflow_id: str) -> None:
