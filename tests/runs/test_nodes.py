@@ -7,19 +7,20 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from sqlalchemy import Connection
 from tests.runs.cluster_platform import Node, Nodes, open_nodes
-from tests.runs.platform import code
+from tests.runs.platform import child, code
 from tests.runs.test_stream import Wire
 
 from insula.engine.state import fold
 from insula.errors import Unavailable
 from insula.journal import elsewhere, lease
 from insula.kit.clock import now_ms
-from insula.runs import creation, dispatch, pace, repository
+from insula.runs import creation, dispatch, pace, repository, sweeper
 from insula.runs.dispatch import drain, shut_down
 from insula.storage.dialect import now_ms as database_ms
 
@@ -644,3 +645,66 @@ async def test_a_broker_that_is_away_is_told_and_harms_no_run(nodes: Nodes) -> N
     one.signals.mend()
     one.jobs.mend()
     assert (await one.platform.client.get("/readyz")).json()["checks"]["signals"] == "ok"
+
+
+async def test_a_child_whose_creation_came_too_late_has_none_beside_it_cancelled(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is lost and taken again while a child is on its way to be stored."""
+    one, _ = pair
+    slow = await one.acme.make(code("S", "wait(s)"))
+    late = await one.acme.make(code("L", "return 1"))
+    first = code("F", "return 1", "x", "G")
+    flow = await one.acme.make(first, child("x", slow), code("G", "wait(g)", "y"), child("y", late))
+    run = await one.acme.run(flow, background=True)
+    await one.platform.reached("s")
+    await one.platform.reached("g")
+    submit, arrived, on_their_way = creation._submit, asyncio.Event(), list[Any]()
+
+    def held_up(*given: Any) -> None:
+        on_their_way.append(given)
+        arrived.set()
+
+    monkeypatch.setattr(creation, "_submit", held_up)
+    one.platform.gate("g").opened.set()
+    await arrived.wait()
+    await one.lapse()
+    await one.lease.rejoin()
+    monkeypatch.setattr(creation, "_submit", submit)
+    for given in on_their_way:
+        submit(*given)
+    await one.platform.idle()
+    assert not await one.platform.rows("SELECT id FROM runs WHERE status = 'CANCELLED'")
+    one.platform.gate("s").opened.set()
+    for _ in range(2):  # it is found after two
+        await one.sweeper.sweep()
+    told = await one.acme.stream(f"/workflows/{flow}/runs/{run['id']}/stream")
+    assert told[-1].data["status"] == "COMPLETED"
+
+
+async def test_what_waits_behind_a_full_app_s_backlog_has_its_turn(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SWEEP_SECONDS", 3600)  # the test sweeps itself
+    monkeypatch.setattr(sweeper, "_OFFERED", 10)
+    monkeypatch.setattr(pace, "_LEAST", 1)
+    one, two = await nodes.open(app_runs_max=1), await nodes.open(app_runs_max=1)
+    two.cut()  # it hears of what waits by looking alone
+    monkeypatch.setattr(two.services.queue, "offer", offered := Mock())
+    monkeypatch.setattr(pace, "wanted", lambda *_: 2)
+    flow = await one.acme.make(code("A", "wait(a)"))
+    await one.acme.run(flow, background=True)
+    await one.platform.reached("a")
+    for _ in range(30):
+        await one.acme.run(flow, background=True)
+    monkeypatch.setattr(one.services.queue, "offer", Mock())
+    one.cut()
+    mine = await one.platform.globex.make(code("B", "return 1"))
+    run = await one.platform.globex.run(mine, background=True)
+    for _ in range(400):  # two of ten each time, and three steps to go through all
+        await two.sweeper.sweep()
+        if run["id"] in {call.args[1] for call in offered.call_args_list}:
+            break
+    else:
+        raise AssertionError("nobody looked at it")
+    await one.acme.ok("POST", f"/workflows/{flow}/runs/cancel", {})

@@ -151,6 +151,8 @@ class _Execution:
             self._failed(context, StepFailure("The step was stopped from within", "internal"))
         except Fenced:
             self._fenced = True
+            # What else runs goes on elsewhere, or here once it is found: it is not cancelled.
+            self._ports.stop.kind = self._ports.stop.kind or "shutdown"
             raise
         except Exception:  # a defect of ours must end in a failed step, not in a stuck run
             _log.exception("step %s of run %s broke", key, self._ports.run_id)

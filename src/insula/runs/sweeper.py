@@ -106,7 +106,8 @@ class Sweeper:
             most = pace.wanted(free, services.live.take_begun(), len(services.queue))
             chosen = pace.choose(waiting, most)
             cut = len(chosen) < len(waiting)
-            self._offered_to = "" if cut else last
+            # On, too, where not all were chosen: what an app has too much of would hide the rest.
+            self._offered_to = last
             more = free > 0 and (more or cut)
             waiting = chosen
         for app_id, run_id in waiting:
