@@ -1,6 +1,7 @@
 """How much is erased at once: it follows what a batch costs, and gives way to live runs."""
 
-from unittest.mock import Mock
+from asyncio import CancelledError
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from hypothesis import given
@@ -123,3 +124,15 @@ async def test_a_node_alone_is_busy_with_its_own_runs_only(
     monkeypatch.setattr(erasing.repository, "any_since", elsewhere)
     assert not await Traffic(platform.services).is_busy()
     assert elsewhere.call_count == 0
+
+
+async def test_an_error_that_nobody_expects_ends_nothing_else(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a page of the database that cannot be read."""
+    monkeypatch.setattr(erasing, "ERASE_SECONDS", 0)
+    tried = [RuntimeError("a bad page"), RuntimeError("a bad page"), CancelledError()]
+    work = AsyncMock(side_effect=tried)
+    with pytest.raises(CancelledError):
+        await erasing._repeat(work)
+    assert work.await_count == len(tried)

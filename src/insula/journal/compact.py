@@ -45,6 +45,8 @@ class Compactor:
                 log.warning("journal.not_compacted", run_id=run_id, reason=error.message)
                 self.add(run_id)
                 await asyncio.sleep(_RETRY)
+            except Exception:  # it stays as it is; what runs here must not end with it
+                log.exception("journal.compacting_broke", run_id=run_id)
 
     async def _find_left(self) -> None:
         """Take in what an earlier process left, once the database answers."""
@@ -55,6 +57,9 @@ class Compactor:
             except InsulaError as error:
                 log.warning("journal.not_looked_through", reason=error.message)
                 await asyncio.sleep(_RETRY)
+            except Exception:  # they stay as they are
+                log.exception("journal.looking_through_broke")
+                return
             else:
                 return
 

@@ -123,6 +123,11 @@ class Lease:
                 if self.renewed:
                     log.warning("lease.not_renewed", reason=str(error) or "no answer in time")
                 self.renewed = False
+            except LeaseLost:
+                raise
+            except Exception:  # the deadline stands; what runs here must not end with it
+                log.exception("lease.renewing_broke")
+                self.renewed = False
             await asyncio.sleep(RENEWED_EVERY if self.renewed else TRIED_EVERY)
 
     async def _once(self) -> None:

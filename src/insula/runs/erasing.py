@@ -114,6 +114,8 @@ async def _repeat(work: Callable[[], Awaitable[int]]) -> None:
             await work()
         except (InsulaError, OSError) as error:
             _log.warning("erase.failed", reason=str(error))
+        except Exception:  # it comes round again; what runs here must not end with it
+            _log.exception("erase.broke")
 
 
 async def erase_due(

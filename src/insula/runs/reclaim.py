@@ -38,6 +38,8 @@ async def reclaim_for_ever(services: RunServices, reclaim: Callable[[], Awaitabl
             await reclaim()
         except (InsulaError, OSError) as error:
             _log.warning("reclaim.failed", reason=str(error))
+        except Exception:  # it comes round again; what runs here must not end with it
+            _log.exception("reclaim.broke")
         await asyncio.sleep(RECLAIM_SECONDS)
 
 

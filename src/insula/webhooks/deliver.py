@@ -185,6 +185,8 @@ class Deliverer:
                 await self.forget()
             except InsulaError as error:
                 _log.warning("webhooks.not_swept", reason=error.message)
+            except Exception:  # it comes round again
+                _log.exception("webhooks.sweep_broke")
             await asyncio.sleep(_SWEEP_SECONDS)
 
     async def forget(self) -> None:
@@ -207,6 +209,8 @@ class Deliverer:
                 await self.bound()
             except InsulaError as error:
                 _log.warning("webhooks.not_counted", reason=error.message)
+            except Exception:  # it comes round again
+                _log.exception("webhooks.bound_broke")
 
     async def bound(self) -> None:
         """Switch addresses off that fall behind too far."""
