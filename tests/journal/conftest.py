@@ -19,5 +19,6 @@ async def database(tmp_path: Path, database_url: str | None) -> AsyncIterator[Da
 @pytest.fixture
 async def journal(database: Database) -> AsyncIterator[Journal]:
     opened = Journal(database, TOKEN)
+    opened.database_clock._settled_at = 0.0  # of a process that has run for some time
     yield opened
     await opened.close()

@@ -12,6 +12,7 @@ class Times:
         self.mine = 100.0
         self.apart = 7_000_000
         self.watch = DatabaseClock(lambda: self.mine, 10.0)
+        self.mine += 10.0
 
     def ask(self, seconds: float = 0.001) -> bool:
         asked_at = self.mine
@@ -66,5 +67,9 @@ def test_a_clock_that_is_brought_right_slowly_is_steady(times: Times) -> None:
         times.apart += 1
 
 
-def test_at_first_there_is_nothing_to_compare_with(times: Times) -> None:
+def test_at_first_it_is_not_known_what_went_before() -> None:
+    times = Times()
+    times.mine -= 0.1
+    assert not times.ask(0.0)
+    times.mine += 0.2
     assert times.ask()

@@ -79,6 +79,8 @@ class Nodes:
         finally:
             composition.open_transport = real
         self._callers = (platform.acme, platform.globex)
+        # One that has run for some time: it believes what the database says of who lives.
+        platform.services.journal.database_clock._settled_at = 0.0
         return Node(platform, signals, jobs)
 
 

@@ -26,7 +26,9 @@ class DatabaseClock:
         self.clock = clock
         self._settles_after = settles_after
         self._apart: tuple[float, float] | None = None
-        self._settled_at = clock()
+        # What it was before this process first asked is not known: a server that is ahead may have
+        # taken the other's place just now.
+        self._settled_at = clock() + settles_after
 
     def is_steady(self, now_ms: int, asked_at: float) -> bool:
         """Say whether the database's clock goes as it should; ``now_ms`` is what it has just said

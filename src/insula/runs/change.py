@@ -61,7 +61,7 @@ def _change(
         return []
     kept = _is_awaited(connection, current)
     going = []
-    for each in [current, *repository.below(connection, current)]:
+    for each in [current, *repository.below(connection, current, locked=True)]:
         own = each.id == run_id
         each.retention = chosen if own else retention.stricter(each.retention, chosen, default)
         due = None

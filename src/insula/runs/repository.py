@@ -227,13 +227,12 @@ def any_since(connection: Connection, since: int) -> bool:
     return any(connection.execute(query).first() is not None for query in (live, made))
 
 
-def below(connection: Connection, row: RunRow) -> list[RunRow]:
-    """Return the children of a run, their children and so on, deepest first."""
-    found = connection.execute(
-        select(runs)
-        .where(runs.c.root_id == row.root_id, runs.c.depth > 0)
-        .order_by(runs.c.depth, runs.c.id)
-    )
+def below(connection: Connection, row: RunRow, *, locked: bool = False) -> list[RunRow]:
+    """Return the children of a run, their children and so on, deepest first; ``locked``: nobody
+    else changes any of the tree before this unit's end."""
+    query = select(runs).where(runs.c.root_id == row.root_id, runs.c.depth > 0)
+    query = query.order_by(runs.c.depth, runs.c.id)
+    found = connection.execute(query.with_for_update() if locked else query)
     parents = {row.id}
     inside = []
     for child in map(run_row, found):
