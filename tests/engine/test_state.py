@@ -1,10 +1,13 @@
 """The fold: what events add up to."""
 
+import math
 from typing import Any
 
+import msgspec
 import pytest
 from tests.engine.stage import folded
 
+from insula.engine.credits import MOST
 from insula.engine.events import (
     Chunk,
     Event,
@@ -56,6 +59,44 @@ def test_what_comes_back_from_storage_folds_to_the_same() -> None:
     assert decode_events(encode_events(events)) == events
     assert folded(events) == fold(events)
     assert fold(events).interruptions[0].path == ("r",)
+
+
+def test_what_anything_costs_is_finite() -> None:
+    for price, bounded in ((math.inf, MOST), (1e308, MOST), (math.nan, 0), (-1.0, 0), (2.5, 2.5)):
+        ended = StepEnded(3, "A", "COMPLETED", raw(1), credits=price)
+        assert ended.credits == bounded
+        assert decode_events(encode_events([ended])) == [ended]
+        assert UnitEnded(3, "A", credits=price).credits == bounded
+
+
+def test_sums_of_prices_are_bounded_too() -> None:
+    state = folded(
+        [
+            *(StepStarted(2, key, "model") for key in "AB"),
+            UnitStarted(3, "A", 1, round=0, call="c", tool="T", tool_type="model"),
+            *(UnitEnded(4, "A", round=0, call="c", credits=MOST, again=True) for _ in range(2)),
+            StepEnded(5, "A", "COMPLETED", raw(1), credits=MOST),
+            StepEnded(6, "B", "COMPLETED", raw(1), credits=MOST),
+        ]
+    )
+    step = state.steps["A"]
+    assert (step.calls[None, 0, "c"].credits, step.credits, state.credits) == (MOST, MOST, MOST)
+
+
+def test_a_price_that_was_stored_as_null_is_nothing() -> None:
+    """Infinity was written so: it made the whole journal unreadable."""
+    events: list[Event] = [
+        *BEGUN,
+        UnitEnded(3, "A", error="no", again=True, credits=7.0),
+        StepEnded(4, "A", "COMPLETED", raw({"credits": None, "n": 1.5}), credits=3.0),
+    ]
+    stored = encode_events(events).replace(b'"credits":7.0', b'"credits":null')
+    read = decode_events(stored.replace(b'"credits":3.0', b'"credits":null'))
+    state = fold(read)
+    assert state.credits == 0
+    assert state.steps["A"].output == raw({"credits": None, "n": 1.5})
+    with pytest.raises(msgspec.ValidationError):
+        decode_events(b'[{"e":"end","credits":"x"}]')
 
 
 def test_an_output_of_null_is_an_output() -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from insula.collections.repository import Shown
 from insula.collections.rows import Config, RecordRow, RuleRow
+from insula.engine.credits import total
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.kit.json import NULL, Raw
@@ -91,7 +92,7 @@ def record_members(row: RecordRow, around: Around, *, extended: bool = False) ->
         "name": row.name,
         "status": row.status,
         "source": row.source,
-        "usage": {"total": round(sum(rule.credits for rule in rules), 9), "rules": usage},
+        "usage": {"total": round(total(rule.credits for rule in rules), 9), "rules": usage},
         "rules_count": row.rules_count,
         "rules_pass_count": row.pass_count,
         "rules_fail_count": row.fail_count,

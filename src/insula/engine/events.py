@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from insula.kit.json import Raw
+from insula.engine.credits import bounded_price
+from insula.kit.json import NULL, Raw
 
 if TYPE_CHECKING:
     OptionalRaw = Raw | None
@@ -103,6 +104,9 @@ class UnitEnded(_Event, tag="done"):
     fetched: OptionalRaw = None
     """What its code asked with ``fetch``, and was answered (``fetched.py``), if it did."""
 
+    def __post_init__(self) -> None:
+        self.credits = bounded_price(self.credits)
+
 
 class Chunk(_Event, tag="chunk"):
     """A piece of a model's answer. Neighbouring pieces may be merged before they are stored."""
@@ -130,6 +134,9 @@ class StepEnded(_Event, tag="end"):
     credits: float = 0.0
     fetched: OptionalRaw = None
 
+    def __post_init__(self) -> None:
+        self.credits = bounded_price(self.credits)
+
 
 class RunEnded(_Event, tag="over"):
     """The run reached its final status; nothing follows."""
@@ -156,6 +163,7 @@ Event = (
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(list[Event])
+_members = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 def encode_events(events: list[Event]) -> bytes:
@@ -169,4 +177,17 @@ def encode_events(events: list[Event]) -> bytes:
 
 def decode_events(data: bytes) -> list[Event]:
     """Decode what ``encode_events`` wrote."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError:
+        return _decoder.decode(_without_lost_prices(data))
+
+
+def _without_lost_prices(data: bytes) -> bytes:
+    """Leave out prices that are null: before prices were bounded, infinity was stored as that."""
+    return _encoder.encode(
+        [
+            {name: value for name, value in event.items() if (name, value) != ("credits", NULL)}
+            for event in _members.decode(data)
+        ]
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from insula.engine.credits import total
 from insula.engine.events import (
     Chunk,
     Event,
@@ -127,7 +128,7 @@ class RunState:
     @property
     def credits(self) -> float:
         """What all steps have cost so far."""
-        return sum(step.credits for step in self.steps.values())
+        return total(step.credits for step in self.steps.values())
 
     @property
     def result(self) -> Raw | None:
@@ -202,7 +203,7 @@ class RunState:
             step.output = step.produced()
         step.error = event.error
         step.code = event.code
-        step.credits += event.credits
+        step.credits = total((step.credits, event.credits))
         self._keep_logs(step, event.logs)
         if event.fetched is not None:
             self._keep_fetched(step, event.fetched)
@@ -232,7 +233,7 @@ class RunState:
         self._end_unit(step, address, event)
 
     def _end_unit(self, step: StepState, address: Address, event: UnitEnded) -> None:
-        step.credits += event.credits
+        step.credits = total((step.credits, event.credits))
         if event.fetched is not None:
             self._keep_fetched(step, event.fetched)
         is_iteration = event.index is not None and event.round is None
@@ -246,7 +247,8 @@ class RunState:
             self.size += size_of(event.logs)
         if call is None and event.call is not None:
             around = event.call.rpartition("/")[0]
-            step.calls[event.index, event.round, around].credits += event.credits
+            outer = step.calls[event.index, event.round, around]
+            outer.credits = total((outer.credits, event.credits))
         if is_iteration and event.error is None:
             # The iteration is over: its units have served their purpose.
             step.items.append(event.output or json.NULL)
@@ -283,7 +285,7 @@ def _end_call(call: CallState, event: UnitEnded) -> None:
     call.status = "FAILED" if event.error is not None else "COMPLETED"
     call.output, call.error = event.output, event.error
     call.logs = joined_logs([part for part in (call.logs, event.logs) if part is not None])
-    call.credits += event.credits
+    call.credits = total((call.credits, event.credits))
 
 
 def joined_logs(parts: Sequence[Raw]) -> Raw | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from insula.engine.credits import bounded_price
 from insula.engine.display import display_of
 from insula.engine.document import Document
 from insula.engine.ending import STORAGE, TIMEOUT
@@ -164,7 +165,8 @@ def _without_raw(answer: dict[str, Any]) -> dict[str, Any]:
 def usage_of(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
     """Return what a run has cost; of an erased run, or of a closed workflow, the total alone."""
     if sight.visible is not None or not state.steps:
-        return {"total": round(row.credits if row.is_final else state.credits, 9), "steps": {}}
+        spent = bounded_price(row.credits if row.is_final else state.credits)
+        return {"total": round(spent, 9), "steps": {}}
     return usage_view(state)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, select, update
 
+from insula.engine.credits import bounded_price
 from insula.files.repository import delete_run_files
 from insula.kit import json
 from insula.kit.clock import DAY_MS
@@ -214,7 +215,7 @@ def _add_to_day(connection: Connection, row: Any) -> None:
         workflow_id=row.workflow_id,
         status=row.status,
         runs=1,
-        credits=row.credits,
+        credits=bounded_price(row.credits),
     )
     connection.execute(
         found.on_conflict_do_update(

@@ -154,6 +154,14 @@ async def test_credits_are_the_price_of_the_usage(server, models) -> None:
     assert (await _ask(models, _request("openai", model="nobody-knows"))).credits == 0
 
 
+async def test_counts_that_no_call_can_have_are_not_believed(server, models) -> None:
+    for much in (10**10, 2**63, 10**310, 10**400):
+        server.scenes = [Scene(usage=(much, 5))]
+        reply = await _ask(models, _request("openai"))
+        assert reply.credits == 0
+        assert reply.raw["usage"] == {"input_tokens": 0, "output_tokens": 0}
+
+
 async def test_arguments_that_are_not_json_stay_text(server, models) -> None:
     tools = (ToolDefinition("f", "", {"type": "object"}),)
     server.scenes = [Scene(pieces=(), tool_calls=(("a", "f", "{broken"), ("b", "f", "")))]

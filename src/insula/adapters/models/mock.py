@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from insula.engine.credits import MOST
 from insula.engine.failures import StepFailure
 from insula.engine.ports import ModelDelta, ModelReply, ModelRequest, ModelToolCall
 from insula.kit.json import encode
@@ -61,7 +62,7 @@ class MockReply(msgspec.Struct, forbid_unknown_fields=True):
     restart_after: Count | None = None
     error: MockError | None = None
     usage: MockUsage = msgspec.field(default_factory=MockUsage)
-    credits: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    credits: Annotated[float, msgspec.Meta(ge=0, le=MOST)] | None = None
 
 
 class MockScript(msgspec.Struct, forbid_unknown_fields=True):

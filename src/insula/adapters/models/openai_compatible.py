@@ -27,6 +27,7 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.tools import ToolDefinition
+from pydantic_ai.usage import RequestUsage
 
 from insula.adapters.http.pool import Pool
 from insula.adapters.models.configured import Endpoint
@@ -38,6 +39,7 @@ from insula.engine.ports import Activity, ModelDelta, ModelReply, ModelRequest, 
 from insula.kit.json import InvalidJson, decode
 
 _LONGEST_MESSAGE = 500
+_MOST_TOKENS = 1_000_000_000
 _CODES = {429: "rate_limited", 408: "timeout", 504: "timeout"}
 
 # A stream that ends without saying why was cut off, even if the connection closed in good order.
@@ -143,6 +145,7 @@ class OpenAICompatible:
         details = response.provider_details or {}
         calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
         refusal = details.get("refusal")
+        usage = _believed(response.usage)
         return ModelReply(
             provider=request.provider,
             model=request.model,
@@ -151,16 +154,14 @@ class OpenAICompatible:
                 ModelToolCall(part.tool_call_id, part.tool_name, _arguments(part)) for part in calls
             ),
             refusal=refusal if isinstance(refusal, str) else None,
-            credits=credits_of(
-                response.usage, self._endpoint.name, request.model, self._endpoint.url
-            ),
+            credits=credits_of(usage, self._endpoint.name, request.model, self._endpoint.url),
             raw={
                 "id": response.provider_response_id,
                 "model": response.model_name,
                 "finish_reason": response.finish_reason,
                 "usage": {
-                    "input_tokens": response.usage.input_tokens,
-                    "output_tokens": response.usage.output_tokens,
+                    "input_tokens": usage.input_tokens,
+                    "output_tokens": usage.output_tokens,
                 },
             },
         )
@@ -217,6 +218,12 @@ def _parameters(request: ModelRequest) -> ModelRequestParameters:
         for tool in request.tools
     ]
     return ModelRequestParameters(function_tools=tools)
+
+
+def _believed(usage: RequestUsage) -> RequestUsage:
+    """Return what was counted; nothing where it is more than any answer can have."""
+    counts = (usage.input_tokens, usage.output_tokens)
+    return usage if all(0 <= count <= _MOST_TOKENS for count in counts) else RequestUsage()
 
 
 def _text_of(event: ModelResponseStreamEvent) -> str:

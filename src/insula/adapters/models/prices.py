@@ -4,6 +4,8 @@ from typing import Any
 
 from genai_prices import calc_price
 
+from insula.engine.credits import bounded_price
+
 CREDITS_PER_DOLLAR = 1000
 
 # Names of providers here, and in the price library.
@@ -19,6 +21,6 @@ def credits_of(usage: Any, provider: str, model: str, url: str) -> float:
             if known is not None
             else calc_price(usage, model, provider_api_url=url)
         )
-    except (LookupError, ValueError):
+    except (LookupError, ValueError, ArithmeticError):
         return 0.0
-    return float(priced.total_price) * CREDITS_PER_DOLLAR
+    return bounded_price(float(priced.total_price) * CREDITS_PER_DOLLAR)
