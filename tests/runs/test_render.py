@@ -6,6 +6,7 @@ import pytest
 
 from insula.engine.state import RunState, StepState
 from insula.kit import json
+from insula.kit.json import Raw
 from insula.runs.render import HIDDEN_ERROR, Sight, shown_error, shown_step
 
 OPEN = Sight(None, None)
@@ -21,6 +22,13 @@ def shown(kind: str, output: object, sight: Sight) -> Any:
 def test_a_model_output_that_is_no_answer_is_shown_as_it_is(sight: Sight) -> None:
     assert shown("model", [1, {"raw": 2, "message": 3}], sight) == [1, {"message": 3}]
     assert shown("model", '"raw":', sight) == '"raw":'
+
+
+@pytest.mark.parametrize(("sight", "told"), [(OPEN, True), (CLOSED, False)])
+def test_an_output_that_nests_too_deeply_to_be_looked_into(sight: Sight, told: bool) -> None:
+    deep = Raw(b'{"raw":1,"message":' + b"[" * 5000 + b"]" * 5000 + b"}")
+    step = StepState("s", "model", "COMPLETED", 1, 2, output=deep)
+    assert json.encode(shown_step(step, sight)["output"]) == (bytes(deep) if told else b"null")
 
 
 def test_a_workflow_output_that_is_no_run_is_shown_as_it_is() -> None:

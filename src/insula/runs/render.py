@@ -145,7 +145,11 @@ def _shown_output(kind: str, output: Raw, sight: Sight, *, verbose: bool) -> Any
         change = _without_raw
     else:
         return output
-    value = json.decode(output)
+    try:
+        value = json.decode(output)
+    except json.InvalidJson:
+        # Too deep to be looked into: what must not be shown of it cannot be taken out.
+        return json.NULL if closed else output
     answers = value if isinstance(value, list) else [value]
     # What a test gives as an output need not be an answer: it hides nothing.
     shown = [change(one) if isinstance(one, dict) else one for one in answers]

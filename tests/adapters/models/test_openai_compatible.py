@@ -169,6 +169,16 @@ async def test_arguments_that_are_not_json_stay_text(server, models) -> None:
     assert [call.input for call in reply.tool_calls] == ["{broken", {}]
 
 
+@pytest.mark.parametrize("depth", [201, 5000])
+async def test_arguments_that_nest_too_deeply_are_a_failure(server, models, depth: int) -> None:
+    deep = '{"a":' * depth + "1" + "}" * depth
+    server.scenes = [Scene(pieces=(), tool_calls=(("a", "f", deep),), usage=(1_000_000, 0))]
+    tools = (ToolDefinition("f", "", {"type": "object"}),)
+    failure = await _failure(models, _request("openai", tools=tools))
+    assert (failure.code, failure.credits) == ("provider", pytest.approx(2500))
+    assert "200 levels" in failure.message
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -79,6 +79,27 @@ class TestJson:
         assert "response_format" in (failed.ended.error or "")
         assert failed.state.credits == 1
 
+    @pytest.mark.parametrize("depth", [200, 201, 900, 5000])
+    async def test_it_nests_no_deeper_than_what_is_shown_can(
+        self, depth: int, model_replies: Any
+    ) -> None:
+        models = ScriptedModels([model_replies("[" * depth + "]" * depth)])
+        run = await play(model("M", response_format="json"), models=models)
+        if depth == 200:
+            assert run.ended.status == "COMPLETED"
+            return
+        assert (run.ended.status, run.ended.code, run.state.credits) == ("FAILED", "provider", 1)
+        assert "200 levels" in (run.ended.error or "")
+
+    async def test_arguments_of_a_call_are_bounded_as_well(self, model_replies: Any) -> None:
+        deep: Any = {}
+        for _ in range(200):
+            deep = {"a": deep}
+        replies = [model_replies("", tool_calls=(ModelToolCall("c1", "T", deep),))]
+        run = await play(model("M", tools=["T"]), TOOL, models=ScriptedModels(replies))
+        assert (run.ended.status, run.ended.code, run.state.credits) == ("FAILED", "provider", 1)
+        assert "200 levels" in (run.ended.error or "")
+
 
 class TestBrokenProvider:
     async def test_its_failure_is_the_steps(self) -> None:

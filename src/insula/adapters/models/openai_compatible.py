@@ -37,6 +37,7 @@ from insula.adapters.models.transport import Wire
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, ModelDelta, ModelReply, ModelRequest, ModelToolCall
 from insula.kit.json import InvalidJson, decode
+from insula.kit.json_bounds import OverBounds, bound
 
 _LONGEST_MESSAGE = 500
 _MOST_TOKENS = 1_000_000_000
@@ -146,15 +147,17 @@ class OpenAICompatible:
         calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
         refusal = details.get("refusal")
         usage = _believed(response.usage)
+        credits = credits_of(usage, self._endpoint.name, request.model, self._endpoint.url)
         return ModelReply(
             provider=request.provider,
             model=request.model,
             text="".join(p.content for p in response.parts if isinstance(p, TextPart)),
             tool_calls=tuple(
-                ModelToolCall(part.tool_call_id, part.tool_name, _arguments(part)) for part in calls
+                ModelToolCall(part.tool_call_id, part.tool_name, self._arguments(part, credits))
+                for part in calls
             ),
             refusal=refusal if isinstance(refusal, str) else None,
-            credits=credits_of(usage, self._endpoint.name, request.model, self._endpoint.url),
+            credits=credits,
             raw={
                 "id": response.provider_response_id,
                 "model": response.model_name,
@@ -165,6 +168,24 @@ class OpenAICompatible:
                 },
             },
         )
+
+    def _arguments(self, part: ToolCallPart, credits: float) -> Any:
+        """Return a call's arguments as a value; text that is not JSON stays text.
+
+        Raises:
+            StepFailure: ``provider``, they are over the bounds of JSON.
+        """
+        given = part.args
+        if not isinstance(given, str):
+            return given or {}
+        try:
+            bound(given.encode("utf-8", "surrogatepass"))
+            return decode(given) if given.strip() else {}
+        except OverBounds as error:
+            words = f"{self._endpoint.name} called a tool with arguments that cannot be taken"
+            raise StepFailure(f"{words}: {error}", "provider", credits=credits) from error
+        except InvalidJson:
+            return given
 
     def _failure(self, error: Exception) -> StepFailure:
         """Make the step's failure of whatever the library raised."""
@@ -232,16 +253,6 @@ def _text_of(event: ModelResponseStreamEvent) -> str:
     if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
         return event.delta.content_delta
     return ""
-
-
-def _arguments(part: ToolCallPart) -> Any:
-    """Return a call's arguments as a value; text that is not JSON stays text."""
-    if not isinstance(part.args, str):
-        return part.args or {}
-    try:
-        return decode(part.args) if part.args.strip() else {}
-    except InvalidJson:
-        return part.args
 
 
 def _message_in(body: object) -> str:

@@ -19,6 +19,7 @@ from insula.engine.steps.model_messages import Filled, fill_provider
 from insula.engine.steps.model_tools import Toolbox, run_calls
 from insula.kit import json
 from insula.kit.json import Raw
+from insula.kit.json_bounds import bound, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +143,25 @@ def _checked(request: ModelRequest, reply: ModelReply) -> Result:
     """Return the round as it is stored.
 
     Raises:
-        StepFailure: ``provider``, what it answered is not JSON where it should be.
+        StepFailure: ``provider``, what it answered is not JSON where it should be, or more than
+            can be shown again.
     """
     try:
         if request.response_format == "json" and not reply.tool_calls and reply.refusal is None:
-            json.decode(reply.text)
+            check(reply.text.encode("utf-8", "surrogatepass"))
+    except json.InvalidJson as error:
+        what = "did not answer with JSON (response_format)"
+        raise _unusable(reply, what, error) from error
+    try:
+        for call in reply.tool_calls:
+            bound(json.encode(call.input))
         return Result(json.raw(_stored(reply)), credits=reply.credits)
     except json.InvalidJson as error:
-        raise StepFailure(
-            f"{reply.provider} did not answer with JSON (response_format): {error}",
-            "provider",
-            credits=reply.credits,
-        ) from error
+        raise _unusable(reply, "gave an answer that cannot be kept", error) from error
+
+
+def _unusable(reply: ModelReply, what: str, why: Exception) -> StepFailure:
+    return StepFailure(f"{reply.provider} {what}: {why}", "provider", credits=reply.credits)
 
 
 def _stored(reply: ModelReply) -> dict[str, Any]:
