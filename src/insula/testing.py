@@ -33,6 +33,15 @@ UNDEFINED = object()
 _WORDS = re.compile(r"\S+\s*|\s+")
 
 
+def answered(evaluation: Evaluation, value: Any) -> Raw | None:
+    """Return a fake script's value as the port answers with it: by what is asked for."""
+    if evaluation.asked == "truth":
+        holds = isinstance(value, list | dict) or (value is not UNDEFINED and bool(value))
+        return json.raw(holds)
+    ends = evaluation.asked == "item" and (value is None or value is False)
+    return None if value is UNDEFINED or ends else json.raw(value)
+
+
 class ScriptedSandbox:
     """Answers each script from a function of its text and its scope, decoded.
 
@@ -56,7 +65,7 @@ class ScriptedSandbox:
             value = self._answer(script, scope)
             if isinstance(value, Awaitable):
                 value = await value
-            outputs.append(None if value is UNDEFINED else json.raw(value))
+            outputs.append(answered(evaluation, value))
         return Evaluated(tuple(outputs))
 
 

@@ -14,6 +14,7 @@ from insula.adapters.sandbox.pool import SandboxPool
 from insula.engine.failures import StepFailure, Unanswerable
 from insula.engine.ports import (
     Activity,
+    Asked,
     Evaluated,
     Evaluation,
     Fetch,
@@ -49,13 +50,22 @@ async def run(
     absent: tuple[str, ...] = (),
     fetch: Fetch | None = None,
     limits: Limits = ENOUGH,
+    asked: Asked = "value",
     **scope: object,
 ) -> Evaluated:
     texts = {name: Raw(json.dumps(value).encode()) for name, value in scope.items()}
-    return await pool.evaluate(
-        Evaluation("app_a", scripts, texts, absent, lane, waits=waits, limits=limits, fetch=fetch),
-        Activity("code", 0),
+    evaluation = Evaluation(
+        "app_a",
+        scripts,
+        texts,
+        absent,
+        lane,
+        waits=waits,
+        asked=asked,
+        limits=limits,
+        fetch=fetch,
     )
+    return await pool.evaluate(evaluation, Activity("code", 0))
 
 
 async def value(pool: SandboxPool, lane: Lane, script: str, **others: object) -> object:
@@ -97,6 +107,35 @@ async def test_undefined_is_not_null(pool: SandboxPool, lane: Lane) -> None:
     evaluated = await run(pool, lane, "undefined", "null")
     assert evaluated.outputs[0] is None
     assert bytes(evaluated.outputs[1] or b"") == b"null"
+
+
+async def test_truth_is_what_javascript_takes_for_true(pool: SandboxPool, lane: Lane) -> None:
+    true = ("1/0", "new Number(0)", "new Date(NaN)", "10n", "() => 0", "Symbol('a')", "'0'", "[]")
+    true += ("({toJSON() { return null }})", "const a = {}; a.a = a; return a", "'\\ud800'")
+    false = ("0/0", "-0", "0n", "''", "null", "undefined", "if (input.a) return 1")
+    done = await run(pool, lane, *true, *false, asked="truth", input={"a": 0})
+    assert done.outputs == (Raw(b"true"),) * len(true) + (Raw(b"false"),) * len(false)
+    assert (
+        "only code steps may wait"
+        in (await failure(pool, lane, "Promise.resolve(false)", asked="truth")).message
+    )
+
+
+async def test_only_nothing_and_false_end_a_loop(pool: SandboxPool, lane: Lane) -> None:
+    ends = ("null", "undefined", "false", "if (input) return; return 1")
+    items = ("0", "''", "new Boolean(false)", "new Date(NaN)", "[0/0]", "({toJSON() {}})")
+    done = await run(pool, lane, *ends, *items, asked="item", input=True)
+    texts = (b"0", b'""', b"false", b"null", b"[null]", b"null")
+    assert done.outputs == (None,) * len(ends) + tuple(map(Raw, texts))
+    for script, words in (
+        ("0/0", "a number that is not finite"),
+        ("1/input.a", "a number that is not finite"),
+        ("10n", "a bigint"),
+        ("() => 1", "a function"),
+    ):
+        failed = await failure(pool, lane, script, asked="item", input={"a": 0})
+        assert failed.code == "script"
+        assert f"the value is {words}" in failed.message
 
 
 async def test_errors_name_what_where_and_which_script(pool: SandboxPool, lane: Lane) -> None:

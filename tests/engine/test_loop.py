@@ -1,14 +1,29 @@
 """Loops: items, order, the cap, failing iterations."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.engine.stage import Gates, Stage, branch, code, document, model, play, settled, step
+from tests.engine.stage import (
+    Gates,
+    Stage,
+    branch,
+    code,
+    document,
+    model,
+    play,
+    scripted,
+    settled,
+    step,
+)
 
 from insula.engine.document import CodeStep
 from insula.engine.failures import StepFailure
 from insula.engine.loop import loop_of
-from insula.testing import UNDEFINED, ScriptedModels
+from insula.engine.ports import Activity, Evaluated, Evaluation
+from insula.kit import json
+from insula.kit.json import Raw
+from insula.testing import UNDEFINED, ScriptedModels, ScriptedSandbox
 
 LOOP = code("A", loop="next(index)", code="work(item, index)")
 
@@ -37,6 +52,22 @@ async def test_what_ends_it(end: object) -> None:
 async def test_other_false_values_are_items() -> None:
     run = await play(LOOP, table=items(0, "", [], {}))
     assert [item for _, item in run.outputs["A"]] == [0, "", [], {}]
+
+
+async def test_an_item_may_be_written_as_null() -> None:
+    """Only the sandbox knows of what it is: a number that is none, or an object."""
+
+    class Written(ScriptedSandbox):
+        async def evaluate(self, evaluation: Evaluation, activity: Activity) -> Evaluated:
+            done = await super().evaluate(evaluation, activity)
+            return replace(done, outputs=(Raw(b"null"),)) if at(evaluation) == 1 else done
+
+    def at(evaluation: Evaluation) -> object:
+        asks = evaluation.scripts == ("next(index)",)
+        return json.decode(evaluation.scope["index"]) if asks else None
+
+    run = await play(LOOP, sandbox=Written(scripted(items("a", "b", "c"))))
+    assert run.outputs == {"A": [[0, "a"], [1, None], [2, "c"]]}
 
 
 async def test_no_items_complete_with_an_empty_list() -> None:

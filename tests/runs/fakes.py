@@ -11,6 +11,7 @@ from insula.adapters.sandbox.pool import Stats
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, Evaluated, Evaluation, HttpRequest, HttpResponse
 from insula.kit import json
+from insula.testing import UNDEFINED, answered
 
 _CALL = re.compile(r"(wait|stubborn|fail)\((\w*)\)")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
@@ -58,7 +59,7 @@ class FakeSandbox:
             text = script.strip().removeprefix("return ").rstrip("; ")
             self.evaluated.append(text)
             value = await self._value(text, evaluation.scope)
-            outputs.append(None if value is ... else json.raw(value))
+            outputs.append(answered(evaluation, value))
         return Evaluated(tuple(outputs), self.logs)
 
     async def _value(self, text: str, scope: Mapping[str, Any]) -> Any:
@@ -87,7 +88,7 @@ class FakeSandbox:
 
 def _looked_up(path: list[str], scope: Mapping[str, Any]) -> Any:
     if path[0] not in scope:
-        return ...
+        return UNDEFINED
     value = json.decode(scope[path[0]])
     for name in path[1:]:
         value = value.get(name)

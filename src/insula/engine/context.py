@@ -12,6 +12,7 @@ from insula.engine.events import Event
 from insula.engine.failures import StepFailure
 from insula.engine.ports import (
     Activity,
+    Asked,
     Aspect,
     Evaluated,
     Evaluation,
@@ -75,15 +76,18 @@ class StepContext:
         self.activity.parts.clear()
         self.activity.since = self.ports.clock()
 
-    async def condition(self, source: str) -> Raw | None:
-        """Evaluate a conditional or a loop's script; return its value."""
-        done = await self.scripts((source,), condition=True)
-        if done.logs is not None:
-            self.told.append(done.logs)
-        return done.outputs[0]
+    async def condition(self, source: str) -> bool:
+        """Evaluate a conditional; say whether it holds."""
+        (value,) = await self._values((source,), "truth")
+        return holds(value)
+
+    async def item(self, source: str) -> Raw | None:
+        """Evaluate a loop's script; return the next item, ``None`` if there is none."""
+        (value,) = await self._values((source,), "item")
+        return value
 
     async def scripts(
-        self, sources: Sequence[str], *, condition: bool = False, fetch: Fetch | None = None
+        self, sources: Sequence[str], *, asked: Asked = "value", fetch: Fetch | None = None
     ) -> Evaluated:
         """Evaluate scripts one after another in one context; with ``fetch`` they may wait."""
         waits = fetch is not None
@@ -98,7 +102,8 @@ class StepContext:
             absent=absent,
             lane="v8" if v8 else "quickjs",
             waits=waits,
-            condition=condition,
+            condition=asked != "value",
+            asked=asked,
             limits=capped(
                 self.ports.limits, self.step, self.ports.timeouts.code if waits else None
             ),
@@ -186,8 +191,8 @@ class StepContext:
         self.told.clear()
         return joined
 
-    async def _values(self, sources: Sequence[str]) -> Sequence[Raw | None]:
-        done = await self.scripts(sources)
+    async def _values(self, sources: Sequence[str], asked: Asked = "value") -> Sequence[Raw | None]:
+        done = await self.scripts(sources, asked=asked)
         if done.logs is not None:
             self.told.append(done.logs)
         return done.outputs
@@ -215,6 +220,11 @@ def capped(limits: Limits, step: AnyStep, default: float | None = None) -> Limit
             logs=int(_lower(limits.logs, own.logs)),
         )
     return limits if wall is None or wall >= limits.wall else replace(limits, wall=wall)
+
+
+def holds(value: Raw | None) -> bool:
+    """Say whether a condition holds, by the answer to a script whose truth was asked for."""
+    return value is not None and bytes(value) == b"true"
 
 
 def truthy(value: Raw | None) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 
 from insula.engine.attempts import attempt, seconds
-from insula.engine.context import Result, StepContext, truthy
+from insula.engine.context import Result, StepContext
 from insula.engine.crew import Crew
 from insula.engine.ending import (
     RUN_TIMEOUT,
@@ -175,10 +175,10 @@ class _Execution:
         if step.conditional and step.conditional.strip():
             doing = context.activity.doing
             context.activity.doing = f"{doing}, conditional"
-            value = await context.condition(step.conditional)
+            holds = await context.condition(step.conditional)
             context.activity.doing = doing  # not in a finally: a receipt still has to tell
             self._crew.check()
-            if not truthy(value):
+            if not holds:
                 logs = context.all_logs(None)
                 now = self._ports.clock()
                 self._emit(StepSkipped(now, step.key, step.type, conditional=True, logs=logs))

@@ -11,7 +11,6 @@ from insula.kit.json import Raw
 JOURNALS_ITSELF = frozenset(("model", "workflow"))
 """Types whose units are not the step or its iterations as a whole."""
 _NEVER_LOOPED = frozenset(("input", "branch", "note"))
-_NO_ITEM = (None, b"null", b"false")
 
 
 def loop_of(step: AnyStep) -> str | None:
@@ -31,8 +30,8 @@ async def run_loop(context: StepContext, script: str) -> None:
         index = len(items)
         asking = context.at((index, None, None), replace(context.scope, index=index, item=None))
         context.activity.doing = f"{context.step.type} step, loop"
-        item = await asking.condition(script)
-        if item is None or bytes(item) in _NO_ITEM:
+        item = await asking.item(script)
+        if item is None:
             return
         if index >= context.ports.max_iterations:
             raise StepFailure(

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from insula.engine.secrets import Secrets
 
 Lane = Literal["quickjs", "v8"]
+Asked = Literal["value", "truth", "item"]
+"""What of a script's value is asked for: the value itself; ``true`` or ``false``, as JavaScript
+takes it; or the next item of a loop, which ends with JavaScript's own ``undefined``, ``null`` and
+``false``. The last two cannot be told from the value as JSON, which has no NaN, no infinity and no
+objects that are written as ``null``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +133,7 @@ class Evaluation:
     lane: Lane = "quickjs"
     waits: bool = False
     condition: bool = False
+    asked: Asked = "value"
     limits: Limits = field(default_factory=Limits)
     fetch: Fetch | None = None
     read_file: ReadFile | None = None
@@ -141,7 +147,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Per script its value as JSON text, ``None`` for ``undefined``; and what ``console`` was told.
+    """Per script its value as JSON text, ``None`` for ``undefined`` and for the end of a loop; and
+    what ``console`` was told.
 
     ``logs`` is a JSON list of ``{level, time, args}``, ``None`` if nothing was logged.
     """

@@ -325,6 +325,7 @@ def _encode(evaluation: Evaluation) -> bytes:
         limits.memory,
         limits.output,
         limits.logs,
+        evaluation.asked,
     )
     try:
         return frame(Kind.RUN, run)

@@ -41,6 +41,7 @@ class Run(msgspec.Struct, array_like=True):
     memory: int
     output: int
     logs: int
+    asked: str = "value"
 
 
 class Answer(msgspec.Struct, array_like=True):

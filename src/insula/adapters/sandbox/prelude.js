@@ -19,6 +19,13 @@
   };
   C.kind = (Kind) => function (message) { return C.own = new Kind(message); };
   C.finish = (item) => item === undefined ? item : stringify(item, refuse);
+  const next = (item) => {
+    if (item === undefined || item === null || item === false) return undefined;
+    if (typeof item === "number" && item - item !== 0) {
+      throw C.refused = { __proto__: null, key: "", kind: "number that is not finite" };
+    }
+    return stringify(item, refuse) ?? "null";
+  };
   return (code, a, b, c, d) => {
     if (code) return F("C,a,b,c,d", code)(C, a, b, c, d);
     try {
@@ -27,7 +34,7 @@
       try { compiled = Compiled("return (" + a + "\n)"); } catch { compiled = Compiled(b); }
       const result = apply(compiled, G, []);
       if (typeof result !== "object" || result === null || typeof result.then !== "function") {
-        return C.finish(result);
+        return d === "truth" ? (result ? "true" : "false") : d === "item" ? next(result) : C.finish(result);
       }
       C.value = result;
       return 3;

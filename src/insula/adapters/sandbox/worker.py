@@ -138,7 +138,8 @@ class _Evaluation:
         asynchronous = self._run.waits and "await" in script
         expression = script.rstrip("; \t\r\n")
         mark = "\n//# sourceURL=script"
-        result = self._engine.call("", expression + mark, script + mark, asynchronous)
+        asked = self._run.asked
+        result = self._engine.call("", expression + mark, script + mark, asynchronous, asked)
         if result == _PENDING:
             result = self._wait()
         if result == _UNDONE:

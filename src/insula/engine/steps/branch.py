@@ -1,6 +1,6 @@
 """*branch*: asks every condition, in ascending order, and says which held."""
 
-from insula.engine.context import Result, StepContext, truthy
+from insula.engine.context import Result, StepContext, holds
 from insula.engine.document import BranchStep
 from insula.kit import json
 
@@ -15,8 +15,8 @@ async def run(context: StepContext) -> Result:
     logs = None
     if asked:
         sources = [condition for _, condition in asked]
-        done = await context.scripts(sources, condition=True)
+        done = await context.scripts(sources, asked="truth")
         logs = done.logs
         for (key, _), value in zip(asked, done.outputs, strict=True):
-            held[key] = truthy(value)
+            held[key] = holds(value)
     return Result(json.raw({key: bool(value) for key, value in held.items()}), logs)

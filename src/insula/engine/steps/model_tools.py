@@ -16,7 +16,7 @@ from insula.engine.attempts import (
     stored_result,
     stored_unit,
 )
-from insula.engine.context import Result, StepContext, truthy
+from insula.engine.context import Result, StepContext
 from insula.engine.document import AnyStep, ModelProvider, ModelStep, ModelTool
 from insula.engine.failures import StepFailure, plain
 from insula.engine.graph import EXTERNAL
@@ -171,7 +171,7 @@ async def _check_conditional(tool: StepContext) -> None:
     conditional = tool.step.conditional
     if not conditional or not conditional.strip() or stored_unit(tool) is not None:
         return
-    if not truthy(await tool.condition(conditional)):
+    if not await tool.condition(conditional):
         raise StepFailure(f"{tool.tool} was not run: its conditional does not hold", "input")
 
 
