@@ -5,14 +5,20 @@ from typing import Any
 
 import pytest
 from tests.effort import costing_at_most
-from tests.engine.stage import Gates, Stage, branch, code, folded, play, settled, step
+from tests.engine.stage import Gates, Stage, branch, code, folded, model, play, settled, step
 
 from insula.engine.events import Event, StepEnded, StepStarted
 from insula.engine.failures import StepFailure
-from insula.engine.ports import Evaluated, Evaluation
+from insula.engine.ports import ChildOutcome, Evaluated, Evaluation, ModelToolCall
 from insula.engine.state import fold
-from insula.kit.json import Raw
-from insula.testing import UNDEFINED, ListRecorder, ScriptedSandbox
+from insula.kit.json import Raw, raw
+from insula.testing import (
+    UNDEFINED,
+    ListRecorder,
+    ScriptedChildren,
+    ScriptedModels,
+    ScriptedSandbox,
+)
 
 BROKE = StepFailure("it broke", "script")
 
@@ -252,6 +258,37 @@ class TestOutputLimit:
         for length in range(len(run.events)):
             again = await play(loop, max_output=35, table=table, state=folded(run.events[:length]))
             assert (again.statuses, again.outputs) == (run.statuses, run.outputs)
+
+    @pytest.mark.parametrize("more", [{}, {"loop": "index"}, {"throw_on_error": False}])
+    async def test_what_a_result_over_it_has_cost_is_told(
+        self, more: dict[str, Any], model_replies: Any
+    ) -> None:
+        """Of a round, a call, an iteration and a step; after a crash too."""
+        large = "x" * 500
+        child = ScriptedChildren(lambda _: ChildOutcome("COMPLETED", raw(large), None, 5.0))
+        down = step("workflow", "W", workflow_id="w", input={}, **more)
+        for steps, replies, paid in (
+            ([model("M", more=more)], [model_replies(large, credits=5.0)], 5),
+            ([down], [], 5),
+            (
+                [model("M", tools=["W"], more={**more, "throw_on_error": False}), down],
+                [model_replies("", ModelToolCall("c", "W", {})), model_replies(large, credits=3)],
+                9,
+            ),
+        ):
+            run = await play(*steps, max_output=300, children=child, models=ScriptedModels(replies))
+            assert next(iter(run.state.steps.values())).code == "limit_output"
+            assert folded(run.events).credits == run.state.credits == paid
+
+    async def test_what_cannot_be_stored_has_cost_something_as_well(self) -> None:
+        def refuse(event: Event) -> None:
+            if isinstance(event, StepEnded) and event.output is not None:
+                del recorder.events[-1]
+                raise StepFailure("too large", "limit_output")
+
+        recorder = ListRecorder(after=refuse)
+        run = await play(code("A"), recorder=recorder, prices={"code": 2.0})
+        assert (run.statuses, run.state.credits) == ({"A": "FAILED"}, 2.0)
 
 
 class TestSize:

@@ -292,15 +292,25 @@ class _Execution:
         """Record an event and fold it in.
 
         Raises:
-            StepFailure: it carries more than the run may have, or what cannot be stored.
+            StepFailure: it carries more than the run may have, or what cannot be stored; with what
+                the event would have told of the cost, which was paid all the same.
         """
         if type(event) is StepEnded or type(event) is UnitEnded:
-            size = self._state.size + size_of(event.output) + size_of(event.logs)
-            if size > self._ports.max_output and (event.output or event.logs):
-                raise StepFailure(
-                    f"The run's output is over {self._ports.max_output} bytes, its limit "
-                    "(INSULA_RUN_OUTPUT_MAX)",
-                    "limit_output",
-                )
-        self._ports.recorder.record(event)
+            try:
+                self._check_output(event)
+                self._ports.recorder.record(event)
+            except StepFailure as failure:
+                failure.credits += event.credits
+                raise
+        else:
+            self._ports.recorder.record(event)
         self._state.apply(event)
+
+    def _check_output(self, event: StepEnded | UnitEnded) -> None:
+        size = self._state.size + size_of(event.output) + size_of(event.logs)
+        if size > self._ports.max_output and (event.output or event.logs):
+            raise StepFailure(
+                f"The run's output is over {self._ports.max_output} bytes, its limit "
+                "(INSULA_RUN_OUTPUT_MAX)",
+                "limit_output",
+            )
