@@ -6,7 +6,7 @@ import pytest
 from tests.engine.stage import model, play
 
 from insula.engine.ports import ModelToolCall
-from insula.kit.json import Raw
+from insula.kit.json import Raw, raw
 from insula.testing import ScriptedModels
 
 INPUT = Raw(b'{"q":"it \\"is\\"","list":[1,{"a":2}],"n":3,"u":"a b"}')
@@ -102,7 +102,19 @@ async def test_one_template_may_yield_the_list_as_text_too(model_replies: Any) -
     ]
 
 
-@pytest.mark.parametrize("messages", ["{{input.n}}", "{{input.list}}", "{{input}}", "{}"])
+@pytest.mark.parametrize(
+    "text", ["42", "true", "null", "{}", '"hi"', "[1]", "[]", '[{"a":1}]', '{"role":"user"}']
+)
+async def test_text_that_is_json_by_chance_is_one_message(text: str, model_replies: Any) -> None:
+    said = [{"role": "user", "content": text}]
+    assert await filled(text, model_replies) == said
+    models = ScriptedModels([model_replies("x")])
+    given = raw({"q": text})
+    await play(model("M", messages="{{input.q}}"), models=models, input=given)
+    assert list(models.requests[0].messages) == said
+
+
+@pytest.mark.parametrize("messages", ["{{input.n}}", "{{input.list}}", "{{input}}"])
 async def test_what_is_no_list_of_messages_fails(messages: str) -> None:
     run = await play(model("M", messages=messages), input=INPUT)
     assert (run.ended.status, run.ended.code) == ("FAILED", "input")

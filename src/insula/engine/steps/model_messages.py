@@ -130,10 +130,20 @@ def _told(renderer: Renderer, tree: Any) -> Any:
 
 def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, str):
-        try:
-            value = json.decode(value)
-        except json.InvalidJson:
-            return ({"role": "user", "content": value},)
-    if not isinstance(value, list) or not all(isinstance(m, dict) and "role" in m for m in value):
+        return _in_text(value) or ({"role": "user", "content": value},)
+    if not _are_messages(value):
         raise StepFailure("messages must yield a list of messages with a role", "input")
     return tuple(value)
+
+
+def _in_text(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the messages of which a text is the JSON. What people write may be JSON by chance."""
+    try:
+        value = json.decode(text)
+    except json.InvalidJson:
+        return ()
+    return tuple(value) if _are_messages(value) else ()
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(m, dict) and "role" in m for m in value)
