@@ -47,7 +47,10 @@ class UnitState:
 
 @dataclass(slots=True)
 class CallState:
-    """One execution of a tool step, an entry in the model step's ``calls``."""
+    """One execution of a tool step, an entry in the model step's ``calls``.
+
+    ``id`` is the only one of that name in the step, whatever models call theirs.
+    """
 
     id: str
     key: str
@@ -78,6 +81,7 @@ class StepState:
     items: list[Raw] = field(default_factory=list)
     looped: bool = False
     calls: dict[Address, CallState] = field(default_factory=dict)
+    call_ids: set[str] = field(default_factory=set)
     units: dict[Address, UnitState] = field(default_factory=dict)
     partial: list[str] = field(default_factory=list)
     answering: tuple[str, str, int | None] | None = None
@@ -270,7 +274,7 @@ def _start_call(step: StepState, address: Address, event: UnitStarted) -> None:
     call = step.calls.get(address)
     if call is None:
         step.calls[address] = CallState(
-            id=event.call,
+            id=_new_call_id(step, address),
             key=event.tool or "",
             type=event.tool_type or "",
             index=event.index,
@@ -278,6 +282,20 @@ def _start_call(step: StepState, address: Address, event: UnitStarted) -> None:
         )
     else:
         call.status, call.end, call.error = "RUNNING", None, None
+
+
+def _new_call_id(step: StepState, address: Address) -> str:
+    """Return the name of a call; with the round, and in a loop the index, if one has it already.
+
+    Names are unique in a round only. No name in the journal holds the sign that is put in between.
+    """
+    index, round_number, name = address
+    assert name is not None
+    if name in step.call_ids:
+        place = f"{round_number}" if index is None else f"{index}.{round_number}"
+        name = f"{name}@{place}"
+    step.call_ids.add(name)
+    return name
 
 
 def _end_call(call: CallState, event: UnitEnded) -> None:

@@ -166,6 +166,35 @@ class TestCalls:
         assert [part["id"] for part in models.requests[1].messages[-1]["content"]] == ids
         folded(run.events)
 
+    @pytest.mark.parametrize("loop", [None, "index < 2"])
+    async def test_ids_are_its_own_in_every_round_and_iteration(
+        self, loop: str | None, model_replies: Any
+    ) -> None:
+        """Models name calls as they like, and the next time the same; after a crash too."""
+        asks = model_replies("", call(), call(call_id="x y"))
+        replies = [asks, asks, model_replies("done")] * 2
+        steps = [model("M", tools=["T"], more={"loop": loop}), TOOL]
+        table = {"index < 2": lambda scope: scope["index"] < 2}
+        run = await play(*steps, models=ScriptedModels(replies), table=table)
+        ids = [one.id for one in calls_of(run)]
+        named = ["c1", "#0.1", "c1@0.1", "#1.1"]
+        again = ["c1@1.0", "#0.1@1.0", "c1@1.1", "#1.1@1.1"]
+        assert ids == (named + again if loop else ["c1", "#0.1", "c1@1", "#1.1"])
+        for length in range(len(run.events)):
+            left = replies[
+                sum(
+                    isinstance(e, UnitEnded) and e.call is None and e.round is not None
+                    for e in run.events[:length]
+                ) :
+            ]
+            resumed = await play(
+                *steps,
+                models=ScriptedModels(left),
+                table=table,
+                state=folded(run.events[:length]),
+            )
+            assert [one.id for one in calls_of(resumed)] == ids
+
     async def test_it_costs_what_it_costs_once(self) -> None:
         children = ScriptedChildren(lambda r: ChildOutcome("COMPLETED", Raw(b"{}"), None, 5.0))
         steps = [model("M", tools=["C"]), step("workflow", "C", input={}, workflow_id="w")]
