@@ -149,6 +149,25 @@ class TestTimeout:
         assert first.wall == 5
         assert (second.cpu, second.wall, second.memory) == (1, 300, 1024)
 
+    @pytest.mark.parametrize("where", ["code", "conditional", "loop"])
+    async def test_code_over_its_own_time_is_a_timeout(self, where: str) -> None:
+        """Of what the sandbox says only: it cannot know whose limit it was given."""
+        slow = StepFailure("longer than limits.wall", "limit_wall", logs=json.raw([1]))
+        step = {**code("A", timeout=0.5), where: "slow"}
+        run = await play(step, table={"slow": slow})
+        assert (run.ended.code, run.ended.error) == ("timeout", "No result within 0.5 s (timeout)")
+        assert run.state.steps["A"].all_logs() == json.raw([1])
+        for longer in ({"timeout": 500}, {"timeout": 5, "limits": {"wall": 1}}):
+            run = await play({**step, **longer}, table={"slow": slow})
+            assert run.ended.code == "limit_wall"
+
+    async def test_code_over_its_own_time_may_be_tried_again_for_that(self) -> None:
+        again = {"max": 1, "backoff": 0, "on": ["timeout"]}
+        run = await play(
+            code("A", timeout=5, retry=again), table={"code_A()": failing("limit_wall")}
+        )
+        assert run.outputs == {"A": "done"}
+
     async def test_where_a_step_says_nothing_the_installation_does(self) -> None:
         steps = [code("A", conditional="ask"), code("B", timeout=50), code("C", timeout=500)]
         run = await play(*steps, timeouts=Timeouts(code=7))

@@ -12,7 +12,7 @@ from functools import partial
 from insula.engine.context import Result, StepContext
 from insula.engine.document import AnyStep, Retry
 from insula.engine.events import StepReset, UnitEnded, UnitStarted
-from insula.engine.failures import StepFailure
+from insula.engine.failures import StepFailure, timed_out
 from insula.engine.ports import Timeouts
 from insula.engine.state import UnitState
 from insula.kit.json import NULL, Raw
@@ -156,8 +156,7 @@ async def bounded(work: Work, timeout: float | None, spent: Callable[[], float])
     except TimeoutError as error:
         if not clock.expired():  # a port's own, which should have been a failure
             raise
-        words = f"No result within {timeout:g} s (timeout)"
-        raise StepFailure(words, "timeout", credits=spent()) from error
+        raise timed_out(timeout, credits=spent()) from error
 
 
 def _spent_below(context: StepContext) -> float:

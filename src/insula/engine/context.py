@@ -9,7 +9,7 @@ from typing import Any
 from insula.engine.crew import Crew
 from insula.engine.document import AnyStep
 from insula.engine.events import Event
-from insula.engine.failures import StepFailure
+from insula.engine.failures import StepFailure, timed_out
 from insula.engine.ports import (
     Activity,
     Asked,
@@ -95,6 +95,8 @@ class StepContext:
         analysed = [analyse(source) for source in sources]
         found, absent = self.scope.names(_names(analysed))
         v8 = any(script.lane == "v8" for script in analysed)
+        limits = lowered(self.ports.limits, self.step)
+        timeout = self.timeout(self.ports.timeouts.code if waits else limits.wall)
         evaluation = Evaluation(
             app_id=self.ports.app_id,
             scripts=tuple(sources),
@@ -104,17 +106,17 @@ class StepContext:
             waits=waits,
             condition=asked != "value",
             asked=asked,
-            limits=capped(
-                self.ports.limits, self.step, self.ports.timeouts.code if waits else None
-            ),
+            limits=replace(limits, wall=min(limits.wall, timeout)),
             fetch=fetch,
             read_file=self.read_file if waits else None,
             code_app_id=self.ports.workflow_app_id,
         )
         try:
             evaluated = await self.ports.sandbox.evaluate(evaluation, part)
-        except StepFailure:
+        except StepFailure as failure:
             self.end_effect(part)
+            if failure.code == "limit_wall" and timeout < limits.wall:
+                raise timed_out(timeout, failure.logs) from failure
             raise
         self.end_effect(part)
         return evaluated
@@ -205,21 +207,18 @@ def effect_key(run_id: str, key: str, address: Address, number: int, name: str =
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
 
 
-def capped(limits: Limits, step: AnyStep, default: float | None = None) -> Limits:
-    """Lower the installation's limits to those that the step asks for.
-
-    ``default`` is how long an evaluation may take where the step does not say.
-    """
-    own, wall = step.limits, step.timeout if step.timeout is not None else default
-    if own is not None:
-        limits = Limits(
-            cpu=_lower(limits.cpu, own.cpu),
-            wall=_lower(limits.wall, own.wall),
-            memory=int(_lower(limits.memory, own.memory)),
-            output=int(_lower(limits.output, own.output)),
-            logs=int(_lower(limits.logs, own.logs)),
-        )
-    return limits if wall is None or wall >= limits.wall else replace(limits, wall=wall)
+def lowered(limits: Limits, step: AnyStep) -> Limits:
+    """Lower the installation's limits to those that the step asks for."""
+    own = step.limits
+    if own is None:
+        return limits
+    return Limits(
+        cpu=_lower(limits.cpu, own.cpu),
+        wall=_lower(limits.wall, own.wall),
+        memory=int(_lower(limits.memory, own.memory)),
+        output=int(_lower(limits.output, own.output)),
+        logs=int(_lower(limits.logs, own.logs)),
+    )
 
 
 def holds(value: Raw | None) -> bool:

@@ -43,6 +43,12 @@ class StepFailure(Exception):
         """What code that failed had asked with ``fetch``, and was answered."""
 
 
+def timed_out(seconds: float, logs: Raw | None = None, credits: float = 0.0) -> StepFailure:
+    """Return the failure of what took longer than its step's ``timeout``."""
+    words = f"No result within {seconds:g} s (timeout)"
+    return StepFailure(words, "timeout", logs, credits=credits)
+
+
 class Unanswerable(StepFailure):
     """Code asks for something that nobody can give here: its evaluation ends with this, whatever
     the code would make of a failure."""
