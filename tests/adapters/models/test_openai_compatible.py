@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -167,6 +168,37 @@ async def test_arguments_that_are_not_json_stay_text(server, models) -> None:
     server.scenes = [Scene(pieces=(), tool_calls=(("a", "f", "{broken"), ("b", "f", "")))]
     reply = await _ask(models, _request(tools=tools))
     assert [call.input for call in reply.tool_calls] == ["{broken", {}]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "call", "told"),
+    [
+        ((), (5, "f", "{}"), "under an id that is no text"),
+        ((), ("a\ud800", "f", "{}"), "under an id that is no text"),
+        ((), ("a", 5, "{}"), "whose name is no text"),
+        ((), ("a", "f\ud800", "{}"), "whose name is no text"),
+        ((), ("a", None, "{}"), "asked for a tool and named none"),
+        (("a", None), None, None),
+        (("a", "b\ud800c"), None, "not Unicode"),
+    ],
+)
+async def test_what_is_no_answer_is_the_providers_failure(
+    server, models, monkeypatch, pieces: Any, call: Any, told: str | None
+) -> None:
+    """It is found before anything is made of it: a name is looked up, a text is stored."""
+    monkeypatch.setattr(
+        "insula.adapters.models.rehearsal.encode", lambda value: json.dumps(value).encode()
+    )
+    calls = () if call is None else (call,)
+    server.scenes = [Scene(pieces=pieces, tool_calls=calls, usage=(1_000_000, 0))]
+    request = _request("openai", tools=(ToolDefinition("f", "", {"type": "object"}),))
+    if told is None:
+        assert (await _ask(models, request)).text == "a"
+        return
+    failure = await _failure(models, request)
+    assert (failure.code, failure.message.partition(" ")[0]) == ("provider", "openai")
+    assert told in failure.message
+    assert failure.credits == (pytest.approx(2500) if call else 0)
 
 
 @pytest.mark.parametrize("depth", [201, 5000])

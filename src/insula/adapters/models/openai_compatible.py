@@ -34,12 +34,13 @@ from insula.adapters.models.configured import Endpoint
 from insula.adapters.models.conversation import AppsDownload, convert
 from insula.adapters.models.prices import credits_of
 from insula.adapters.models.transport import Wire
-from insula.engine.failures import StepFailure
+from insula.engine.failures import StepFailure, plain
 from insula.engine.ports import Activity, ModelDelta, ModelReply, ModelRequest, ModelToolCall
 from insula.kit.json import InvalidJson, decode
 from insula.kit.json_bounds import OverBounds, bound
 
 _LONGEST_MESSAGE = 500
+_NO_TEXT = "answered with text that is not Unicode (half a surrogate pair)"
 _MOST_TOKENS = 1_000_000_000
 _CODES = {429: "rate_limited", 408: "timeout", 504: "timeout"}
 
@@ -95,6 +96,8 @@ class OpenAICompatible:
                     async with aclosing(aiter(stream)) as events:  # type: ignore[type-var]  # a generator
                         async for event in events:
                             if text := _text_of(event):
+                                if not _is_text(text):
+                                    raise self._unusable(_NO_TEXT)
                                 yield ModelDelta(text)
                     response = stream.get()
             yield self._reply(request, response)
@@ -143,11 +146,18 @@ class OpenAICompatible:
         credits_of(stream.get().usage, "openai", "gpt-4o", "")
 
     def _reply(self, request: ModelRequest, response: ModelResponse) -> ModelReply:
+        """Make the reply of what the library found.
+
+        Raises:
+            StepFailure: ``provider``, nothing can be made of it.
+        """
         details = response.provider_details or {}
         calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
         refusal = details.get("refusal")
         usage = _believed(response.usage)
         credits = credits_of(usage, self._endpoint.name, request.model, self._endpoint.url)
+        if (fault := _fault_in(response)) is not None:
+            raise self._unusable(fault, credits)
         return ModelReply(
             provider=request.provider,
             model=request.model,
@@ -156,11 +166,11 @@ class OpenAICompatible:
                 ModelToolCall(part.tool_call_id, part.tool_name, self._arguments(part, credits))
                 for part in calls
             ),
-            refusal=refusal if isinstance(refusal, str) else None,
+            refusal=refusal if _is_text(refusal) else None,
             credits=credits,
             raw={
-                "id": response.provider_response_id,
-                "model": response.model_name,
+                "id": _named(response.provider_response_id),
+                "model": _named(response.model_name),
                 "finish_reason": response.finish_reason,
                 "usage": {
                     "input_tokens": usage.input_tokens,
@@ -182,10 +192,13 @@ class OpenAICompatible:
             bound(given.encode("utf-8", "surrogatepass"))
             return decode(given) if given.strip() else {}
         except OverBounds as error:
-            words = f"{self._endpoint.name} called a tool with arguments that cannot be taken"
-            raise StepFailure(f"{words}: {error}", "provider", credits=credits) from error
+            fault = f"called a tool with arguments that cannot be taken: {error}"
+            raise self._unusable(fault, credits) from error
         except InvalidJson:
             return given
+
+    def _unusable(self, fault: str, credits: float = 0.0) -> StepFailure:
+        return StepFailure(f"{self._endpoint.name} {fault}", "provider", credits=credits)
 
     def _failure(self, error: Exception) -> StepFailure:
         """Make the step's failure of whatever the library raised."""
@@ -239,6 +252,33 @@ def _parameters(request: ModelRequest) -> ModelRequestParameters:
         for tool in request.tools
     ]
     return ModelRequestParameters(function_tools=tools)
+
+
+def _fault_in(response: ModelResponse) -> str | None:
+    """Say what is wrong with an answer: the library takes everything as it comes."""
+    calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
+    texts = [part.content for part in response.parts if isinstance(part, TextPart)]
+    if not all(map(_is_text, texts)):
+        return _NO_TEXT
+    # A call that has no name at all is not among the parts.
+    if response.finish_reason == "tool_call" and not calls:
+        return "asked for a tool and named none"
+    for call in calls:
+        if not _is_text(call.tool_name) or not call.tool_name:
+            return "called a tool whose name is no text"
+        if not _is_text(call.tool_call_id):
+            return "called a tool under an id that is no text"
+    return None
+
+
+def _is_text(value: object) -> bool:
+    """Say whether something is text that UTF-8 can hold, which half a surrogate pair is not."""
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
+
+
+def _named(value: object) -> str | None:
+    """Return a name that a provider gives, if it is one."""
+    return plain(value, _LONGEST_MESSAGE) if isinstance(value, str) else None
 
 
 def _believed(usage: RequestUsage) -> RequestUsage:
