@@ -13,6 +13,7 @@ from insula.engine.events import (
     Event,
     Interruption,
     RunEnded,
+    RunLeft,
     RunStarted,
     StepEnded,
     StepReset,
@@ -105,6 +106,8 @@ def test_an_output_of_null_is_an_output() -> None:
 
 
 def test_an_interruption_is_seen_from_a_second_start() -> None:
+    state = fold([*BEGUN, RunLeft(4), UnitStarted(5, "A", 2), UnitStarted(6, "A", 3)])
+    assert state.steps["A"].units[None, None, None].interrupted == 1
     state = fold([*BEGUN, UnitStarted(5, "A", 2), UnitStarted(6, "A", 3)])
     unit = state.steps["A"].units[(None, None, None)]
     assert (unit.attempts, unit.interrupted, unit.failed, unit.open) == (3, 2, 0, True)

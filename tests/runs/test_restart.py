@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.postgres import PostgresServer
 from tests.proxy import proxied
-from tests.runs.platform import Platform, code, open_platform
+from tests.runs.platform import Caller, Platform, code, open_platform
 from tests.runs.test_recovery import BEGUN, insert
 
 from insula.journal import journal
@@ -42,6 +42,42 @@ async def test_the_run_of_a_recorded_test_is_played_on(
         row = await ended(platform, run_id)
         assert (row.status, row.error) == ("COMPLETED", None)
         assert platform.http.requests == []
+
+
+async def test_a_step_survives_any_number_of_stops(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    given: dict[str, Any] = {"database_url": database_url, "attempts_max": 2, "drain_seconds": 0}
+    callers: tuple[Caller, ...] = ()
+    path = ""
+    for _ in range(3):
+        async with open_platform(tmp_path, callers, **given) as platform:
+            if not path:
+                flow = await platform.acme.make(code("a", "wait(g)"))
+                run = await platform.acme.run(flow, background=True)
+                path = f"/workflows/{flow}/runs/{run['id']}"
+            await platform.reached("g")
+            callers = (platform.acme, platform.globex)
+    async with open_platform(tmp_path, callers, **given) as platform:
+        await platform.reached("g")
+        platform.gate("g").opened.set()
+        told = await platform.acme.stream(f"{path}/stream?from=0")
+        assert told[-1].data["status"] == "COMPLETED"
+        assert [event.id for event in told] == list(range(1, len(told) + 1))
+        assert told[-1].data["output"]["a"]["attempts"] == 4
+
+
+async def test_a_step_that_must_not_be_repeated_is_not_after_a_stop_either(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"drain_seconds": 0}
+    async with open_platform(tmp_path, **given) as platform:
+        flow = await platform.acme.make({**code("a", "wait(g)"), "on_interrupt": "fail"})
+        run = await platform.acme.run(flow, background=True)
+        await platform.reached("g")
+        callers = (platform.acme, platform.globex)
+    async with open_platform(tmp_path, callers, **given) as platform:
+        row = await ended(platform, run["id"])
+        assert row.status == "FAILED"
+        assert "on_interrupt is fail" in row.error
 
 
 async def test_webhooks_are_told_of_runs_that_end_while_it_starts(

@@ -195,10 +195,10 @@ def delay(retry: Retry, failures: int) -> float:
 
 
 def _check_interrupted(context: StepContext, unit: UnitState) -> None:
-    times = unit.interrupted + 1
+    times = unit.interrupted + (not unit.left)
     if context.step.on_interrupt == "fail":
         raise StepFailure(
-            "The process died while this step ran, and its on_interrupt is fail: "
+            "The process ended while this step ran, and its on_interrupt is fail: "
             "whether it had an effect is not known",
             "interrupted",
         )

@@ -46,6 +46,11 @@ class RunStarted(_Event, tag="run"):
     """The run began to execute."""
 
 
+class RunLeft(_Event, tag="left"):
+    """The process that executed the run stops in good order: what was under way goes on from where
+    its attempts began, and that is no fault of theirs."""
+
+
 class StepStarted(_Event, tag="step"):
     """A step began. With ``attempt`` 1 its only unit began in the same moment."""
 
@@ -151,6 +156,7 @@ class RunEnded(_Event, tag="over"):
 
 Event = (
     RunStarted
+    | RunLeft
     | StepStarted
     | StepSkipped
     | StepReset

@@ -25,6 +25,7 @@ from insula.engine.events import (
     Event,
     Interruption,
     RunEnded,
+    RunLeft,
     RunStarted,
     StepEnded,
     StepSkipped,
@@ -86,6 +87,7 @@ class _Execution:
             await self._crew.finish()
             self._check_errors()
             if self._crew.cancelled and self._ports.stop.kind in (None, "shutdown"):
+                self._emit(RunLeft(self._ports.clock()))
                 raise asyncio.CancelledError
         if stopped or self._crew.stopping:
             return self._stopped()

@@ -1,6 +1,6 @@
 """The state of a run: the fold of its events. Only ``RunState.apply`` changes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from insula.engine.credits import total
@@ -9,6 +9,7 @@ from insula.engine.events import (
     Event,
     Interruption,
     RunEnded,
+    RunLeft,
     RunStarted,
     StepEnded,
     StepReset,
@@ -30,14 +31,16 @@ calls that it makes at ``CALL/ROUND/CALL``.
 
 @dataclass(slots=True)
 class UnitState:
-    """The attempts at a unit. ``interrupted`` counts those that never ended, ``failed`` those that
-    failed and were tried again; ``open``: one has not ended yet; ``ended``: the result stands."""
+    """The attempts at a unit. ``interrupted`` counts those that died with their process, ``failed``
+    those that failed and were tried again; ``open``: one has not ended yet; ``left``: its process
+    stopped in good order before it had; ``ended``: the result stands."""
 
     started_at: int
     attempts: int = 0
     interrupted: int = 0
     failed: int = 0
     open: bool = False
+    left: bool = False
     ended: bool = False
     output: Raw | None = None
     error: str | None = None
@@ -160,6 +163,9 @@ class RunState:
                 if self.started_at is None:
                     self.started_at = event.at
                 self.status = "RUNNING"
+            case RunLeft():
+                for unit in self._open_units():
+                    unit.left = True
             case RunEnded():
                 self.status = event.status
                 self.ended_at = event.at
@@ -167,6 +173,10 @@ class RunState:
                 self.code = event.code
                 self.result_key = event.result_key
                 self.interruptions = event.interruptions
+
+    def _open_units(self) -> Iterator[UnitState]:
+        for step in self.steps.values():
+            yield from (unit for unit in step.units.values() if unit.open)
 
     def _apply_step(self, event: StepEnded | StepStarted | StepSkipped | StepReset) -> None:
         match event:
@@ -225,10 +235,10 @@ class RunState:
             unit = step.units.get(address)
             if unit is None:
                 unit = step.units[address] = UnitState(event.at)
-            elif unit.open:
+            elif unit.open and not unit.left:
                 unit.interrupted += 1
             unit.attempts = event.attempt
-            unit.open = True
+            unit.open, unit.left = True, False
             step.attempts = max(step.attempts, event.attempt)
             unit.child = event.child or unit.child
             if event.tool is not None:

@@ -13,6 +13,7 @@ from insula.engine.events import (
     Chunk,
     Event,
     RunEnded,
+    RunLeft,
     RunStarted,
     StepEnded,
     StepReset,
@@ -81,7 +82,7 @@ class Wire:
 
 def step_told(event: Event, state: RunState, sight: Sight) -> list[tuple[str, dict[str, Any]]]:
     """Return what an event, already folded in, is on the wire: a ``step``, a ``chunk``, nothing."""
-    if isinstance(event, RunStarted | RunEnded) or not sight.sees(event.key):
+    if isinstance(event, RunStarted | RunLeft | RunEnded) or not sight.sees(event.key):
         return []
     match event:
         case StepStarted() | StepSkipped() | StepEnded() | StepReset():
