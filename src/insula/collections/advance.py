@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from insula.collections import landing, record_repository, repository
+from insula.collections.records import LOST
 from insula.collections.rows import RecordRow, RuleRow, Standing
 from insula.collections.services import Event, RecordServices
 from insula.collections.verdict import STATUSES
@@ -68,8 +69,9 @@ async def _start_all(services: RecordServices, row: RecordRow, due: Sequence[str
     """Start rules; say whether there may be more to do, because none of them runs."""
     database = services.runs.database
     config = await database.read(lambda c: repository.config(c, row.config_id))
-    if config is None:
-        return True  # deleted meanwhile
+    if config is None:  # the record was deleted meanwhile, or has lost it
+        await database.write(partial(_fail_lost, row=row))
+        return True
     gate = asyncio.Semaphore(_STARTED_AT_ONCE)
     known = {rule["key"]: rule for rule in config.rules}
 
@@ -147,15 +149,31 @@ def _taking(
 
 def _fail(connection: Connection, *, row: RecordRow, rule: dict[str, Any], words: str) -> None:
     """Give a rule that cannot be run the verdict of its failure."""
-    now = record_repository.by_id(connection, row.id)
-    if now is not None and now.analysis == row.analysis and now.cancel_requested_at is None:
-        changed = {
-            "due": False,
-            "status": STATUSES[rule["on_fail"]],
-            "ended": "FAILED",
-            "outcome": json.encode({"error": words}),
-        }
+    if _is_still(connection, row):
+        changed = _failed(STATUSES[rule["on_fail"]], words)
         record_repository.settle(connection, row.id, rule["key"], changed)
+
+
+def _fail_lost(connection: Connection, *, row: RecordRow) -> None:
+    """Fail whatever is due of a record whose rules the database does not hold."""
+    if _is_still(connection, row):
+        changed = _failed("FAILED", f"The rule cannot be run: {LOST}")
+        record_repository.settle_due(connection, row.id, changed)
+
+
+def _is_still(connection: Connection, row: RecordRow) -> bool:
+    """Whether a record is in the analysis in which it was read, on the same rules."""
+    now = record_repository.by_id(connection, row.id)
+    return (
+        now is not None
+        and (now.analysis, now.config_id) == (row.analysis, row.config_id)
+        and now.cancel_requested_at is None
+    )
+
+
+def _failed(status: str, words: str) -> dict[str, Any]:
+    outcome = json.encode({"error": words})
+    return {"due": False, "status": status, "ended": "FAILED", "outcome": outcome}
 
 
 def conclude(

@@ -74,7 +74,7 @@ def base_of(services: RecordServices) -> str:
 def around(connection: Connection, rows: Sequence[RecordRow], base: str) -> Around:
     """Read what stands around records."""
     ids = [row.id for row in rows]
-    named = repository.named_configs(connection, [row.config_id for row in rows])
+    named = repository.of_records(connection, rows)
     configs = {config.id: config for config, _ in named}
     rules = record_repository.rules_of(connection, ids)
     running = [rule.run_id for held in rules.values() for rule in held if rule.status == "RUNNING"]
@@ -164,9 +164,9 @@ async def record_bytes(
 
     def query(connection: Connection) -> tuple[RecordRow, Around, Config] | None:
         row = record_repository.find(connection, app_id, collection_id, record_id)
-        config = None if row is None else repository.config(connection, row.config_id)
-        if row is None or config is None:
+        if row is None:
             return None
+        config = repository.config_of(connection, row)
         return row, around(connection, [row], base_of(services)), config
 
     read = await services.runs.database.read(query)

@@ -28,6 +28,9 @@ from insula.web.idempotency import Idempotency, claim, find_claim
 
 _log = structlog.get_logger(__name__)
 
+LOST = "the rules that the record stood on are gone; update-rules gives it those of its collection"
+"""What is said of rules whose config the database does not hold any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -45,8 +48,7 @@ def stored(
     row = record_repository.find(connection, app_id, collection_id, record_id)
     if row is None:
         return None
-    config = repository.config(connection, row.config_id)
-    assert config is not None
+    config = repository.config_of(connection, row)
     rules = record_repository.rules_of(connection, [row.id]).get(row.id, [])
     return Stored(row, rules, config)
 
@@ -166,11 +168,7 @@ def _store(
         earlier = claim(connection, principal, idempotency, row.id)
         if earlier is not None:
             return earlier
-    now = _collection(connection, row.app_id, row.collection_id)
-    if now is None:
-        raise unknown()
-    if now[0].config_id != row.config_id:
-        raise Conflict("The rules were changed meanwhile; try again", retry_after=1)
+    _check_current(_collection(connection, row.app_id, row.collection_id), row.config_id)
     for name, number in record_repository.tally(rules).items():
         setattr(row, name, number)
     record_repository.store(connection, row, rules)
@@ -204,6 +202,7 @@ async def update(
     works = fields.rules is not None or fields.run is not None
     if works:
         _check_rests(before.row)
+        _check_there(before.config)
 
     def unit(connection: Connection, after: Stored, chosen: Chosen | None) -> int:
         row = record_repository.find(connection, principal.app_id, collection_id, record_id)
@@ -304,7 +303,7 @@ async def update_rules(
     runs it if it differs.
 
     Raises:
-        NotFound, Conflict: as ``update``.
+        NotFound, Conflict: as ``update``; the collection's rules were changed meanwhile.
     """
     before = await read(services, principal.app_id, collection_id, record_id)
     _check_rests(before.row)
@@ -322,6 +321,7 @@ async def update_rules(
         if row is None:
             raise unknown()
         check_unchanged(row, before.row)
+        _check_current(_collection(connection, row.app_id, row.collection_id), config.id)
         record_repository.remove_rules(connection, row.id, [rule.key for rule in before.rules])
         record_repository.store_rules(connection, rules)
         waits = any(rule.status == "DRAFT" and not rule.disabled for rule in rules)
@@ -330,9 +330,10 @@ async def update_rules(
         repository.drop_config(connection, before.row.config_id)
 
     if config.id != before.row.config_id:
+        held_on = None if before.config.is_lost else before.config
         async with _storing(services, before.row) as also:
             rules = await taken_in(
-                services, before.row, config, held, {}, held_on=before.config, also=also
+                services, before.row, config, held, {}, held_on=held_on, also=also
             )
             await services.runs.database.write(partial(unit, rules=rules))
 
@@ -340,6 +341,20 @@ async def update_rules(
 def _check_rests(row: RecordRow) -> None:
     if row.is_live:
         raise Conflict("The record's rules are being run: wait, or cancel the record first")
+
+
+def _check_there(config: Config) -> None:
+    if config.is_lost:
+        raise Conflict(f"The record cannot be analysed: {LOST}")
+
+
+def _check_current(taken: tuple[CollectionRow, Config] | None, config_id: str) -> None:
+    """Refuse to let a record stand on rules that its collection has no more, for they are dropped
+    with the last that stands on them."""
+    if taken is None:
+        raise unknown()
+    if taken[0].config_id != config_id:
+        raise Conflict("The rules were changed meanwhile; try again", retry_after=1)
 
 
 def check_unchanged(row: RecordRow, before: RecordRow) -> None:

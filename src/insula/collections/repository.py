@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
 
 from insula.collections import counts
-from insula.collections.rows import CollectionRow, Config, values
+from insula.collections.rows import CollectionRow, Config, RecordRow, values
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.storage.tables import apps, collection_configs, collections, records
@@ -194,6 +194,36 @@ def named_configs(connection: Connection, config_ids: Sequence[str]) -> list[tup
             row.name or "",
         )
         for row in found
+    ]
+
+
+def config_of(connection: Connection, row: RecordRow) -> Config:
+    """Return the config that a record stands on, as ``of_records`` does."""
+    return of_records(connection, [row])[0][0]
+
+
+def of_records(connection: Connection, rows: Sequence[RecordRow]) -> list[tuple[Config, str]]:
+    """Return the configs that records stand on, each with its collection's name.
+
+    A database may hold records whose config was dropped while they were given it. A config without
+    rules stands for such a one, so that the record can be read, and be given another.
+    """
+    found = named_configs(connection, [row.config_id for row in rows])
+    there = {config.id for config, _ in found}
+    lost = {row.config_id: row for row in rows if row.config_id not in there}
+    return [*found, *_lost(connection, list(lost.values()))] if lost else found
+
+
+def _lost(connection: Connection, rows: Sequence[RecordRow]) -> list[tuple[Config, str]]:
+    ids = {row.collection_id for row in rows}
+    query = select(collections.c.id, collections.c.name).where(collections.c.id.in_(ids))
+    named = {row.id: row.name for row in connection.execute(query).all()}
+    return [
+        (
+            Config(row.config_id, row.collection_id, [], [], row.created_at, is_lost=True),
+            named.get(row.collection_id, ""),
+        )
+        for row in rows
     ]
 
 

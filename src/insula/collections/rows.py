@@ -37,6 +37,8 @@ class Config:
     rules: list[dict[str, Any]]
     mappings: list[dict[str, Any]]
     created_at: int
+    is_lost: bool = False
+    """Whether it stands, without rules, for one that the database does not hold."""
 
     def rule(self, key: str) -> dict[str, Any]:
         """Return the rule of this key."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from insula.collections.records import read
+from insula.collections.records import LOST, read
 from insula.collections.services import RecordServices
 from insula.collections.workflows import Ready, check_rule
 from insula.engine.inputs_kinds import kind_of
@@ -23,6 +23,9 @@ async def status(
     for rule in found.rules:
         if rule.disabled:
             continue
+        if found.config.is_lost:
+            errors.append(_failure(rule.key, LOST))
+            continue
         ready = await check_rule(services.runs, app_id, found.config.rule(rule.key), rule.input)
         error = _rule_error(ready, rule.given())
         if error is not None:
@@ -33,8 +36,7 @@ async def status(
 
 def _rule_error(ready: Ready, given: Mapping[str, Any]) -> dict[str, Any] | None:
     if ready.failure is not None:
-        message = f"The rule cannot be run: {ready.failure.message}"
-        return {"message": message, "errors": [], "key": ready.key}
+        return _failure(ready.key, ready.failure.message)
     assert ready.checked is not None
     if not ready.checked.errors:
         return None
@@ -42,6 +44,10 @@ def _rule_error(ready: Ready, given: Mapping[str, Any]) -> dict[str, Any] | None
     number = len(errors)
     message = f"{number} field{'s' if number > 1 else ''} of the input cannot be used"
     return {"message": message, "errors": errors, "key": ready.key}
+
+
+def _failure(key: str, words: str) -> dict[str, Any]:
+    return {"message": f"The rule cannot be run: {words}", "errors": [], "key": key}
 
 
 def _one(ready: Ready, given: Mapping[str, Any], error: FieldError) -> dict[str, Any]:
