@@ -268,6 +268,34 @@ async def test_rules_may_run_what_the_catalogue_has(platform: Platform) -> None:
     assert status["errors"][0]["key"] == "a"
 
 
+async def test_versions_that_an_app_may_not_run_are_not_shown_in_its_rules(
+    platform: Platform,
+) -> None:
+    acme, globex = platform.acme, platform.globex
+    flow = await acme.publish(*judge("true"))
+    await acme.ok("PATCH", f"/workflows/{flow}", {"steps": judge("!false")})
+    await acme.ok("POST", f"/workflows/{flow}/versions", {})
+    pinned = {"workflow_version_id": 1, "workflow_use_latest": False}
+    rules = [{"name": key, "key": key, "workflow_id": flow} for key in ("pinned", "latest")]
+    path = await collection(globex, rules[0] | pinned, rules[1])
+    made = await globex.ok("POST", f"{path}/records", {})
+
+    async def shown() -> list[tuple[int, int]]:
+        seen = []
+        for where in (path, f"{path}/records/{made['id']}"):
+            found = await globex.ok("GET", where)
+            versions = [each["workflow_version"] for each in found["config"]["rules"]]
+            seen.append([(one["version"], len(one["steps"])) for one in versions])
+        assert seen[0] == seen[1]
+        return seen[0]
+
+    assert await shown() == [(1, 2), (2, 2)]
+    await acme.ok("PATCH", f"/workflows/{flow}/versions/1", {"withdrawn": True})
+    assert await shown() == [(0, 0), (2, 2)]
+    await acme.ok("PUT", f"/workflows/{flow}/callers/{globex.id}")
+    assert await shown() == [(0, 0), (0, 0)]
+
+
 async def test_other_apps_find_nothing(platform: Platform) -> None:
     acme, globex = platform.acme, platform.globex
     path = await collection(acme, await rule(acme, "a"))

@@ -217,18 +217,37 @@ async def extended_config(services: RecordServices, app_id: str, config: Config)
     shown = await services.runs.database.read(lambda c: _workflows(c, app_id, seen))
     ids = {rule["workflow_version_id"] for rule in rules}
     versions = await resolver.versions_for_runs(ids, app_id)
+    hidden = await _hidden(services, app_id, rules)
     return config_raw(
         config,
         [
             {
                 **rule,
                 "workflow": shown.get(rule["workflow_id"]) or _gone(rule),
-                "workflow_version": versions.get(rule["workflow_version_id"])
-                or _gone_version(rule, app_id),
+                "workflow_version": _gone_version(rule, app_id)
+                if rule["workflow_version_id"] in hidden
+                else versions.get(rule["workflow_version_id"]) or _gone_version(rule, app_id),
             }
             for rule in rules
         ],
     )
+
+
+async def _hidden(
+    services: RecordServices, app_id: str, rules: Sequence[dict[str, Any]]
+) -> set[str]:
+    """Return the versions that rules name and that this app could not run itself: of another's
+    workflow those that are withdrawn, or all, where it is closed or this app is blocked."""
+    resolver = services.runs.resolver
+    named = {(rule["workflow_id"], rule["workflow_version_id"]) for rule in rules}
+    hidden: set[str] = set()
+    for workflow_id, version_id in sorted(named):
+        facts = await resolver.facts(workflow_id)
+        if facts is not None and facts.app_id == app_id:
+            continue
+        if not await resolver.may_run(app_id, workflow_id, version_id):
+            hidden.add(version_id)
+    return hidden
 
 
 def _workflows(connection: Connection, app_id: str, seen: dict[str, str | None]) -> dict[str, Raw]:
