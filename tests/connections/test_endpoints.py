@@ -98,6 +98,37 @@ async def test_what_cannot_work_is_refused(
     assert ".".join(refused.json()["errors"][0]["path"]) == path
 
 
+async def test_stored_credentials_go_to_no_other_address(
+    platform: Platform, provider: RehearsalServer
+) -> None:
+    acme = platform.acme
+    made = await acme.ok("POST", "/connections", own("https://llm.test/v1"))
+    path = f"/connections/{made['id']}"
+    for body in ({"base_url": provider.url}, {"base_url": provider.url, "credentials": None}):
+        refused = await acme.ask("PATCH", path, body)
+        assert refused.status_code == 400
+        (error,) = refused.json()["errors"]
+        assert (error["path"], error["code"]) == (["credentials"], "missing")
+    assert await acme.ok("GET", path) == made
+    await acme.ok("PATCH", path, {"base_url": "https://llm.test/v1/", "name": "Same"})
+    await acme.ok("PATCH", path, {"base_url": provider.url, "credentials": {"api_key": KEY}})
+    await acme.ok("PATCH", path, {"base_url": "https://llm.test/v1", "credentials": {}})
+    # Where nothing is stored, the address is free.
+    assert (await acme.ok("PATCH", path, {"base_url": provider.url}))["base_url"] == provider.url
+    # A known address is one too, and so is the way back to it.
+    body = {"name": "x", "type": "OPENAI", "credentials": {"api_key": KEY}}
+    known = await acme.ok("POST", "/connections", body)
+    to_known = {"base_url": known["base_url"]}
+    path = f"/connections/{known['id']}"
+    assert (await acme.ask("PATCH", path, {"base_url": provider.url})).status_code == 400
+    await acme.ok("PATCH", path, to_known)
+    away = {"base_url": provider.url, "credentials": {"api_key": KEY}}
+    await acme.ok("PATCH", path, away)
+    for back in (to_known, {"base_url": None}):
+        assert (await acme.ask("PATCH", path, back)).status_code == 400
+    assert provider.heads == []
+
+
 async def test_what_is_anothers_does_not_exist(platform: Platform) -> None:
     made = await platform.acme.ok("POST", "/connections", own("https://llm.test/v1"))
     path = f"/connections/{made['id']}"
@@ -198,7 +229,9 @@ async def test_callers_are_not_told_how_the_owners_connection_failed(
     provider.scenes = [Scene(status=401, error={"error": {"message": "Wrong key sk-ab...wxyz."}})]
     refused = await platform.globex.discover(workflow_id)
     away = "http://127.0.0.1:1/v1"
-    await acme.ok("PATCH", f"/connections/{made['id']}", {"base_url": away})
+    await acme.ok(
+        "PATCH", f"/connections/{made['id']}", {"base_url": away, "credentials": {"api_key": KEY}}
+    )
     unreachable = await platform.globex.discover(workflow_id)
     for run in (refused, unreachable):
         assert (run["status"], "its app is told why" in run["error"]) == ("FAILED", True)

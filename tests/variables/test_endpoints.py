@@ -67,6 +67,33 @@ async def test_a_plain_value_becomes_a_secret_and_back_with_a_value_alone(
     assert plain(back) == {"key": "A", "value": "open", "secret": False}
 
 
+async def test_a_stored_secret_goes_to_no_more_hosts_without_its_value(
+    platform: Platform,
+) -> None:
+    acme, value = platform.acme, "long enough"
+    body = {"key": "A", "value": value, "secret": True, "hosts": ["a.test", "*.b.test", "c.test:8"]}
+    await acme.ok("POST", LISTED, body)
+    wider = (["evil.test"], ["a.test", "evil.test"], ["*.a.test"], ["b.test"], ["c.test"], [], None)
+    for hosts in wider:
+        for method, where, sent in (
+            ("PATCH", f"{LISTED}/A", {"hosts": hosts}),
+            ("PATCH", f"{LISTED}/A", {"hosts": hosts, "key": "B", "secret": True}),
+            ("PATCH", LISTED, [{"key": "A", "hosts": hosts}]),
+        ):
+            refused = await acme.ask(method, where, sent)
+            assert refused.status_code == 400, (hosts, sent)
+            (error,) = refused.json()["errors"]
+            assert (error["path"][-1], error["code"]) == ("value", "hosts")
+    assert (await acme.ok("GET", LISTED))[0]["hosts"] == body["hosts"]
+    for fewer in (["A.test:443", "*.x.b.test", "c.test:8"], ["a.test:443", "y.x.b.test"]):
+        assert len((await acme.ok("PATCH", f"{LISTED}/A", {"hosts": fewer}))["hosts"]) == len(fewer)
+    changed = await acme.ok("PATCH", f"{LISTED}/A", {"hosts": None, "value": value})
+    assert "hosts" not in changed
+    assert (await acme.ok("PATCH", f"{LISTED}/A", {"hosts": ["a.test"]}))["hosts"] == ["a.test"]
+    # A value that is no secret any more was sent anew, and has no hosts.
+    assert "hosts" not in await acme.ok("PATCH", f"{LISTED}/A", {"secret": False, "value": value})
+
+
 async def test_many_are_changed_together_or_not_at_all(platform: Platform) -> None:
     acme = platform.acme
     await acme.ok("POST", LISTED, {"key": "A", "value": "1"})

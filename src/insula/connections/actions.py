@@ -72,15 +72,19 @@ def change(
 
     Raises:
         NotFound: the app has none with this id.
-        BadInput: something that its type needs would be missing.
+        BadInput: something that its type needs would be missing, or stored credentials would go
+            to another address.
     """
     row = found(connection, app_id, connection_id)
-    kept = _kept(decode(row.settings), wanted)
+    before = decode(row.settings)
+    kept = _kept(before, wanted)
     values: dict[str, Any] = {"updated_at": max(now_ms(), row.updated_at)}
     if wanted.credentials is not None:
         kept["credentials"] = sorted(wanted.credentials)
         values |= _sealed(ring, app_id, connection_id, wanted.credentials)
     _check(row.type, kept, wanted.credentials)
+    if wanted.credentials is None and url_of(row.type, kept) != url_of(row.type, before):
+        _check_none_stored(kept)
     if wanted.name is not None:
         values["name"] = wanted.name
     repository.change(connection, app_id, connection_id, {**values, "settings": encode(kept)})
@@ -122,6 +126,15 @@ def _sealed(
 ) -> dict[str, Any]:
     sealed = ring.seal(encode(credentials).decode(), KIND, app_id, connection_id)
     return {"sealed": sealed, "key_id": sealed_by(sealed)}
+
+
+def _check_none_stored(kept: dict[str, Any]) -> None:
+    """Refuse another address for credentials that are stored: whoever may change it could read
+    them there, and they are shown to nobody."""
+    if kept.get("credentials"):
+        message = "send them anew with another base_url: what is stored goes to no other address"
+        problem = FieldError(("credentials",), "missing", message)
+        raise BadInput(f"The connection cannot be changed: credentials: {message}.", [problem])
 
 
 def _check(kind: str, kept: dict[str, Any], credentials: dict[str, str] | None) -> None:

@@ -101,7 +101,8 @@ class CreateConnectionSchema(_Change):
 
 
 class UpdateConnectionSchema(_Change):
-    """Changes to a connection; what is absent stays. ``credentials`` are replaced whole."""
+    """Changes to a connection; what is absent stays. ``credentials`` are replaced whole, and where
+    some are stored, another ``base_url`` needs them anew."""
 
     name: Name | None = None
     credentials: Credentials | None = None

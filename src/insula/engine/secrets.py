@@ -41,13 +41,27 @@ class Secret:
 
 
 def _admits(entry: str, host: str, port: int) -> bool:
+    name, only = _parts(entry)
+    return only in (None, port) and _is_below(name, host)
+
+
+def covers(held: str, wanted: str) -> bool:
+    """Say whether ``held``, an entry of hosts, lets a secret go wherever ``wanted`` does."""
+    name, port = _parts(held)
+    other, its_port = _parts(wanted)
+    return port in (None, its_port) and _is_below(name, other)
+
+
+def _parts(entry: str) -> tuple[str, int | None]:
+    """Split an entry of hosts into its name and its port, if it has one."""
     name, colon, number = entry.lower().rpartition(":")
     if colon and number.isdigit() and not name.endswith(":"):
-        if int(number) != port:
-            return False
-        entry = name
-    entry = entry.lower().strip("[]")
-    return host.endswith(entry[1:]) if entry.startswith("*.") else host == entry
+        return name.strip("[]"), int(number)
+    return entry.lower().strip("[]"), None
+
+
+def _is_below(name: str, host: str) -> bool:
+    return host.endswith(name[1:]) if name.startswith("*.") else host == name
 
 
 @dataclass(frozen=True, slots=True)

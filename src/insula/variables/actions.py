@@ -6,9 +6,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from insula.adapters.keyring import KeyRing, Unreadable, sealed_by
+from insula.engine.secrets import covers
 from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import now_ms
-from insula.kit.json import encode
+from insula.kit.json import decode, encode
 from insula.variables import repository
 from insula.variables.repository import Value
 from insula.variables.schemas import CreateAppVariableSchema, UpdateAppVariableSchema
@@ -141,6 +142,9 @@ def _value(
         if wanted.hosts:
             raise _refused("hosts", "secret", "only a secret has hosts that it may go to", place)
         hosts = None
+    if was_secret and wanted.value is None and not _narrows(row, hosts):
+        words = "give it anew: what is stored goes to no hosts but those that it has"
+        raise _refused("value", "hosts", words, place)
     sealed = ring.seal(text, KIND, app_id, key) if secret else None
     return Value(
         key=key,
@@ -150,6 +154,16 @@ def _value(
         hosts=hosts,
         created_at=now_ms() if row is None else row.created_at,
     )
+
+
+def _narrows(row: Row[Any] | None, hosts: bytes | None) -> bool:
+    """Whether a secret may go to no other hosts than it might: whoever may change them could read
+    it there, and it is shown to nobody."""
+    if row is None or row.hosts is None:
+        return True
+    held: list[str] = decode(bytes(row.hosts))
+    wanted: list[str] = [] if hosts is None else decode(hosts)
+    return bool(wanted) and all(any(covers(one, each) for one in held) for each in wanted)
 
 
 def _text(ring: KeyRing, app_id: str, row: Row[Any] | None) -> str:
