@@ -1,10 +1,12 @@
 """Apps and keys over HTTP: who may, what is shown, what is refused."""
 
+import httpx
 import pytest
 from tests.apps.installation import ADMIN_KEY, Installation
 
-from insula.apps import repository
+from insula.apps import actions, repository
 from insula.apps.authenticate import Authenticator, digest
+from insula.kit.clock import iso, now_ms
 
 DATABASES = ("sqlite", "postgres")
 
@@ -135,6 +137,26 @@ async def test_a_repeated_key_is_one_key(insula: Installation) -> None:
     assert first["id"] == second["id"]
     assert "key" not in second
     assert (await insula.call("GET", "/apps/c/keys", key)).headers["pagination-count"] == "2"
+
+
+async def test_a_key_is_repeated_once_it_has_expired(
+    insula: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, key = await insula.create()
+    ends = now_ms() + 60_000
+    headers = {"idempotency-key": "k"}
+
+    async def ask(**body: str) -> httpx.Response:
+        return await insula.call("POST", "/apps/c/keys", key, json=body, headers=headers)
+
+    made = (await ask(expires_at=iso(ends))).json()
+    monkeypatch.setattr(actions, "now_ms", lambda: ends)
+    again = await ask(expires_at=iso(ends))
+    assert (again.status_code, again.json()["id"]) == (200, made["id"])
+    assert (await ask(expires_at=iso(ends), name="other")).status_code == 422
+    headers["idempotency-key"] = "another"
+    refused = await ask(expires_at=iso(ends))
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "value_error")
 
 
 async def test_keys_are_shown_once_and_revoked_at_once(insula: Installation) -> None:

@@ -167,6 +167,21 @@ async def test_the_same_key_makes_one_file(client, on_disk) -> None:
     assert other.status_code == 422
 
 
+async def test_the_same_key_downloads_once(client, origin, on_disk) -> None:
+    headers, body = {"idempotency-key": "k"}, {"file_url": origin.url("/d.pdf")}
+    origin.gives(PDF)
+    first = (await client.post("/apps/c/files", json=body, headers=headers)).json()
+    origin.gives(b"gone", status="404 Not Found")
+    second = await client.post("/apps/c/files", json=body, headers=headers)
+    assert second.status_code == 200
+    signed = ("file_url", "file_url_expires_at")  # anew each time
+    shown = [{k: v for k, v in each.items() if k not in signed} for each in (first, second.json())]
+    assert shown[0] == shown[1]
+    assert (len(origin.requests), len(on_disk())) == (1, 1)
+    other = {"file_url": origin.url("/e.pdf")}
+    assert (await client.post("/apps/c/files", json=other, headers=headers)).status_code == 422
+
+
 async def test_the_same_key_makes_no_other_file_once_that_is_deleted(client, on_disk) -> None:
     headers = {"idempotency-key": "k"}
     made = (await client.post("/apps/c/files", json={"file": "YQ=="}, headers=headers)).json()

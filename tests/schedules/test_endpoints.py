@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from tests.runs.platform import Platform, code, open_platform
 
+from insula.kit.clock import iso
+
+from .stage import HOUR, Clock
+
 
 @pytest.fixture
 async def platform(tmp_path: Path) -> AsyncIterator[Platform]:
@@ -124,6 +128,23 @@ async def test_the_same_key_makes_one(platform: Platform) -> None:
     assert await platform.acme.ok("POST", "/schedules", body, headers=headers) == first
     other = await platform.acme.ask("POST", "/schedules", {**body, "every": 70}, headers=headers)
     assert other.status_code == 422
+
+
+async def test_the_same_key_finds_one_whose_time_has_passed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, clock = await flow_of(platform), Clock(monkeypatch)
+    body = {"workflow_id": flow, "at": iso(clock.now + HOUR), "input": {"n": 1}}
+    headers = {"idempotency-key": "one"}
+    first = await platform.acme.ok("POST", "/schedules", body, headers=headers)
+    clock.step(2 * HOUR)
+    await platform.acme.ok("PATCH", f"/workflows/{flow}", {"enabled": False})
+    assert (await platform.acme.ask("POST", "/schedules", body)).status_code in (400, 409)
+    again = await platform.acme.ok("POST", "/schedules", body, headers=headers)
+    assert again["id"] == first["id"]
+    await platform.acme.ok("DELETE", f"/schedules/{first['id']}")
+    gone = await platform.acme.ask("POST", "/schedules", body, headers=headers)
+    assert (gone.status_code, "Idempotency-Key" in gone.json()["message"]) == (409, True)
 
 
 async def test_other_apps_see_nothing(platform: Platform) -> None:

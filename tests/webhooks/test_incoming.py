@@ -126,6 +126,24 @@ async def test_a_call_that_is_repeated_runs_once(platform: Platform) -> None:
     assert latest.rpartition("/")[2] not in stored
 
 
+async def test_a_repeat_is_answered_though_nothing_could_be_started(platform: Platform) -> None:
+    acme, headers = platform.acme, {"idempotency-key": "one"}
+    workflow = await acme.make(*STEPS)
+    latest, _ = await addresses(acme, workflow)
+    first = await platform.client.post(latest, json={"n": 1}, headers=headers)
+    asked = await platform.client.get(f"{latest}/ask/me?n=1", headers=headers)
+    await acme.ok("PATCH", f"/workflows/{workflow}", {"enabled": False})
+    again = await platform.client.post(latest, json={"n": 1}, headers=headers)
+    assert (again.status_code, again.json()) == (200, {"n": 1})
+    assert again.headers["insula-run-id"] == first.headers["insula-run-id"]
+    repeated = await platform.client.get(f"{latest}/ask/me?n=1", headers=headers)
+    assert repeated.headers["insula-run-id"] == asked.headers["insula-run-id"]
+    other = await platform.client.post(latest, json={"n": 2}, headers=headers)
+    new = await platform.client.post(latest, json={"n": 2}, headers={"idempotency-key": "two"})
+    head = await platform.client.head(f"{latest}/ask/me?n=1", headers=headers)
+    assert (other.status_code, new.status_code, head.status_code) == (422, 409, 409)
+
+
 async def test_another_query_under_the_same_key_is_another_request(platform: Platform) -> None:
     workflow = await platform.acme.make(*STEPS)
     latest, _ = await addresses(platform.acme, workflow)

@@ -265,6 +265,14 @@ async def test_versions_are_chosen_and_keys_repeat(platform: Platform) -> None:
     new = await acme.ok("POST", path, {}, headers=headers)
     assert new["run"]["result"] == 2
     assert (await acme.ok("POST", path, {}, headers=headers))["run"]["id"] == new["run"]["id"]
+    every = f"/workflows/{flow}/tests/runs"
+    await acme.ok("POST", every, {}, headers=headers)
+    await acme.ok("POST", f"/workflows/{flow}/tests/cancel")
+    # Also where nothing could be run any more.
+    await acme.ok("PATCH", f"/workflows/{flow}", {"enabled": False})
+    assert (await acme.ask("POST", path, {})).status_code == 409
+    await acme.ok("POST", path, {}, headers=headers)
+    assert await acme.ok("POST", every, {}, headers=headers) == {"count": 0, "tests": []}
 
 
 async def test_a_page_ends_before_it_has_too_many_bytes(

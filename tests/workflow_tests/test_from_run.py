@@ -372,3 +372,21 @@ async def test_files_of_tests_go_with_the_workflow(platform: Platform) -> None:
     await acme.ok("DELETE", f"/workflows/{flow}")
     rows = await platform.rows("SELECT run_id FROM files")
     assert [row.run_id for row in rows if row.run_id.startswith("test_")] == []
+
+
+async def test_a_repeat_finds_the_test_though_its_run_is_gone(platform: Platform) -> None:
+    acme, headers = platform.acme, {"idempotency-key": "one"}
+    start = {"type": "input", "key": "start", "input": {"doc": {"type": "file"}}}
+    flow = await acme.make({**start, "destinations": ["x"]}, code("x", "return 3"))
+    ran = await acme.run(flow, input={"doc": {"data": "eA==", "name": "a.txt"}})
+    path = f"/runs/{ran['id']}/test"
+    made = await acme.ok("POST", path, {}, headers=headers)
+    files = len(await platform.rows("SELECT id FROM files"))
+    assert (await acme.ok("POST", path, {}, headers=headers))["id"] == made["id"]
+    assert len(await platform.rows("SELECT id FROM files")) == files
+    assert (await acme.ask("POST", path, {"name": "x"}, headers=headers)).status_code == 422
+    await acme.ok("DELETE", f"/workflows/{flow}/runs/{ran['id']}")
+    assert (await acme.ask("POST", path, {})).status_code in (404, 409)
+    assert (await acme.ok("POST", path, {}, headers=headers))["id"] == made["id"]
+    await acme.ok("DELETE", f"/workflows/{flow}/tests/{made['id']}")
+    assert (await acme.ask("POST", path, {}, headers=headers)).status_code == 404

@@ -8,10 +8,12 @@ from sqlalchemy import Connection, Row
 
 from insula.apps import repository
 from insula.apps.authenticate import Authenticator, digest, new_key
+from insula.errors import BadInput, FieldError
+from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.storage.database import Database
 from insula.web.auth import Principal, unknown
-from insula.web.idempotency import Idempotency, claim
+from insula.web.idempotency import Idempotency, claim, find_claim
 
 BeforeDelete = Callable[[str], Awaitable[None]]
 """Called with an app's id before its rows go: cancels what runs, removes what it holds."""
@@ -106,6 +108,7 @@ async def create_key(
 
     Raises:
         NotFound: there is no such app.
+        BadInput: it would have expired already.
         Conflict: the app has too many keys.
     """
     key = new_key()
@@ -113,16 +116,25 @@ async def create_key(
     def unit(connection: Connection) -> tuple[Row[Any] | None, str | None]:
         if not repository.is_there(connection, app_id):
             return None, None
-        key_id = repository.insert_key(connection, app_id, name, digest(key), read_only, expires_at)
-        if claimed and (earlier := claim(connection, *claimed, key_id)):
-            repository.delete_key(connection, key_id)
+        if claimed and (earlier := find_claim(connection, *claimed)):
             return repository.find_key(connection, app_id, earlier), None
+        _check_ahead(expires_at)
+        key_id = repository.insert_key(connection, app_id, name, digest(key), read_only, expires_at)
+        if claimed:
+            claim(connection, *claimed, key_id)
         return repository.find_key(connection, app_id, key_id), key
 
     row, text = await database.write(unit)
     if row is None:
         raise unknown()
     return row, text
+
+
+def _check_ahead(expires_at: int | None) -> None:
+    if expires_at is not None and expires_at <= now_ms():
+        words = "must lie in the future"
+        problem = FieldError(("expires_at",), "value_error", words)
+        raise BadInput(f"The key cannot be made: expires_at: {words}.", [problem])
 
 
 async def revoke_key(

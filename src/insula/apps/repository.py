@@ -150,11 +150,6 @@ def list_keys(
     return connection.execute(query).all(), held
 
 
-def delete_key(connection: Connection, key_id: str) -> None:
-    """Remove a key's row."""
-    connection.execute(delete(keys).where(keys.c.id == key_id))
-
-
 def revoke_keys(connection: Connection, app_id: str, key_id: str | None = None) -> None:
     """Revoke one key of an app, or all of them; those revoked before keep their time."""
     statement = update(keys).where(keys.c.app_id == app_id, keys.c.revoked_at.is_(None))

@@ -76,9 +76,7 @@ class CreateKeySchema(BaseModel):
 
     @field_validator("expires_at")
     @classmethod
-    def _ahead(cls, value: datetime | None) -> datetime | None:
-        if value is not None and value <= datetime.now(UTC):
-            raise ValueError("must lie in the future")
+    def _bounded(cls, value: datetime | None) -> datetime | None:
         try:
             return None if value is None else value.astimezone(UTC)
         except OverflowError as error:

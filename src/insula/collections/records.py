@@ -24,7 +24,7 @@ from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.tags import repository as tags
 from insula.web.auth import Principal, unknown
-from insula.web.idempotency import Idempotency, claim, find_claim
+from insula.web.idempotency import Idempotency, claim, made_before
 
 _log = structlog.get_logger(__name__)
 
@@ -87,12 +87,9 @@ async def create(
         Conflict: the rules were changed in the meantime.
     """
     database, app_id = services.runs.database, principal.app_id
-    if idempotency is not None:
-        earlier = await database.read(
-            partial(find_claim, principal=principal, idempotency=idempotency)
-        )
-        if earlier is not None:
-            return earlier
+    earlier = await made_before(database, principal, idempotency)
+    if earlier is not None:
+        return earlier
     taken = await database.read(lambda c: _collection(c, app_id, collection_id))
     if taken is None:
         raise unknown()

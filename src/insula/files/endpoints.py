@@ -13,13 +13,13 @@ from insula.files import extractions, repository
 from insula.files.endpoints_given import given_file
 from insula.files.extractions import ExtractionRow
 from insula.files.repository import FileRow
-from insula.files.resolve import FileInputs, resolve_file, shown_file
+from insula.files.resolve import FileInputs, resolve_file, shown_again, shown_file
 from insula.files.schemas import AppFileSchema, CreateAppFileSchema, file_wire
 from insula.files.store import Also, FileStore, Wanted, remove_file
 from insula.files.upload_endpoints import add_uploads
 from insula.web.auth import Principal, Reader, Writer, unknown
 from insula.web.body import payload
-from insula.web.idempotency import Idempotency, InFlight, claim, read_key
+from insula.web.idempotency import Idempotency, InFlight, claim, made_before, read_key
 from insula.web.incoming import while_present
 from insula.web.openapi import READS, WRITES, error_responses, request_body
 from insula.web.pagination import Paging, list_answer
@@ -66,6 +66,9 @@ def _add_collection(routes: APIRouter, store: FileStore) -> None:
             path=(path,),
         )
         with in_flight.hold(principal, idempotency):
+            earlier = await made_before(store.database, principal, idempotency)
+            if earlier is not None:
+                return json_answer(await shown_again(store, principal.app_id, earlier))
             storing = resolve_file(store, given, how, _claiming(principal, idempotency))
             value = await while_present(request.receive, storing)
         return json_answer(value)

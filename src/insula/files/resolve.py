@@ -27,6 +27,7 @@ from insula.files.store import (
     Also,
     FileStore,
     Wanted,
+    made_before,
     remove_bytes,
     remove_expired,
     store_file,
@@ -84,6 +85,16 @@ async def resolve_file(
             raise too_large(store.limit) from None
         raise bad_file(wanted, "download", f"cannot be downloaded: {failure.message}") from None
     return await _shown(store, row)
+
+
+async def shown_again(store: FileStore, app_id: str, file_id: str) -> dict[str, Any]:
+    """Show a file as its making does, for a repeat of that.
+
+    Raises:
+        NotFound: it has been deleted since.
+    """
+    find = partial(made_before, file_id=file_id, app_id=app_id)
+    return await _shown(store, await store.database.read(find))
 
 
 async def shown_file(store: FileStore, app_id: str, file_id: str) -> dict[str, Any]:

@@ -113,7 +113,7 @@ async def store_file(
     def unit(connection: Connection) -> FileRow:
         earlier = also(connection, row) if also is not None else None
         if earlier is not None:
-            return _made_before(connection, earlier, wanted.app_id)
+            return made_before(connection, earlier, wanted.app_id)
         if not is_there(connection, wanted.app_id):
             raise unknown()  # deleted while the bytes came in
         repository.insert_file(connection, row, wanted.wish)
@@ -132,7 +132,7 @@ async def store_file(
     return stored
 
 
-def _made_before(connection: Connection, file_id: str, app_id: str) -> FileRow:
+def made_before(connection: Connection, file_id: str, app_id: str) -> FileRow:
     """Find what the same call made before; raise ``NotFound`` if that has been deleted since."""
     found = repository.find_file(connection, file_id, app_id)
     if found is None:

@@ -20,7 +20,7 @@ from insula.schedules.limit import check_room
 from insula.schedules.repository import Schedule
 from insula.schedules.schemas import CreateSchedule, UpdateSchedule
 from insula.web.auth import Principal, unknown
-from insula.web.idempotency import Idempotency, claim
+from insula.web.idempotency import Idempotency, claim, made_before
 
 INPUT_MAX = 256 * 1024
 """Bytes of a schedule's input; files larger than that are stored first and named by their id."""
@@ -42,6 +42,10 @@ async def create(
         NotFound: there is no such workflow for this app.
         Conflict: the workflow is disabled, or the app has too many schedules.
     """
+    earlier = await made_before(services.database, principal, idempotency)
+    if earlier is not None:
+        query = partial(repository.find, app_id=principal.app_id, schedule_id=earlier)
+        return _there(await services.database.read(query))
     now = await services.database.read(repository.clock)
     blank = Schedule(
         id=new_id("sched"),
@@ -79,10 +83,13 @@ async def create(
         repository.store(connection, made)
         return made
 
-    stored = await services.database.write(unit)
-    if stored is None:
+    return _there(await services.database.write(unit))
+
+
+def _there(schedule: Schedule | None) -> Schedule:
+    if schedule is None:
         raise Conflict("The schedule that this Idempotency-Key created is gone; use a new key")
-    return stored
+    return schedule
 
 
 async def update(

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from starlette.requests import Request
 
 from insula.errors import BadInput, Conflict, FieldError, KeyReused
 from insula.kit.clock import DAY_MS, now_ms
+from insula.storage.database import Database
 from insula.storage.dialect import driver, is_postgres
 from insula.storage.tables import idempotency as records
 from insula.web.auth import Principal
@@ -102,6 +104,21 @@ def find_claim(
             "Use a new key for a new request."
         )
     return str(found.resource_id)
+
+
+async def made_before(
+    database: Database, principal: Principal, idempotency: Idempotency | None
+) -> str | None:
+    """Return the id that an earlier request with this key made, ``None`` if there was none.
+
+    Asked before anything else is: what the first request presupposed may not hold any more.
+
+    Raises:
+        KeyReused: the key was used with another body in the last 24 hours.
+    """
+    if idempotency is None:
+        return None
+    return await database.read(partial(find_claim, principal=principal, idempotency=idempotency))
 
 
 def _of(principal: Principal, idempotency: Idempotency) -> ColumnElement[bool]:

@@ -15,12 +15,12 @@ from insula.kit import json
 from insula.runs.render import shown_result
 from insula.runs.requests import ended_look
 from insula.runs.services import RunServices
-from insula.runs.start import Start, start
+from insula.runs.start import Start, Started, attach, start
 from insula.web.auth import Principal, unknown
 from insula.web.body import is_form, payload
 from insula.web.edge import HEAD
 from insula.web.errors import answer as refusal
-from insula.web.idempotency import read_key
+from insula.web.idempotency import Idempotency, has_key, made_before, read_key
 from insula.web.respond import json_answer
 from insula.webhooks.tokens import LENGTH, Goal, goal_of
 
@@ -48,6 +48,14 @@ async def receive(services: RunServices, request: Request, token: str, path: str
         TooMany: too many runs are live.
     """
     goal = await _goal(services, token)
+    principal = Principal(goal.app_id, _KEY)
+    sent = None
+    if has_key(request) and HEAD not in request.scope:
+        sent = await _given(request)
+        key = _idempotency(request, goal, path)
+        earlier = await made_before(services.database, principal, key)
+        if earlier is not None:
+            return await _answer(services, request, goal, await attach(services, earlier))
     version = None if goal.target == "latest" else goal.target
     runnable = await services.resolver.resolve(goal.app_id, goal.workflow_id, version)
     here = _steps_at(runnable.document, path)
@@ -56,20 +64,31 @@ async def receive(services: RunServices, request: Request, token: str, path: str
         words = f"This address takes {', '.join(allowed)}."
         return refusal(request, 405, words, headers={"Allow": ", ".join(allowed)})
     step_key = next(key for method, key in here if method == request.method)
-    given, is_text = await _given(request)
-    idempotency = read_key(request)
-    if idempotency is not None:  # a token is stored nowhere in clear
-        where = f"/hooks/{goal.workflow_id}/{goal.target}{plain_path(path)}"
-        idempotency = replace(idempotency, path=where)
+    given, is_text = sent or await _given(request)
     asked = Start(
         input=given,
         version=version,
         from_step_key=step_key,
         origin="WEBHOOK",
         text=is_text,
-        idempotency=idempotency,
+        idempotency=_idempotency(request, goal, path),
     )
-    started = await start(services, Principal(goal.app_id, _KEY), goal.workflow_id, asked)
+    started = await start(services, principal, goal.workflow_id, asked)
+    return await _answer(services, request, goal, started)
+
+
+def _idempotency(request: Request, goal: Goal, path: str) -> Idempotency | None:
+    found = read_key(request)
+    if found is None:
+        return None
+    # A token is stored nowhere in clear.
+    where = f"/hooks/{goal.workflow_id}/{goal.target}{plain_path(path)}"
+    return replace(found, path=where)
+
+
+async def _answer(
+    services: RunServices, request: Request, goal: Goal, started: Started
+) -> Response:
     look = await ended_look(services, request, goal.app_id, started)
     if look.row.status not in _SUCCESSES:
         raise Conflict(f"The run {look.row.id} ended {look.row.status}. Its app can read why.")

@@ -8,7 +8,7 @@ from insula.errors import Conflict, Unavailable
 from insula.runs.cancel import cancel_many
 from insula.runs.services import RunServices
 from insula.web.auth import Principal, unknown
-from insula.web.idempotency import Idempotency, claim
+from insula.web.idempotency import Idempotency, claim, made_before
 from insula.workflow_tests import repository
 from insula.workflow_tests.rows import RUNNING, Underway
 from insula.workflow_tests.runner import TestRunner
@@ -32,6 +32,8 @@ async def execute(
         NotFound: there is no such test or version.
         Conflict: it is RUNNING already, or has no run to be judged.
     """
+    if await made_before(services.database, principal, key) is not None:
+        return
     version = await _version(services, principal, workflow_id, fields.workflow_version_number)
 
     def unit(connection: Connection) -> bool:
@@ -65,6 +67,9 @@ async def execute_all(
     Raises:
         NotFound: there is no such version.
     """
+    if await made_before(services.database, principal, key) is not None:
+        underway = partial(repository.underway, workflow_id=workflow_id)
+        return [each.id for each in await services.database.read(underway)]
     version = await _version(services, principal, workflow_id, fields.workflow_version_number)
     failed_only = bool(fields.execute_failed_only)
 

@@ -1,5 +1,6 @@
 """A past run becomes a test: its input, and what the outside answered it, from its journal."""
 
+from functools import partial
 from typing import Any
 
 from insula.engine.state import fold
@@ -11,10 +12,11 @@ from insula.kit.ids import new_id
 from insula.runs.options import options_of
 from insula.runs.reading import Stored, mine, read_stored
 from insula.runs.services import RunServices
-from insula.web.auth import Principal
-from insula.web.idempotency import Idempotency
+from insula.web.auth import Principal, unknown
+from insula.web.idempotency import Idempotency, made_before
 from insula.workflow_tests.actions import create
 from insula.workflow_tests.recording import record
+from insula.workflow_tests.repository import find_any
 from insula.workflow_tests.schemas import CreateTest, RecordTest
 
 RECORDING_MAX = 32 * 1024 * 1024
@@ -31,9 +33,12 @@ async def record_test(
     """Make a test of a run of the app's own workflow; return the ids of the workflow and the test.
 
     Raises:
-        NotFound: there is no such run.
+        NotFound: there is no such run, or the test that the same key made.
         Conflict: it has not ended, was erased, or was answered too much.
     """
+    earlier = await made_before(services.database, principal, key)
+    if earlier is not None:
+        return await _made(services, earlier)
     find = mine(principal.app_id, None, run_id, own_workflow=True)
     stored = await read_stored(services, find)
     row = stored.row
@@ -62,6 +67,13 @@ async def record_test(
         services, principal, row.workflow_id, made, key, recording=recording, test_id=test_id
     )
     return row.workflow_id, found
+
+
+async def _made(services: RunServices, test_id: str) -> tuple[str, str]:
+    test = await services.database.read(partial(find_any, test_id=test_id))
+    if test is None:
+        raise unknown()
+    return test.workflow_id, test.id
 
 
 async def _given(services: RunServices, stored: Stored) -> dict[str, Any]:
