@@ -359,6 +359,44 @@ async def test_cancel_stops_a_judgment(platform: Platform) -> None:
     assert (await execute(acme, flow, test, execute_expectations_only=True))["status"] == "PASSED"
 
 
+async def test_a_cancelled_test_keeps_no_earlier_verdicts(platform: Platform) -> None:
+    acme = platform.acme
+    steps = [code("a", "return 1")]
+    flow = await flow_of(acme, *steps)
+    test = await make(acme, flow, expectations=[expects("k", "true"), expects("l", "false")])
+    base = f"/workflows/{flow}/tests"
+
+    async def judged() -> None:
+        await acme.ok("PATCH", f"/workflows/{flow}", {"steps": steps})
+        done = await execute(acme, flow, test)
+        assert (done["expectations_passing_count"], done["expectations_failing_count"]) == (1, 1)
+        await acme.ok("PATCH", f"/workflows/{flow}", {"steps": [code("a", "wait(NEVER)")]})
+
+    async def cancelled() -> None:
+        gone = conforms(await acme.ok("POST", f"{base}/{test}/cancel"))
+        assert gone["status"] == "CANCELLED"
+        assert (gone["expectations_passing_count"], gone["expectations_failing_count"]) == (0, 0)
+        assert gone["expectations"] == [expects("k", "true"), expects("l", "false")]
+
+    await judged()
+    await execute(acme, flow, test, execute_async=True)
+    await platform.reached("NEVER")
+    await cancelled()
+    # So it is where it waits, and where it is judged.
+    await judged()
+    await platform.change("UPDATE workflow_tests SET status = 'RUNNING', run_id = NULL")
+    await cancelled()
+    await judged()
+    items = [expects("k", "wait(JUDGE)"), expects("l", "false")]
+    await acme.ok("PATCH", f"{base}/{test}", {"expectations": items})
+    body = {"execute_expectations_only": True, "execute_async": True}
+    await acme.ok("POST", f"{base}/{test}/runs", body)
+    await platform.reached("JUDGE")
+    gone = await acme.ok("POST", f"{base}/{test}/cancel")
+    assert (gone["status"], gone["expectations"]) == ("CANCELLED", items)
+    assert (gone["expectations_passing_count"], gone["expectations_failing_count"]) == (0, 0)
+
+
 async def test_a_change_while_it_is_judged_is_judged_again(platform: Platform) -> None:
     acme = platform.acme
     flow = await flow_of(acme, code("a", "return 1"))

@@ -4,7 +4,18 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from insula.engine.failures import plain
 from insula.errors import Conflict
@@ -300,10 +311,8 @@ def cancel_waiting(
         mine = and_(mine, tests.c.id == test_id)
     waiting = and_(mine, tests.c.status == RUNNING, tests.c.run_id.is_(None))
     ids = list(connection.scalars(select(tests.c.id).where(waiting)))
-    if ids:
-        connection.execute(
-            update(tests).where(waiting).values(status=CANCELLED, updated_at=now_ms())
-        )
+    for each_id in ids:
+        _cancel(connection, each_id, tests.c.run_id.is_(None))
     left = underway(connection, workflow_id)
     return ids, [each for each in left if test_id in (None, each.id)]
 
@@ -311,12 +320,23 @@ def cancel_waiting(
 def cancel_stopped(connection: Connection, stopped: Sequence[Underway]) -> None:
     """Mark tests as cancelled whose runs have stopped."""
     for each in stopped:
-        connection.execute(
-            update(tests)
-            .where(tests.c.id == each.id, tests.c.status == RUNNING)
-            .where(tests.c.run_id == each.run_id)
-            .values(status=CANCELLED, updated_at=now_ms())
+        _cancel(connection, each.id, tests.c.run_id == each.run_id)
+
+
+def _cancel(connection: Connection, test_id: str, of_run: ColumnElement[bool]) -> None:
+    """End a RUNNING test as CANCELLED, without what became of it in an earlier execution."""
+    connection.execute(
+        update(tests)
+        .where(tests.c.id == test_id, tests.c.status == RUNNING, of_run)
+        .values(
+            status=CANCELLED,
+            error=None,
+            passing=0,
+            failing=0,
+            expectations=_unjudged(connection, test_id),
+            updated_at=now_ms(),
         )
+    )
 
 
 def remove_of_workflow(connection: Connection, workflow_id: str) -> list[str]:
