@@ -147,6 +147,23 @@ async def test_the_same_key_finds_one_whose_time_has_passed(
     assert (gone.status_code, "Idempotency-Key" in gone.json()["message"]) == (409, True)
 
 
+async def test_one_that_is_switched_on_again_counts_from_then(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme, flow, clock = platform.acme, await flow_of(platform), Clock(monkeypatch)
+    body = {"workflow_id": flow, "every": 3600, "input": {"n": 1}}
+    path = "/schedules/" + (await acme.ok("POST", "/schedules", body))["id"]
+    await acme.ok("PATCH", path, {"enabled": False})
+    clock.step(HOUR // 2)
+    before = iso(clock.now + HOUR)
+    on = await acme.ok("PATCH", path, {"enabled": True})
+    assert before <= on["next_at"] <= iso(clock.now + HOUR)
+    # What is on already goes on counting as it did.
+    clock.step(HOUR // 4)
+    same = await acme.ok("PATCH", path, {"enabled": True, "missed": "skip"})
+    assert same["next_at"] == on["next_at"]
+
+
 async def test_other_apps_see_nothing(platform: Platform) -> None:
     flow = await flow_of(platform)
     body = {"workflow_id": flow, "every": 60, "input": {"n": 1}}

@@ -95,7 +95,7 @@ def _there(schedule: Schedule | None) -> Schedule:
 async def update(
     services: RunServices, principal: Principal, schedule_id: str, fields: UpdateSchedule
 ) -> Schedule:
-    """Change a schedule; with new times it counts from now.
+    """Change a schedule; with new times, or switched on again, it counts from now.
 
     Raises:
         BadInput, NotFound: as ``create``.
@@ -203,8 +203,9 @@ def _coming(stands: Schedule, made: Schedule, now: int) -> dict[str, Any]:
     after = (*(getattr(made, name) for name in _TIMES), made.timezone)
     if before == after and stands.enabled == made.enabled:
         return {}
-    if before != after:
-        made = replace(made, anchor=now)
+    if before != after or not stands.enabled:
+        # Where the clock was set back, no tick comes again that was dealt with.
+        made = replace(made, anchor=max(now, made.last_at or 0))
     next_at = made.follow(now)
     if made.enabled and next_at is None:
         words = "at lies in the past; give a time that is to come"
