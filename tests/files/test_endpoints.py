@@ -68,6 +68,31 @@ async def test_the_bytes_are_fetched_by_the_signed_address(client) -> None:
     assert headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        ("Grüße".encode("cp1252"), None),
+        ("Grüße".encode("utf-16"), None),
+        ("Hello".encode("utf-16-le"), None),
+        ("Grüße".encode(), "utf-8"),
+        (b"Hello", "utf-8"),
+        (b"x" * 250_000 + "ü".encode("cp1252"), None),
+        ("ü".encode() * 120_000, "utf-8"),
+    ],
+)
+async def test_an_encoding_is_named_where_it_is_known(
+    client, body: bytes, charset: str | None
+) -> None:
+    files = {"file": ("a.csv", body, "text/csv")}
+    made = (await client.post("/apps/c/files", files=files)).json()
+    answer = await client.get(made["file_url"])
+    assert answer.content == body
+    named = made["file_mimetype"] + ("" if charset is None else f"; charset={charset}")
+    assert answer.headers["content-type"] == named
+    if charset is not None:
+        assert made["file_mimetype"] == "text/csv"
+
+
 @pytest.mark.parametrize("text", ["<html><script>", "<svg onload=x>"])
 async def test_what_a_browser_could_run_is_only_saved(client, text: str) -> None:
     made = await _make(client, file={"data": text, "encoding": "raw", "name": "x.png"})

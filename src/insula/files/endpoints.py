@@ -1,5 +1,6 @@
 """``/apps/{app_id}/files``, and the address under which a file's bytes are fetched."""
 
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -160,15 +161,37 @@ def _add_content(routes: APIRouter, store: FileStore) -> None:
             async for chunk in chunks:
                 yield chunk
 
-        return StreamingResponse(body(), media_type=row.mimetype, headers=_headers(row))
+        return StreamingResponse(body(), headers=_headers(row, first))
 
 
-def _headers(row: FileRow) -> dict[str, str]:
+def _content_type(row: FileRow, first: bytes) -> str:
+    """Return a file's type. A text's encoding is named where its beginning tells that it is UTF-8,
+    for it may be any other one: then who reads it has to find out."""
+    is_text = row.mimetype.startswith("text/") and "charset" not in row.mimetype
+    if is_text and _is_utf8(first, whole=len(first) == row.size):
+        return f"{row.mimetype}; charset=utf-8"
+    return row.mimetype
+
+
+def _is_utf8(first: bytes, *, whole: bool) -> bool:
+    if b"\0" in first:  # as in UTF-16
+        return False
+    if first.isascii():  # what follows may be anything
+        return whole
+    try:
+        getincrementaldecoder("utf-8")().decode(first, final=whole)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _headers(row: FileRow, first: bytes) -> dict[str, str]:
     """Say how a browser is to treat bytes that anybody may have made."""
     shown = row.mimetype.startswith(_SHOWN) and row.mimetype not in _NOT_SHOWN
     plain = "".join(c if " " < c < "\x7f" and c not in '"\\%;' else "_" for c in row.filename)
     disposition = "inline" if shown else "attachment"
     return {
+        "Content-Type": _content_type(row, first),  # here, or each text would be called UTF-8
         "Content-Length": str(row.size),
         "Content-Disposition": (
             f"{disposition}; filename=\"{plain}\"; filename*=UTF-8''{quote(row.filename, safe='')}"
