@@ -1,7 +1,13 @@
 """Every error has the one body, in the form that was asked for, and no secrets in the log."""
 
+from contextlib import suppress
+
 import httpx
+import pytest
 import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from insula.web.errors import ErrorBoundary
 
 PROBLEM = {"accept": "text/html, application/problem+json;q=0.9"}
 
@@ -61,11 +67,39 @@ async def test_the_unexpected_is_logged_without_what_it_held(http: httpx.AsyncCl
     assert answer.status_code == 500
     [entry] = logs
     assert entry["reference"] in answer.json()["message"]
+    assert entry["path"] == "/apps/{app_id}/boom"
     assert "lost the plot" in entry["trace"]
     everything = repr(logs) + answer.text
     assert "hunter2" not in everything.replace('"hunter2-in-a-local-variable"', "")
     assert "Bearer" not in everything
     assert "lost the plot" not in answer.text
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("/hooks/secret-token/a", "/hooks/…"), ("/healthz", "/healthz"), ("/", "/")],
+)
+async def test_no_address_that_lets_anybody_in_is_logged(
+    path: str, shown: str, *, started: bool
+) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("It broke")
+
+    async def send(message: Message) -> None:
+        """Nobody listens."""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+    with structlog.testing.capture_logs() as logs, suppress(RuntimeError):
+        await ErrorBoundary(broken)(scope, receive, send)
+    [entry] = logs
+    assert entry["path"] == shown
+    assert "secret-token" not in repr(logs)
 
 
 async def test_what_came_in_never_comes_back(http: httpx.AsyncClient) -> None:

@@ -189,7 +189,7 @@ class ErrorBoundary:
             "request_failed",
             reference=reference,
             method=request.scope["method"],
-            path=request.scope["path"],
+            path=_where(request.scope),
             trace=_trace(error),
         )
         message = f"Something went wrong inside the server. The log has it as {reference}."
@@ -197,7 +197,17 @@ class ErrorBoundary:
 
 
 def _log_broken(error: Exception, scope: Scope) -> None:
-    log.error("answer_broken", path=scope["path"], trace=_trace(error))
+    log.error("answer_broken", path=_where(scope), trace=_trace(error))
+
+
+def _where(scope: Scope) -> str:
+    """Return the path for the log: as the route has it, for what stands in its place may be the
+    token of a hook, or the id of an upload link, with which anybody may call."""
+    template = getattr(scope.get("route"), "path", None)
+    if isinstance(template, str):
+        return template
+    head, slash, _ = scope["path"][1:].partition("/")
+    return f"/{clean(head[:40])}{'/…' if slash else ''}"
 
 
 def _trace(error: Exception) -> str:

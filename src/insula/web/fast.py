@@ -22,7 +22,7 @@ class Fast:
             for route in self._routes:
                 match, found = route.matches(scope)
                 if match is Match.FULL:
-                    scope.update(found)
+                    scope.update(found, route=route)
                     response = await route.endpoint(Request(scope, receive, send))
                     await response(scope, receive, send)
                     return
