@@ -139,8 +139,11 @@ class Insula:
 
 
 @asynccontextmanager
-async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
+async def open_insula(settings: Settings, *, only_asked: bool = False) -> AsyncIterator[Insula]:
     """Open the data folder, start everything, go on with the runs that were interrupted.
+
+    With ``only_asked`` nothing is done that is not asked for here: what earlier processes left,
+    what waits, and what is due by the clock stay for a server.
 
     Raises:
         FolderLocked: another process holds the folder.
@@ -162,6 +165,7 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         outside = await _open_outside(settings, stored, stack)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         services = _services(settings, stored, outside, group)
+        services.only_asked = only_asked
         stack.push_async_callback(services.resolver.close)
         registry = CollectorRegistry()
         services.metrics = RunMetrics(registry)
@@ -173,8 +177,12 @@ async def open_insula(settings: Settings) -> AsyncIterator[Insula]:
         # Runs that were interrupted go on at once: whoever equips them, or is to hear of their
         # ends, has to be there before.
         await parts.webhooks.deliverer.refresh()
-        await sweeper.sweep()
-        working = [group.create_task(work) for work in _work(parts, sweeper, membership)]
+        if only_asked:
+            works = _work_asked_for(parts)
+        else:
+            await sweeper.sweep()
+            works = _work(parts, sweeper, membership)
+        working = [group.create_task(work) for work in works]
         stack.callback(_cancel, working)
         show(registry, services, outside.sandbox)
         if membership is not None:
@@ -299,15 +307,22 @@ async def _join(
     return lease, membership
 
 
+def _work_asked_for(parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield what even a process needs that does nothing but what it is asked to."""
+    services = parts.services
+    yield watch_storage(services)
+    yield parts.authenticator.run()
+    yield services.files.documents.run(only_asked=services.only_asked)
+
+
 def _work(
     parts: Parts, sweeper: Sweeper, membership: Membership | None
 ) -> Iterator[Coroutine[Any, Any, None]]:
     """Yield what goes on for as long as the product runs, each to be run as a task."""
     services = parts.services
+    yield from _work_asked_for(parts)
     if membership is not None:
         yield from membership.work()
-    yield watch_storage(services)
-    yield parts.authenticator.run()
     yield serve_queue(services)
     yield sweeper.run()
     yield parts.timekeeper.run()
@@ -315,7 +330,6 @@ def _work(
     yield parts.tests.run()
     yield Keeper(parts.records).run()
     yield parts.deletion.run()
-    yield services.files.documents.run()
     yield erase_for_ever(services)
     yield reclaim_for_ever(services, services.database.reclaim)
     yield parts.variables.forget_for_ever()

@@ -46,7 +46,9 @@ def opened(monkeypatch: pytest.MonkeyPatch, server: FakeServer) -> list[Settings
     given: list[Settings] = []
 
     @asynccontextmanager
-    async def open_insula(settings: Settings) -> AsyncIterator[FakeInsula]:
+    async def open_insula(
+        settings: Settings, *, only_asked: bool = False
+    ) -> AsyncIterator[FakeInsula]:
         given.append(settings)
         # As the real one does: an error that comes through is wrapped by a task group.
         async with asyncio.TaskGroup():
@@ -77,7 +79,19 @@ def test_a_background_run_without_a_server_says_when_it_goes_on(
     server.on("POST", "/apps/c/workflows/work_1/runs", Answer({"id": "run_1"}))
     outcome = invoke("run", "work_1", "--background", "--data", str(tmp_path))
     assert outcome.out == "run_1\n"
+    assert "begins when one does" in outcome.err
     assert "insula serve" in outcome.err
+
+
+def test_watching_without_a_server_does_not_wait_for_a_run_that_nobody_executes(
+    opened: list[Settings], server: FakeServer, invoke: Invoke, tmp_path: Path
+) -> None:
+    keep(tmp_path, KeptApp("app_1", "Acme", "ins_acme"))
+    run = {"id": "run_1", "status": "RUNNING", "started_at": "2026-01-31T12:00:00.000Z"}
+    server.on("GET", "/apps/c/workflows/work_1/runs/run_1", Answer(run))
+    outcome = invoke("runs", "watch", "work_1", "run_1", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.UNREACHABLE
+    assert "The run is RUNNING, and no server holds the folder" in outcome.err
 
 
 def test_serve_announces_itself_and_stops_on_a_signal(
@@ -103,7 +117,7 @@ async def test_a_server_that_ends_at_once_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def ending(settings: Settings) -> AsyncIterator[FakeInsula]:
+    async def ending(settings: Settings, **_: bool) -> AsyncIterator[FakeInsula]:
         yield FakeInsula(None)
 
     monkeypatch.setattr(hosting, "open_insula", ending)
@@ -117,7 +131,7 @@ async def test_a_database_that_goes_away_meanwhile_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool
 ) -> None:
     @asynccontextmanager
-    async def opening(settings: Settings) -> AsyncIterator[FakeInsula]:
+    async def opening(settings: Settings, **_: bool) -> AsyncIterator[FakeInsula]:
         gone = Unavailable("The database cannot be reached.")
         raise ExceptionGroup("opening", [gone]) if grouped else gone
         yield FakeInsula(None)
@@ -133,7 +147,7 @@ async def test_a_defect_while_it_starts_is_no_failure_of_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def opening(settings: Settings) -> AsyncIterator[FakeInsula]:
+    async def opening(settings: Settings, **_: bool) -> AsyncIterator[FakeInsula]:
         raise ExceptionGroup("opening", [Unavailable("Not now"), LookupError("a defect")])
         yield FakeInsula(None)
 

@@ -172,6 +172,22 @@ async def test_what_a_dead_process_had_begun_is_read(client, files: FileInputs) 
     await asyncio.wait([task])
 
 
+async def test_who_is_only_asked_reads_what_somebody_waits_for(client, files: FileInputs) -> None:
+    left = await post(client, "a.txt", b"left", document_extract_contents=True)
+    wanted = await post(client, "b.txt", b"wanted", document_extract_contents=True)
+    task = asyncio.create_task(files.documents.run(only_asked=True))
+    await asyncio.sleep(0)
+    find = partial(find_file, file_id=wanted["id"])
+    file = await files.store.database.read(find)
+    assert file is not None
+    assert await files.documents.document(file, Wish(contents=True))
+    assert (await ended(client, wanted["id"]))["file_status"] == "PROCESSED"
+    answer = await client.get(f"/apps/c/files/{left['id']}")
+    assert answer.json()["file_status"] == "PROCESSING"
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_what_a_living_process_has_begun_is_left_to_it(client, files: FileInputs) -> None:
     made = await post(client, "a.txt", b"hello", document_extract_contents=True)
     alive = insert(tables.nodes).values(

@@ -157,15 +157,18 @@ class Platform:
 
 @asynccontextmanager
 async def open_platform(
-    folder: Path, callers: tuple[Caller, ...] = (), **given: Any
+    folder: Path, callers: tuple[Caller, ...] = (), *, only_asked: bool = False, **given: Any
 ) -> AsyncIterator[Platform]:
-    """Open an installation; with ``callers`` of an earlier one in the same folder, for them."""
+    """Open an installation; with ``callers`` of an earlier one in the same folder, for them.
+
+    ``only_asked``: as commands do where no server holds the folder.
+    """
     pool, composition.SandboxPool = composition.SandboxPool, FakeSandbox  # type: ignore[assignment,misc]  # a fake
     try:
         settings = load_settings(data_dir=folder, admin_key=ADMIN, synchronous="NORMAL", **given)
         if settings.database_url is None:
             prepare(folder)
-        async with open_insula(settings) as insula:
+        async with open_insula(settings, only_asked=only_asked) as insula:
             http = insula.services.http = FakeHttp()
             transport = httpx.ASGITransport(insula.asgi)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

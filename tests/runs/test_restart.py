@@ -118,3 +118,34 @@ async def test_it_stops_though_the_database_went_away_in_the_commit_of_an_end(
     async with open_platform(tmp_path, callers, database_url=postgres_url) as platform:
         platform.gate("g").opened.set()
         assert (await ended(platform, run["id"])).status == "COMPLETED"
+
+
+async def test_who_is_only_asked_leaves_to_a_server_what_others_left(
+    tmp_path: Path, database_url: str | None
+) -> None:
+    async with open_platform(tmp_path, database_url=database_url) as platform:
+        flow = await platform.acme.publish(code("a", "return 1"))
+        due = await platform.acme.ok("POST", "/schedules", {"workflow_id": flow, "every": 3600})
+        platform.services.draining = True
+        interrupted = await insert(platform, flow, BEGUN)
+        await platform.change("UPDATE schedules SET next_at = 1")
+        callers = (platform.acme, platform.globex)
+    async with open_platform(
+        tmp_path, callers, only_asked=True, database_url=database_url
+    ) as platform:
+        assert (await platform.acme.run(flow))["status"] == "COMPLETED"
+        waiting = await platform.acme.run(flow, background=True)
+        assert waiting["status"] == "PENDING"
+        mine = await platform.acme.ok("GET", f"/workflows/{flow}/runs/{interrupted}")
+        assert mine["status"] == "RUNNING"
+        assert (await platform.rows("SELECT next_at FROM schedules"))[0][0] == 1
+        stopped = await insert(platform, flow, BEGUN)
+        path = f"/workflows/{flow}/runs/{stopped}/cancel"
+        assert (await platform.acme.ok("POST", path))["status"] == "CANCELLED"
+    async with open_platform(tmp_path, callers, database_url=database_url) as platform:
+        assert (await ended(platform, interrupted)).status == "COMPLETED"
+        assert (await ended(platform, waiting["id"])).status == "COMPLETED"
+        fired = "SELECT id FROM schedules WHERE id = :id AND next_at > 1"
+        async with asyncio.timeout(20):
+            while not await platform.rows(fired, id=due["id"]):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)

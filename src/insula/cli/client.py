@@ -20,12 +20,21 @@ _ANSWER_LIMIT = 256 * 1024 * 1024
 
 
 class Client:
-    """Talks to one server with one key; a path without a slash stands below ``/apps/c``."""
+    """Talks to one server with one key; a path without a slash stands below ``/apps/c``.
+
+    ``alone`` says that the server is here for this command alone, and that there is no other one.
+    """
 
     def __init__(
-        self, url: str, key: str, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         self.url = _checked_url(url)
+        self.alone = alone
         if not key.isascii() or not key.isprintable():
             raise usage("The key holds characters that no key has.")
         self._http = httpx2.AsyncClient(

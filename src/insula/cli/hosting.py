@@ -55,13 +55,16 @@ def settings_for(
 
 
 @asynccontextmanager
-async def hosted(data: Path, host: str | None, port: int | None) -> AsyncIterator[Hosted]:
-    """Run the product in this process until the block is left.
+async def hosted(
+    data: Path, host: str | None, port: int | None, *, only_asked: bool = False
+) -> AsyncIterator[Hosted]:
+    """Run the product in this process until the block is left; with ``only_asked`` for what is
+    asked of it, and for nothing else.
 
     Raises:
         CommandFailed: it cannot be started here; the message says why.
     """
-    async with _opened(settings_for(data, host, port), _serving) as here:
+    async with _opened(settings_for(data, host, port), _serving, only_asked=only_asked) as here:
         yield here
 
 
@@ -86,10 +89,12 @@ Start = Callable[[Insula, Settings], AbstractAsyncContextManager[Hosted]]
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, start: Start) -> AsyncIterator[Hosted]:
+async def _opened(
+    settings: Settings, start: Start, *, only_asked: bool = False
+) -> AsyncIterator[Hosted]:
     failure: Exception | None = None
     try:
-        async with open_insula(settings) as insula:
+        async with open_insula(settings, only_asked=only_asked) as insula:
             try:
                 async with start(insula, settings) as here:
                     yield here

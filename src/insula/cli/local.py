@@ -61,8 +61,8 @@ async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
     if target.data is None and not os.environ.get("INSULA_URL"):
         raise usage("Which server?", "Give --data DIR, or set INSULA_URL and INSULA_KEY.")
     key = target.admin_key() if admin else target.key()
-    async with _address(target) as url:
-        client = Client(url, key, _socket(target.data))
+    async with _reached(target) as reached:
+        client = Client(reached.url, key, _socket(target.data), alone=reached.alone)
         try:
             yield client
         finally:
@@ -79,10 +79,18 @@ def _socket(data: Path | None) -> httpx2.AsyncHTTPTransport | None:
     return httpx2.AsyncHTTPTransport(uds=str(path))
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """Where a server listens. ``alone``: it is the command's own, and nobody else executes runs."""
+
+    url: str
+    alone: bool = False
+
+
 @asynccontextmanager
-async def _address(target: Target) -> AsyncIterator[str]:
+async def _reached(target: Target) -> AsyncIterator[_Reached]:
     if target.data is None:
-        yield os.environ["INSULA_URL"]
+        yield _Reached(os.environ["INSULA_URL"])
     elif (held := holder(target.data)) is not None:
         server = read_server(target.data)
         if server is None or server.pid != held.pid:
@@ -91,10 +99,11 @@ async def _address(target: Target) -> AsyncIterator[str]:
                 ExitCode.CONFLICT,
                 "Try again when it has ended, or keep `insula serve` running and share it.",
             )
-        yield server.address
+        yield _Reached(server.address)
     else:
         # Loaded here because the whole server would triple the start-up time of other commands.
         from insula.cli.hosting import hosted
 
-        async with hosted(target.data, host="127.0.0.1", port=0) as server_here:
-            yield server_here.url
+        # What others left in the folder is no business of this command.
+        async with hosted(target.data, "127.0.0.1", 0, only_asked=True) as here:
+            yield _Reached(here.url, alone=not os.environ.get("INSULA_DATABASE_URL"))

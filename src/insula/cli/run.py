@@ -14,7 +14,6 @@ from insula.cli.options import App, Data, Discover, Json, WorkflowId, perform, w
 from insula.cli.output import printable, say, say_failure, show, show_json, show_json_line
 from insula.cli.progress import RunProgress, duration, progress_for
 from insula.cli.run_inputs import read_input
-from insula.storage.lock import holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +94,14 @@ async def start_in_background(
     target: Target, path: str, body: dict[str, Any], as_json: bool
 ) -> ExitCode:
     """Start a run (or a replay, at its own path) and print its id."""
-    held = target.data is None or holder(target.data) is not None
     async with connect(target) as client:
         started = await client.call("POST", path, {**body, "background": True})
     if as_json:
         show_json(started)
     else:
         show(started["id"])
-    if not held:
-        say("No server holds the folder: the run goes on when one does, see `insula serve`.")
+    if client.alone:
+        say("No server holds the folder: the run begins when one does, see `insula serve`.")
     return ExitCode.OK
 
 

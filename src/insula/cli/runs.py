@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from insula.cli.client import Client
 from insula.cli.event_stream import ServerEvent
 from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.follow import Follower
@@ -141,8 +142,21 @@ def watch(
 
 async def _watch(target: Target, runs_path: str, run_id: str, shown: Shown) -> ExitCode:
     async with connect(target) as client:
+        if client.alone:
+            await _check_ended(client, f"{runs_path}/{run_id}")
         follower = Follower(client, runs_path, tell=lambda event: None, run_id=run_id)
         return await show_following(follower, shown, cancel_on_interrupt=False)
+
+
+async def _check_ended(client: Client, path: str) -> None:
+    """Refuse to wait for a run that nobody goes on with."""
+    run = await client.call("GET", path)
+    if run.get("ended_at") is None:
+        raise CommandFailed(
+            f"The run is {run['status']}, and no server holds the folder: nobody goes on with it.",
+            ExitCode.UNREACHABLE,
+            "`insula serve --data DIR` does.",
+        )
 
 
 @commands.command("cancel")

@@ -54,6 +54,8 @@ class Documents:
         self._resting: dict[str, tuple[int, float]] = {}
         """Documents that could not be had for now: how often, and until when they are left."""
         self._changed = asyncio.Event()
+        self._asked: set[str] | None = None
+        """The only documents to be read here, those that were asked for; ``None``: all."""
 
     @property
     def working(self) -> int:
@@ -65,9 +67,10 @@ class Documents:
         """What reads them."""
         return self._extractor
 
-    async def run(self) -> None:
-        """Read what there is to read, for ever. Cancelled, it gives back what it had begun, and
-        ends what reads."""
+    async def run(self, *, only_asked: bool = False) -> None:
+        """Read what there is to read, for ever; with ``only_asked`` what somebody here waits for.
+        Cancelled, it gives back what it had begun, and ends what reads."""
+        self._asked = set() if only_asked else None
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -103,7 +106,11 @@ class Documents:
             return False
         token = self._token()  # another one after every lease that was lost
         self._tokens.add(token)
-        mine: dict[str, Any] = {"token": token, "working": [*self._tasks, *self._left()]}
+        mine: dict[str, Any] = {
+            "token": token,
+            "working": [*self._tasks, *self._left()],
+            "only": self._asked,
+        }
         # Most times there is none, and a write takes the lock that all nodes share.
         if not await self._store.database.read(partial(extractions.any_free, **mine)):
             return False
@@ -285,6 +292,9 @@ class Documents:
             mimetype=file.mimetype,
             wish=wish,
         )
+        if self._asked is not None:
+            self._asked.add(file.id)
+            self._store.wished.set()
         begin = True  # once: what is cancelled while this waits stays so
         while True:
             row = await self._store.database.read(partial(extractions.find, file_id=file.id))

@@ -1,7 +1,7 @@
 """Rows of ``extractions``: what is to be read from a document, who reads it, what was found."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -160,13 +160,17 @@ def unpacked(data: bytes) -> bytes:
 
 
 def claim(
-    connection: Connection, token: str, working: Sequence[str], after: str
+    connection: Connection,
+    token: str,
+    working: Sequence[str],
+    after: str,
+    only: Collection[str] | None = None,
 ) -> ExtractionRow | None:
     """Take the next document that nobody reads, of the app after ``after`` if there is one.
 
-    ``working`` are those that this process reads already.
+    ``working`` are those that this process reads already, ``only`` those that it may read.
     """
-    free = _free(connection, token, working)
+    free = _free(connection, token, working, only)
     for further in (extractions.c.app_id > after, extractions.c.app_id <= after):
         order = (extractions.c.app_id, extractions.c.file_id)
         query = select(extractions.c.file_id).where(free, further).order_by(*order).limit(1)
@@ -176,9 +180,15 @@ def claim(
     return None
 
 
-def any_free(connection: Connection, token: str, working: Sequence[str]) -> bool:
+def any_free(
+    connection: Connection,
+    token: str,
+    working: Sequence[str],
+    only: Collection[str] | None = None,
+) -> bool:
     """Say whether there is a document that ``claim`` might take, so that nobody writes for none."""
-    query = select(extractions.c.file_id).where(_free(connection, token, working)).limit(1)
+    free = _free(connection, token, working, only)
+    query = select(extractions.c.file_id).where(free).limit(1)
     return connection.scalar(query) is not None
 
 
@@ -194,13 +204,16 @@ def _take(
     return None if taken is None else _row(taken)
 
 
-def _free(connection: Connection, token: str, working: Sequence[str]) -> ColumnElement[bool]:
+def _free(
+    connection: Connection, token: str, working: Sequence[str], only: Collection[str] | None
+) -> ColumnElement[bool]:
     now = dialect.now_ms(connection)
     alive = select(nodes.c.token).where(nodes.c.expires_at + _GRACE_MS > now)
     owner = extractions.c.owner
     nobody = or_(owner.is_(None), owner == token, owner.not_in(alive))
     elsewhere = extractions.c.file_id.not_in(working)
-    return and_(extractions.c.status == "PROCESSING", elsewhere, nobody)
+    free = and_(extractions.c.status == "PROCESSING", elsewhere, nobody)
+    return free if only is None else and_(free, extractions.c.file_id.in_(only))
 
 
 def is_mine(connection: Connection, file_id: str, token: str) -> bool:

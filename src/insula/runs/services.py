@@ -112,6 +112,8 @@ class RunServices:
     stalled: bool = False
     """Whether nothing can be stored just now, as far as is known."""
     draining: bool = False
+    only_asked: bool = False
+    """Whether this process leaves what may wait to a server."""
     equip: Equip = _as_they_are
     outfit: PutOn = _no_outfit
     at_end: list[AtEnd] = field(default_factory=list)

@@ -161,9 +161,11 @@ def _close(heard: Subscription | None) -> None:
 
 def waits(services: RunServices, app_id: str, asked: Start) -> bool:
     """Say whether a run is queued: it may wait, and there is no room or others wait before it, or
-    its app has a limit that counts at all nodes."""
+    its app has a limit that counts at all nodes, or this process is gone before it would end."""
     if not asked.background:
         return False
+    if services.only_asked:
+        return True
     if services.live.app_maximum is not None:
         return True  # whoever may begin it begins it: how many are live elsewhere is not known here
     return services.queue.has(app_id) or not services.live.has_room(app_id)
