@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.collections.stage import collection, rested, rule
 from tests.runs.platform import Caller, child, code, open_platform
 
 
@@ -48,11 +49,25 @@ async def _make(folder: Path) -> Installation:
             "/files",
             {"file": {"type": "base64", "data": "aGVsbG8=", "name": "hello.txt"}},
         )
+        await _collect(acme)
         platform.gate("gate").reached.clear()
         left = await acme.run(waiting, background=True)
         await platform.reached("gate")
         runs = (await platform.rows("SELECT count(*) FROM runs"))[0][0]
         return Installation(folder, (acme, globex), waiting, left["id"], runs)
+
+
+async def _collect(caller: Caller) -> None:
+    """Make collections, one of them empty, one deleted; with records that rest, and one that was
+    deleted."""
+    path = await collection(caller, await rule(caller, "fine"))
+    made = [(await caller.ok("POST", f"{path}/records", {"name": str(n)}))["id"] for n in range(3)]
+    await caller.ok("DELETE", f"{path}/records/{made[0]}")
+    given = {"rules": {"fine": {"text": "yes"}}, "run": "all"}
+    judged = await caller.ok("POST", f"{path}/records", given)
+    await rested(caller, f"{path}/records/{judged['id']}")
+    await collection(caller)
+    await caller.ok("DELETE", await collection(caller))
 
 
 def goes_on(made: Installation, folder: Path, url: str | None = None) -> str:

@@ -311,6 +311,8 @@ BROKEN = {
         "DELETE FROM counters WHERE status = 'SKIPPED'",
         "DELETE FROM counters WHERE app_id = 'catalogue'",
         "UPDATE counters SET count = count - 1 WHERE app_id = 'workflows'",
+        "UPDATE counters SET count = count - 1 WHERE app_id = 'collections'",
+        "UPDATE counters SET count = count + 1 WHERE app_id = 'records' AND status = 'DRAFT'",
     ],
     "journals of ended runs are whole": [
         "UPDATE run_data SET events = x'5b7b5d' WHERE events IS NOT NULL",

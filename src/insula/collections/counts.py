@@ -3,9 +3,10 @@ commit that changes the rows. Their first column is a name that no app's id can 
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, delete, func, select
+from sqlalchemy import Connection, and_, delete, func, literal, select
 
-from insula.storage.counters import bump, count
+from insula.storage import tables
+from insula.storage.counters import Bumps, bump, by_key, count
 from insula.storage.tables import counters
 
 _COLLECTIONS = "collections"
@@ -46,3 +47,14 @@ def forget(connection: Connection, collection_id: str) -> None:
 def change_records(connection: Connection, collection_id: str, status: str, by: int) -> None:
     """Note that a record came into a status, or left it."""
     bump(connection, _RECORDS, collection_id, status, "", by)
+
+
+def rows_by_counter(connection: Connection) -> Bumps:
+    """Count the rows themselves, as the counters should have them."""
+    none, app_id = literal(""), tables.collections.c.app_id
+    own = select(literal(_COLLECTIONS), app_id, none, none, func.count()).group_by(app_id)
+    # Its app has one less from the moment in which a deletion begins.
+    own = own.where(~tables.collections.c.deleting)
+    of, status = tables.records.c.collection_id, tables.records.c.status
+    held = select(literal(_RECORDS), of, status, none, func.count()).group_by(of, status)
+    return by_key(connection, own) | by_key(connection, held)

@@ -4,7 +4,7 @@ For an operator's own look, on one snapshot; it reads everything.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -16,26 +16,22 @@ from sqlalchemy import (
     and_,
     exists,
     func,
-    literal,
     or_,
     select,
 )
 
 from insula.engine.events import Event, RunEnded, decode_events
 from insula.journal.store import expand
+from insula.storage.counters import Bumps, by_key
 from insula.storage.dialect import now_ms
 from insula.storage.tables import (
-    apps,
-    blocked_callers,
     counters,
     nodes,
     run_data,
     run_events,
     runs,
-    workflows,
 )
 
-_Counts = dict[tuple[str, ...], int]
 _UNFINISHED = ("PENDING", "RUNNING")
 EXAMPLES = 5
 _FETCHED = 16
@@ -71,10 +67,15 @@ class _Wrong:
         return Finding(check, self.count, self.examples, seen, note)
 
 
-def audit(connection: Connection, told: Told) -> Iterator[Finding]:
-    """Check everything, one finding a check."""
+def audit(
+    connection: Connection, told: Told, counted: Iterable[Callable[[Connection], Bumps]] = ()
+) -> Iterator[Finding]:
+    """Check everything, one finding a check.
+
+    ``counted`` count the rows of what else than runs has counters, each by the counter's key.
+    """
     yield _statuses(connection)
-    yield _counters(connection)
+    yield _counters(connection, counted)
     yield _ended_journals(connection, told)
     yield _open_journals(connection, told)
     yield _data_without_runs(connection)
@@ -98,41 +99,24 @@ def _statuses(connection: Connection) -> Finding:
     return wrong.finding("every run has ended, waits or is owned", _all(connection), note)
 
 
-def _counters(connection: Connection) -> Finding:
+def _counters(
+    connection: Connection, counted_rows: Iterable[Callable[[Connection], Bumps]]
+) -> Finding:
     keys = ("app_id", "workflow_id", "status", "origin")
     of_runs = [runs.c[key] for key in keys]
     rows = select(*of_runs, func.count()).where(~runs.c.hidden).group_by(*of_runs)
     of_counters = [counters.c[key] for key in keys]
     sums = select(*of_counters, func.sum(counters.c.count)).group_by(*of_counters)
-    there = _by_key(connection, rows) | _other_counts(connection)
-    counted = _by_key(connection, sums)
+    there = by_key(connection, rows)
+    for count_rows in counted_rows:
+        there |= count_rows(connection)
+    counted = by_key(connection, sums)
     wrong = _Wrong()
     for key in sorted(there.keys() | counted.keys()):
         if there.get(key, 0) != counted.get(key, 0):
             name = " ".join(filter(None, key))
             wrong.add(f"{name}: {counted.get(key, 0)} counted, {there.get(key, 0)} there")
     return wrong.finding("counters equal the rows", len(there))
-
-
-def _other_counts(connection: Connection) -> _Counts:
-    """Count what else has counters: apps, workflows, the catalogue and what is hidden in it."""
-    own = select(literal("workflows"), workflows.c.app_id, literal(""), literal(""), func.count())
-    own = own.where(~workflows.c.deleted).group_by(workflows.c.app_id)
-    hidden = select(literal("catalogue"), blocked_callers.c.app_id, literal(""), literal(""))
-    hidden = hidden.add_columns(func.count()).group_by(blocked_callers.c.app_id)
-    public = and_(workflows.c.discoverable, ~workflows.c.deleted)
-    hidden = hidden.join(workflows, workflows.c.id == blocked_callers.c.workflow_id).where(public)
-    everybody = select(func.count()).select_from(apps).where(apps.c.deleting.is_not(False))
-    everyone = select(func.count()).select_from(workflows).where(public)
-    found = {
-        ("", "", "APPS", ""): connection.scalar(everybody) or 0,
-        ("catalogue", "", "", ""): connection.scalar(everyone) or 0,
-    }
-    return found | _by_key(connection, own) | _by_key(connection, hidden)
-
-
-def _by_key(connection: Connection, query: Select[Any]) -> _Counts:
-    return {tuple(key): int(count) for *key, count in connection.execute(query).all() if count}
 
 
 def _ended_journals(connection: Connection, told: Told) -> Finding:

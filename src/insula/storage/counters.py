@@ -6,8 +6,9 @@ other's commits; a count is the sum. Now and then the slots of a counter are put
 """
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, or_, select, tuple_
+from sqlalchemy import Connection, Select, delete, func, or_, select, tuple_
 
 from insula.storage.rows import insert_rows
 from insula.storage.tables import counters
@@ -84,6 +85,12 @@ def count_now(connection: Connection, app_id: str, status: str, but: str | None 
         for (app, _, of_status, origin), delta in bumps.items()
         if app == app_id and of_status == status and origin != but
     )
+
+
+def by_key(connection: Connection, query: Select[Any]) -> Bumps:
+    """Return what a query of counters' keys and counts finds, without those that are 0."""
+    found = connection.execute(query).all()
+    return {(a, w, s, o): int(number) for a, w, s, o, number in found if number}
 
 
 def scattered(connection: Connection, after: Key | None, limit: int) -> list[Key]:

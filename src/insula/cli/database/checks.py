@@ -1,14 +1,20 @@
 """Everything that ``insula db check`` looks at, on one snapshot."""
 
 from insula.adapters.blobs.opening import open_blobs
+from insula.apps import repository as apps
 from insula.cli.database.files import missing_files, stored_files
 from insula.cli.database.place import Place
 from insula.cli.database.progress import Progress, on_a_thread
 from insula.cli.failures import usage
+from insula.collections import counts as collections
 from insula.runs.audit import EXAMPLES, Finding, audit
 from insula.settings import SettingsError, load_settings
 from insula.storage.migrate import NewerSchema, chain, version
 from insula.storage.offline import faults, shrinks, snapshot
+from insula.workflows import counts as workflows
+
+_COUNTED = (apps.rows_by_counter, workflows.rows_by_counter, collections.rows_by_counter)
+"""What has counters besides runs."""
 
 
 async def look(place: Place, progress: Progress) -> list[Finding]:
@@ -40,7 +46,7 @@ def _database(place: Place, progress: Progress) -> tuple[list[Finding], list[str
         findings.append(_shrinks(shrinks(connection)))
         if current < known:
             return findings, []
-        findings += audit(connection, progress)
+        findings += audit(connection, progress, _COUNTED)
         return findings, stored_files(connection)
 
 
