@@ -53,6 +53,31 @@ def test_push_saves_the_workflow_with_the_same_key_and_deploys_it(
     assert "Saved 'Triage', deployed as version 4." in outcome.err
 
 
+def test_pushing_what_is_deployed_already_is_a_success(
+    server: FakeServer, invoke: Invoke, file: Path
+) -> None:
+    refused = json.loads((Path(__file__).parents[1] / "compat" / "error_409.json").read_text())
+    server.on("GET", ALL, Answer([WORKFLOW]))
+    server.on("PATCH", ONE, Answer(WORKFLOW))
+    server.on("POST", f"{ONE}/versions", Answer(refused, 409))
+    outcome = invoke("workflows", "push", str(file), "--deploy")
+    assert (outcome.code, outcome.out) == (ExitCode.OK, "work_1\n")
+    assert "Saved 'Triage'. Version 1 is this already." in outcome.err
+    assert json.loads(invoke("workflows", "push", str(file), "--deploy", "--json").out) == WORKFLOW
+    assert invoke("workflows", "deploy", "work_1").code == ExitCode.CONFLICT
+
+
+def test_pushing_what_is_refused_otherwise_fails(
+    server: FakeServer, invoke: Invoke, file: Path
+) -> None:
+    refused = {"status": 409, "message": "Tests have not passed"}
+    server.on("GET", ALL, Answer([WORKFLOW]))
+    server.on("PATCH", ONE, Answer(WORKFLOW))
+    server.on("POST", f"{ONE}/versions", Answer(refused, 409))
+    outcome = invoke("workflows", "push", str(file), "--deploy")
+    assert (outcome.code, outcome.out) == (ExitCode.CONFLICT, "")
+
+
 def test_push_follows_the_id_in_the_file(server: FakeServer, invoke: Invoke, file: Path) -> None:
     file.write_text("id: work_1\nname: Triage\n")
     server.on("PATCH", ONE, Answer(WORKFLOW))
@@ -98,10 +123,12 @@ def test_deploy_and_publish(server: FakeServer, invoke: Invoke) -> None:
     server.on("POST", f"{ONE}/versions", Answer({"id": "workv_1", "version": 4}))
     server.on("PATCH", ONE, Answer(WORKFLOW))
     assert invoke("workflows", "deploy", "work_1", "--notes", "n").out == "version 4\n"
+    assert invoke("workflows", "deploy", "work_1", "--force").out == "version 4\n"
     assert invoke("workflows", "publish", "work_1", "--closed").code == ExitCode.OK
     assert invoke("workflows", "unpublish", "work_1").code == ExitCode.OK
     assert [asked.body for asked in server.asked] == [
         {"notes": "n"},
+        {"force": True},
         {"discoverable": True, "open": False},
         {"discoverable": False},
     ]

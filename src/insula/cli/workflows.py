@@ -1,5 +1,6 @@
 """``insula workflows``: push and pull drafts, deploy, publish."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from insula.cli.workflow_files import read_workflow, write_workflow
 commands = typer.Typer(help="Push and pull workflows, deploy and publish.", no_args_is_help=True)
 
 _SEARCHED_PAGES = 20
+SAME = re.compile(r"Version (\d+) is the same already")
+"""What the server says of a draft that is deployed already."""
 
 
 @commands.command("push")
@@ -41,7 +44,12 @@ async def _push(target: Target, file: Path, new: bool, deploy_it: bool, as_json:
             saved = await client.call("POST", "workflows", document)
         else:
             saved = await client.call("PATCH", f"workflows/{segment(str(found))}", document)
-        version = await _deploy_draft(client, saved["id"], {}) if deploy_it else None
+        version, same = None, ""
+        if deploy_it:
+            try:
+                version = await _deploy_draft(client, saved["id"], {})
+            except CommandFailed as failure:
+                same = _said_the_same(failure)
     for problem in saved.get("problems") or []:
         path = ".".join(str(part) for part in problem.get("path") or [])
         say(f"warning: {path}: {problem.get('message')}")
@@ -50,7 +58,16 @@ async def _push(target: Target, file: Path, new: bool, deploy_it: bool, as_json:
         return
     show(saved["id"])
     deployed = f", deployed as version {version['version']}" if version else ""
-    say(f"{'Made' if found is None else 'Saved'} {saved['name']!r}{deployed}.")
+    say(f"{'Made' if found is None else 'Saved'} {saved['name']!r}{deployed}.{same}")
+
+
+def _said_the_same(failure: CommandFailed) -> str:
+    """Say which version is what was to be deployed, so that pushing twice does what pushing once
+    does; raise what else failed."""
+    found = SAME.match(failure.message)
+    if failure.code != ExitCode.CONFLICT or found is None:
+        raise failure
+    return f" Version {found[1]} is this already."
 
 
 async def _find(client: Client, document: dict[str, Any]) -> str | None:
@@ -149,15 +166,22 @@ async def _list(
 def deploy(
     workflow_id: WorkflowId,
     notes: Annotated[str | None, typer.Option("--notes", help="What changed.")] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even if nothing changed, or tests have not passed."),
+    ] = False,
     data: Data = None,
     app: App = None,
     as_json: Json = False,
 ) -> None:
     """Make the draft the latest version."""
-    perform(_deploy(Target(data, app), workflow_id, {"notes": notes} if notes else {}, as_json))
+    body: dict[str, Any] = {"notes": notes} if notes else {}
+    if force:
+        body["force"] = True
+    perform(_deploy(Target(data, app), workflow_id, body, as_json))
 
 
-async def _deploy(target: Target, workflow_id: str, body: dict[str, str], as_json: bool) -> None:
+async def _deploy(target: Target, workflow_id: str, body: dict[str, Any], as_json: bool) -> None:
     async with connect(target) as client:
         version = await _deploy_draft(client, workflow_id, body)
     if as_json:
@@ -166,7 +190,7 @@ async def _deploy(target: Target, workflow_id: str, body: dict[str, str], as_jso
         show(f"version {version['version']}")
 
 
-async def _deploy_draft(client: Client, workflow_id: str, body: dict[str, str]) -> Any:
+async def _deploy_draft(client: Client, workflow_id: str, body: dict[str, Any]) -> Any:
     return await client.call("POST", f"workflows/{segment(workflow_id)}/versions", body)
 
 
