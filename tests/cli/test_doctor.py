@@ -103,6 +103,25 @@ def test_a_folder_of_somebody_else(
     assert found["python"][0] == "ok"
 
 
+@pytest.mark.parametrize("start", ["A letter to nobody.", "SQLite format 3\0 and no more"])
+def test_a_file_that_is_no_database(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path, start: str
+) -> None:
+    (tmp_path / "insula.db").write_text(start * 40)
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert outcome.code == ExitCode.FAILED
+    verdict, detail = findings(outcome.out)["secret keys"]
+    assert verdict == "failed"
+    assert str(tmp_path / "insula.db") in detail
+
+
+def test_a_file_in_place_of_the_folder(walls: list[Wall], invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = invoke("doctor", "--data", str(tmp_path / "file"), "--json")
+    assert outcome.code == ExitCode.FAILED
+    assert findings(outcome.out)["data folder"] == ("failed", f"{tmp_path / 'file'} is no folder")
+
+
 def test_secrets_are_not_shown(
     walls: list[Wall], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

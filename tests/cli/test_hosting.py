@@ -215,3 +215,46 @@ async def test_the_first_signal_stops_and_the_second_hurries() -> None:
         assert not hurried.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(serving, 5)
+
+
+@pytest.mark.parametrize("words", [("serve",), ("worker",), ("apps", "create", "Acme")])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_that_cannot_be_made(
+    invoke: Invoke, tmp_path: Path, words: tuple[str, ...], inside: bool
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    folder = file / "data" if inside else file
+    outcome = invoke(*words, "--data", str(folder))
+    assert outcome.code == ExitCode.USAGE
+    assert f"The data folder {folder} cannot be made: a file is in the way." in outcome.err
+
+
+@pytest.mark.parametrize("words", [("serve", "--port", "0"), ("apps", "list")])
+def test_a_file_that_is_no_database(
+    invoke: Invoke, tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INSULA_DATABASE_URL", raising=False)
+    (tmp_path / "insula.db").write_text("A letter to nobody in particular.")
+    outcome = invoke(*words, "--data", str(tmp_path))
+    assert outcome.code == ExitCode.CONFLICT
+    assert f"{tmp_path / 'insula.db'} is no SQLite file." in outcome.err
+
+
+def test_a_database_that_is_damaged(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "insula.db").write_bytes(b"SQLite format 3\0" + b"x" * 4096)
+    outcome = invoke("apps", "list", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.FAILED
+    assert "The database cannot be opened: " in outcome.err
+
+
+def test_a_folder_in_which_nothing_can_be_made(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "admin.key").mkdir()
+    outcome = invoke("serve", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.USAGE
+    assert "can be neither read nor made" in outcome.err
+    (tmp_path / "admin.key").rmdir()
+    (tmp_path / "insula.lock").mkdir()
+    outcome = invoke("serve", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.USAGE
+    assert f"{tmp_path / 'insula.lock'}: Is a directory." in outcome.err

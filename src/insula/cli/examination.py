@@ -85,7 +85,10 @@ def _folder(data: Path) -> Iterator[Finding]:
             f"{data} will be made" if writable else f"{parent} cannot be written to",
         )
         return
-    writable = data.is_dir() and os.access(data, os.W_OK)
+    if not data.is_dir():
+        yield Finding("data folder", "failed", f"{data} is no folder")
+        return
+    writable = os.access(data, os.W_OK)
     yield Finding(
         "data folder", "ok" if writable else "failed", f"{data}{'' if writable else ': no writing'}"
     )
@@ -113,7 +116,7 @@ def _settings(data: Path) -> Iterator[Finding]:
         if f"INSULA_{name.upper()}" in os.environ:
             shown = "set" if isinstance(value, SecretStr) else str(value)
             yield Finding(f"INSULA_{name.upper()}", "ok", shown)
-    if not (data.exists() and holder(data)):
+    if not (data.is_dir() and holder(data)):
         yield _port(settings.host, settings.port)
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 from insula.adapters.keyring import FILE, missing, open_ring
 from insula.adapters.sealed_rows import TABLES
 from insula.settings import Settings, SettingsError
+from insula.storage.migrate import ForeignFile, check_file
+from insula.storage.opening import FILE as DATABASE
 
 _BUSY_SECONDS = 5.0
 
@@ -19,16 +21,18 @@ def look_at_keys(data: Path, settings: Settings) -> tuple[Literal["ok", "warning
     """
     file = data / FILE
     keys = settings.secret_keys
-    if keys is None and not file.exists():
-        absent = _needed(data) if settings.database_url is None else []
-        if absent:
-            return "failed", missing(absent)
-        return "ok", "one will be made at the first start"
     try:
+        needed = _needed(data) if settings.database_url is None else []
+        if keys is None and not file.exists():
+            if needed:
+                return "failed", missing(needed)
+            return "ok", "one will be made at the first start"
         ring = open_ring(data, None if keys is None else keys.get_secret_value())
-    except (SettingsError, OSError) as error:
+    except (SettingsError, ForeignFile, OSError) as error:
         return "failed", str(error)
-    absent = [] if settings.database_url else sorted(set(_needed(data)) - ring.ids)
+    except sqlite3.DatabaseError as error:
+        return "failed", f"{data / DATABASE} cannot be read: {error}"
+    absent = sorted(set(needed) - ring.ids)
     if absent:
         return "failed", missing(absent)
     if file.exists() and file.stat().st_mode & 0o077:
@@ -39,9 +43,10 @@ def look_at_keys(data: Path, settings: Settings) -> tuple[Literal["ok", "warning
 
 def _needed(data: Path) -> list[str]:
     """Return the ids of the keys that the folder's database needs."""
-    file = data / "insula.db"
+    file = data / DATABASE
     if not file.exists():
         return []
+    check_file(file)
     address = f"{file.absolute().as_uri()}?mode=ro"
     found: set[str] = set()
     with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS)) as connection:

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import DBAPIError
 
 from insula.app import Insula, open_insula
 from insula.cli.failures import CommandFailed, ExitCode, usage
@@ -105,6 +108,13 @@ async def _opened(
         raise CommandFailed(str(error), ExitCode.CONFLICT) from error
     except (SettingsError, DatabaseUnusable) as error:
         raise usage(str(error)) from error
+    except (sqlite3.Error, DBAPIError) as error:
+        words = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+        raise CommandFailed(f"The database cannot be opened: {words}.", ExitCode.FAILED) from error
+    except OSError as error:
+        if error.filename is None:  # not of the folder
+            raise
+        raise usage(f"{error.filename}: {error.strerror}.") from error
     except (Unavailable, ExceptionGroup) as error:
         words = _not_now(error)
         if words is None:

@@ -78,11 +78,22 @@ def find_key(data: Path, selector: str | None) -> str:
 
 
 def admin_key(data: Path) -> str:
-    """Return the folder's admin key, made on first use; ``INSULA_ADMIN_KEY`` comes before it."""
+    """Return the folder's admin key, made on first use; ``INSULA_ADMIN_KEY`` comes before it.
+
+    Raises:
+        CommandFailed: it can be neither read nor made.
+    """
     named = os.environ.get("INSULA_ADMIN_KEY")
     if named:
         return named
     path = data / "admin.key"
+    try:
+        return _read_or_make(path)
+    except OSError as error:
+        raise usage(f"{path} can be neither read nor made: {error.strerror}.") from error
+
+
+def _read_or_make(path: Path) -> str:
     try:
         return path.read_text("ascii").strip()
     except FileNotFoundError:

@@ -12,8 +12,8 @@ import httpx2
 
 from insula.cli.client import Client
 from insula.cli.failures import CommandFailed, ExitCode, usage
+from insula.cli.folders import make_data_folder
 from insula.cli.kept_keys import admin_key, find_key, read_server
-from insula.kit.folders import make_folder
 from insula.storage.lock import SOCKET, holder
 
 _LONGEST_ADDRESS = 107
@@ -57,7 +57,7 @@ async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
     if target.data is not None and not target.data.is_dir():
         if not admin:
             raise usage(f"There is no folder {target.data}.", "`insula apps create` makes it.")
-        make_folder(target.data)
+        make_data_folder(target.data)
     if target.data is None and not os.environ.get("INSULA_URL"):
         raise usage("Which server?", "Give --data DIR, or set INSULA_URL and INSULA_KEY.")
     key = target.admin_key() if admin else target.key()

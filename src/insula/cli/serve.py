@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from insula.cli.failures import CommandFailed
+from insula.cli.folders import make_data_folder
 from insula.cli.kept_keys import Server, write_server
 from insula.cli.output import say, say_failure
 from insula.cli.signals import Signals
-from insula.kit.folders import make_folder
 
 
 def serve(
@@ -41,7 +41,7 @@ async def _serve(host: str | None, port: int | None, data: Path | None) -> None:
     from insula.cli.hosting import data_folder, hosted
 
     folder = data_folder(data)
-    make_folder(folder)
+    make_data_folder(folder)
     with Signals() as signals:
         async with hosted(folder, host, port) as server:
             signals.handle(server.hurry)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from insula.cli.failures import CommandFailed
+from insula.cli.folders import make_data_folder
 from insula.cli.output import say, say_failure
 from insula.cli.signals import Signals
 from insula.kit import heap
@@ -32,6 +33,7 @@ async def _work(data: Path | None) -> None:
     from insula.cli.hosting import data_folder, working
 
     folder = data_folder(data)
+    make_data_folder(folder)
     with Signals() as signals:
         async with working(folder) as node:
             signals.handle(node.hurry)

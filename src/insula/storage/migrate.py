@@ -4,6 +4,7 @@ The number of the last migration that a database has been through stands in ``fa
 """
 
 from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Connection, inspect
@@ -46,6 +47,18 @@ def chain(dialect: str = "sqlite") -> list[Migration]:
     links.sort()
     assert [link.number for link in links] == list(range(1, len(links) + 1))
     return links
+
+
+def check_file(path: Path) -> None:
+    """Refuse what SQLite would only refuse in the middle.
+
+    Raises:
+        ForeignFile: it is no SQLite file.
+    """
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                raise ForeignFile(f"{path} is no SQLite file.")
 
 
 def version(connection: Connection) -> int:

@@ -8,7 +8,7 @@ from psycopg import Cursor
 from sqlalchemy import Connection, text
 
 from insula.storage.dialect import is_postgres, now_ms
-from insula.storage.migrate import ForeignFile
+from insula.storage.migrate import check_file
 from insula.storage.postgres import MIGRATION_LOCK
 from insula.storage.postgres_connection import Limits, make_engine, raw_of
 from insula.storage.sqlite_connection import create_file, open_writer, reading_engine
@@ -25,7 +25,7 @@ def open_file(path: Path) -> Iterator[Connection]:
     Raises:
         ForeignFile: it is no SQLite file.
     """
-    _check_file(path)
+    check_file(path)
     create_file(path)
     engine, connection = open_writer(path, "FULL")
     try:
@@ -45,7 +45,7 @@ def read_file(path: Path) -> Iterator[Connection]:
     """
     if not path.is_file():
         raise FileNotFoundError(str(path))
-    _check_file(path)
+    check_file(path)
     engine = reading_engine(path)
     try:
         with engine.connect() as connection:
@@ -122,11 +122,3 @@ def shrinks(connection: Connection) -> bool:
         return True
     incremental = 2
     return bool(connection.execute(text("PRAGMA auto_vacuum")).scalar_one() == incremental)
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what SQLite would only refuse in the middle."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\0":
-                raise ForeignFile(f"{path} is no SQLite file.")

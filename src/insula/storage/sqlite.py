@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from insula.storage.migrate import migrate
+from insula.storage.migrate import check_file, migrate
 from insula.storage.reader import Readers
 from insula.storage.sqlite_checkpoint import BACKSTOP_PAGES, Checkpoints
 from insula.storage.sqlite_connection import (
@@ -51,6 +51,7 @@ async def open_sqlite(
 
 
 def _open(path: Path, synchronous: Synchronous) -> SqliteSession:
+    check_file(path)
     create_file(path)
     engine, connection = open_writer(path, synchronous)
     try:
