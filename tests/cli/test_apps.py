@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from insula.cli import local
 from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.kept_keys import Server, find_key, write_server
 from insula.storage.lock import SOCKET, FolderLock
@@ -78,10 +79,31 @@ def test_a_folder_s_server_is_reached_through_its_socket(
     assert server.asked[0].headers["authorization"].startswith("Bearer insadm_")
 
 
-def test_a_folder_that_another_command_uses(invoke: Invoke, held: Path) -> None:
+def test_a_folder_that_another_command_uses(
+    invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WAIT_SECONDS", 0.1)
     outcome = invoke("apps", "list", "--data", str(held))
     assert outcome.code == ExitCode.CONFLICT
     assert "Another command" in outcome.err
+
+
+def test_a_server_that_is_starting_is_waited_for(
+    server: FakeServer, invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    real = local.read_server
+
+    def read(data: Path) -> Server | None:
+        looked.append(data)
+        if len(looked) == 3:
+            write_server(held, Server(os.getpid(), server.url))
+        return real(data)
+
+    monkeypatch.setattr(local, "read_server", read)
+    server.on("GET", "/apps", Answer([MADE]))
+    assert invoke("apps", "list", "--data", str(held)).code == ExitCode.OK
+    assert len(looked) == 3
 
 
 def test_without_a_server_or_a_key(

@@ -27,6 +27,10 @@ class CommandFailed(Exception):
         self.hint = hint
 
 
+class FolderInUse(CommandFailed):
+    """Another process holds the data folder."""
+
+
 def usage(message: str, hint: str | None = None) -> CommandFailed:
     """Build the failure for something the caller wrote."""
     return CommandFailed(message, ExitCode.USAGE, hint)

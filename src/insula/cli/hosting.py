@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from insula.app import Insula, open_insula
-from insula.cli.failures import CommandFailed, ExitCode, usage
+from insula.cli.failures import CommandFailed, ExitCode, FolderInUse, usage
 from insula.cli.kept_keys import admin_key
 from insula.errors import Unavailable
 from insula.settings import Settings, SettingsError, load_settings
@@ -88,6 +88,20 @@ async def working(data: Path) -> AsyncIterator[Hosted]:
         yield here
 
 
+_TOLD = (
+    FolderLocked,
+    NewerSchema,
+    ForeignFile,
+    SettingsError,
+    DatabaseUnusable,
+    sqlite3.Error,
+    DBAPIError,
+    OSError,
+    Unavailable,
+    ExceptionGroup,
+)
+"""What is said in words, where the product cannot be started."""
+
 Start = Callable[[Insula, Settings], AbstractAsyncContextManager[Hosted]]
 
 
@@ -104,24 +118,30 @@ async def _opened(
             except Exception as error:
                 # Carried round the product's task group, which would wrap it.
                 failure = error
-    except (FolderLocked, NewerSchema, ForeignFile) as error:
-        raise CommandFailed(str(error), ExitCode.CONFLICT) from error
-    except (SettingsError, DatabaseUnusable) as error:
-        raise usage(str(error)) from error
-    except (sqlite3.Error, DBAPIError) as error:
-        words = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
-        raise CommandFailed(f"The database cannot be opened: {words}.", ExitCode.FAILED) from error
-    except OSError as error:
-        if error.filename is None:  # not of the folder
+    except _TOLD as error:
+        told = _in_words(error)
+        if told is None:
             raise
-        raise usage(f"{error.filename}: {error.strerror}.") from error
-    except (Unavailable, ExceptionGroup) as error:
-        words = _not_now(error)
-        if words is None:
-            raise
-        raise CommandFailed(words, ExitCode.UNREACHABLE) from error
+        raise told from error
     if failure is not None:
         raise failure
+
+
+def _in_words(error: Exception) -> CommandFailed | None:
+    """Return how a command fails that could not start the product; ``None``: that is a defect."""
+    if isinstance(error, FolderLocked):
+        return FolderInUse(str(error), ExitCode.CONFLICT)
+    if isinstance(error, NewerSchema | ForeignFile):
+        return CommandFailed(str(error), ExitCode.CONFLICT)
+    if isinstance(error, SettingsError | DatabaseUnusable):
+        return usage(str(error))
+    if isinstance(error, sqlite3.Error | DBAPIError):
+        why = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
+        return CommandFailed(f"The database cannot be opened: {why}.", ExitCode.FAILED)
+    if isinstance(error, OSError):  # without a name it is not of the folder
+        return usage(f"{error.filename}: {error.strerror}.") if error.filename else None
+    words = _not_now(error)
+    return None if words is None else CommandFailed(words, ExitCode.UNREACHABLE)
 
 
 def _not_now(error: Exception) -> str | None:

@@ -2,20 +2,25 @@
 started here for as long as the command runs.
 """
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 
 from insula.cli.client import Client
-from insula.cli.failures import CommandFailed, ExitCode, usage
+from insula.cli.failures import CommandFailed, ExitCode, FolderInUse, usage
 from insula.cli.folders import make_data_folder
 from insula.cli.kept_keys import admin_key, find_key, read_server
 from insula.storage.lock import SOCKET, holder
 
+WAIT_SECONDS = 10.0
+"""How long a folder that somebody else holds is waited for."""
+_LOOK_SECONDS = 0.05
 _LONGEST_ADDRESS = 107
 
 
@@ -91,19 +96,40 @@ class _Reached:
 async def _reached(target: Target) -> AsyncIterator[_Reached]:
     if target.data is None:
         yield _Reached(os.environ["INSULA_URL"])
-    elif (held := holder(target.data)) is not None:
-        server = read_server(target.data)
-        if server is None or server.pid != held.pid:
+    else:
+        async with AsyncExitStack() as stack:
+            yield await _in_folder(target.data, stack)
+
+
+async def _in_folder(data: Path, stack: AsyncExitStack) -> _Reached:
+    """Reach the server that holds a folder, or start one. One that is starting is waited for, and
+    so is another command, which has the folder for as long as it takes.
+    """
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        if (held := holder(data)) is None:
+            try:
+                return await _here(data, stack)
+            except FolderInUse:
+                pass  # somebody was quicker
+        else:
+            server = read_server(data)
+            if server is not None and server.pid == held.pid:
+                return _Reached(server.address)
+        if time.monotonic() >= until:
             raise CommandFailed(
-                f"Another command is using {target.data}.",
+                f"Another command is using {data}.",
                 ExitCode.CONFLICT,
                 "Try again when it has ended, or keep `insula serve` running and share it.",
             )
-        yield _Reached(server.address)
-    else:
-        # Loaded here because the whole server would triple the start-up time of other commands.
-        from insula.cli.hosting import hosted
+        await asyncio.sleep(_LOOK_SECONDS)
 
-        # What others left in the folder is no business of this command.
-        async with hosted(target.data, "127.0.0.1", 0, only_asked=True) as here:
-            yield _Reached(here.url, alone=not os.environ.get("INSULA_DATABASE_URL"))
+
+async def _here(data: Path, stack: AsyncExitStack) -> _Reached:
+    """Start the platform in this process, until the stack is closed."""
+    # Loaded here because the whole server would triple the start-up time of other commands.
+    from insula.cli.hosting import hosted
+
+    # What others left in the folder is no business of this command.
+    here = await stack.enter_async_context(hosted(data, "127.0.0.1", 0, only_asked=True))
+    return _Reached(here.url, alone=not os.environ.get("INSULA_DATABASE_URL"))
