@@ -152,7 +152,7 @@ async def open_insula(settings: Settings, *, only_asked: bool = False) -> AsyncI
         SettingsError: a cluster is named, and no database that nodes can share.
         DatabaseUnusable: there is none at the URL of the settings that could be used.
     """
-    _log_plainly()
+    _log_plainly(logging.WARNING if only_asked else logging.INFO)
     if settings.cluster_url is not None and settings.database_url is None:
         raise SettingsError(
             "INSULA_CLUSTER_URL: the nodes of a cluster share one PostgreSQL database; set "
@@ -354,7 +354,7 @@ def _secret(setting: SecretStr | None) -> str | None:
     return None if setting is None else setting.get_secret_value()
 
 
-def _log_plainly() -> None:
+def _log_plainly(level: int) -> None:
     """Log to standard error, and tracebacks without the values of variables: they hold inputs,
     outputs and keys. An embedder that has configured its log keeps it.
     """
@@ -369,7 +369,7 @@ def _log_plainly() -> None:
                 colors=False, exception_formatter=structlog.dev.plain_traceback
             ),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
 

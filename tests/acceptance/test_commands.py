@@ -216,7 +216,10 @@ async def test_doctor_finds_the_walls(served: Served) -> None:
 
 async def test_a_folder_that_nobody_serves_is_served_for_one_command(tmp_path: Path) -> None:
     shell = Shell("--data", str(tmp_path / "own"))
-    await shell.ok("apps", "create", "Acme")
+    made = await shell.ok("apps", "create", "Acme")
+    listed = await shell.ok("apps", "list")
+    assert " live=" not in made.err + listed.err
+    assert listed.err == ""  # what a server logs is nothing to whoever asks once
     workflow_id = await _push(shell, EXAMPLES / "triage.yaml")
     done = await shell.ok("run", workflow_id, "--input", '{"text": "hello?"}', "--json")
     assert done.json()["result"]["way"] == "reply"

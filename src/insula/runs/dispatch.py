@@ -96,7 +96,8 @@ async def begin(services: RunServices, run_id: str) -> None:
 async def drain(services: RunServices, seconds: float, hurry: asyncio.Event) -> None:
     """Begin no more runs, and give those that are live some seconds to end; less in a ``hurry``."""
     services.draining = True
-    _log.info("draining", live=len(services.live), seconds=seconds)
+    if len(services.live):
+        _log.info("draining", live=len(services.live), seconds=seconds)
     hurried = asyncio.ensure_future(hurry.wait())
     try:
         async with asyncio.timeout(seconds):
