@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.runs.platform import Platform, code, open_platform
+from tests.runs.platform import Platform, child, code, open_platform
 
 from insula.errors import Unavailable
 from insula.journal import lease
+from insula.runs.erasing import erase_due
 
 
 async def figures(platform: Platform) -> dict[str, float]:
@@ -20,6 +21,23 @@ async def figures(platform: Platform) -> dict[str, float]:
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
+
+
+async def test_what_is_erased_is_counted_however_it_goes(platform: Platform) -> None:
+    inner = await platform.acme.publish(code("a", "return 1"))
+    flow = await platform.acme.make(child("below", inner))
+    await platform.acme.run(flow, retention=0)  # with the run below it
+    path = f"/workflows/{inner}/runs"
+    patched = await platform.acme.run(inner)
+    await platform.acme.ok("PATCH", f"{path}/{patched['id']}/retention", {"retention": 0})
+    deleted = await platform.acme.run(inner)
+    await platform.acme.ok("DELETE", f"{path}/{deleted['id']}")
+    await platform.acme.ok("DELETE", f"{path}/{deleted['id']}")
+    due = await platform.acme.run(inner)
+    await platform.change("UPDATE runs SET retention_due_at = 1 WHERE id = :id", id=due["id"])
+    await erase_due(platform.services)
+    assert (await figures(platform))["insula_runs_erased_total"] == 5
+    assert platform.services.metrics.erased_lately.a_second() == pytest.approx(5 / 60)
 
 
 async def test_runs_are_counted(platform: Platform) -> None:

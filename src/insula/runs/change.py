@@ -31,12 +31,14 @@ async def change_retention(services: RunServices, row: RunRow, chosen: bytes | N
     if row.erased_at is not None:
         raise Conflict("The run's data was erased already")
     obsolete: list[str] = []
-    unit = partial(_change, row.id, chosen, services.retention, obsolete)
+    gone: list[str] = []
+    unit = partial(_change, row.id, chosen, services.retention, obsolete, gone)
     told: set[str] = set()
     while True:
         # What goes on may end meanwhile by what it was to be before, and begin others: so it is
         # told, and then all is looked at again.
         going = [each for each in await services.database.write(unit) if each.id not in told]
+        services.metrics.note_erased(len(gone))
         await services.files.remove(obsolete)
         if not going:
             return
@@ -50,10 +52,15 @@ def _change(
     chosen: bytes | None,
     default: int,
     obsolete: list[str],
+    gone: list[str],
     connection: Connection,
 ) -> list[RunRow]:
-    """Store a new retention of a run and of those below it; return what of these goes on."""
+    """Store a new retention of a run and of those below it; return what of these goes on.
+
+    Fills ``gone`` with the runs that it erased, ``obsolete`` with their files.
+    """
     obsolete.clear()
+    gone.clear()
     now = now_ms()
     # Whoever takes the run up now, at whichever node, reads it before this or after it.
     current = repository.find_locked(connection, run_id)
@@ -78,6 +85,7 @@ def _change(
             going.append(each)
         elif is_due and not kept:
             obsolete += retention.erase(connection, [each.id], now)
+            gone.append(each.id)
     return going
 
 
@@ -129,14 +137,19 @@ async def delete_run(services: RunServices, row: RunRow) -> None:
     if not row.is_final:
         raise Conflict("The run has not ended; cancel it or wait, then delete it")
     now = now_ms()
+    gone: list[str] = []
 
     def unit(connection: Connection) -> Sequence[str]:
+        gone.clear()
         inside = [row, *repository.below(connection, row)]
         ids = [each.id for each in inside if each.erased_at is None and each.is_final]
         if not _is_awaited(connection, row):
+            gone.extend(ids)
             return retention.erase(connection, ids, now) if ids else []
         for run_id in ids:
             repository.set_retention(connection, run_id, _AT_ONCE, now, now)
         return []
 
-    await services.files.remove(await services.database.write(unit))
+    files = await services.database.write(unit)
+    services.metrics.note_erased(len(gone))
+    await services.files.remove(files)

@@ -130,8 +130,7 @@ async def erase_due(
         unit = partial(retention.erase_due, now=now_ms(), limit=limit)
         erased, took = await _timed(services.database, unit)
         await services.files.remove(erased.files)
-        services.metrics.erased.inc(erased.runs)
-        services.metrics.erased_lately.note(erased.runs)
+        services.metrics.note_erased(erased.runs)
         return erased.runs, took
 
     return await _in_batches(

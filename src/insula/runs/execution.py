@@ -252,12 +252,13 @@ async def _store_end(
         ),
     }
     files: list[str] = []
+    gone: list[str] = []
     hooks = () if alone else services.at_end
     units = [unit for hook in hooks if (unit := hook(row, state, ended, runnable)) is not None]
 
     def erase(connection: Connection) -> None:
-        below = retention.due_below(connection, row.id, ended.at)
-        files[:] = retention.erase(connection, [row.id, *below], ended.at)
+        gone[:] = [row.id, *retention.due_below(connection, row.id, ended.at)]
+        files[:] = retention.erase(connection, gone, ended.at)
 
     # A child's data stays until its root has ended: should the process die before the parent has
     # stored what its child gave, whoever recovers it reads that again.
@@ -273,6 +274,8 @@ async def _store_end(
         row.erased_at = ended.at if erased else None
         row.seq = log.seq
         services.metrics.ended.labels(ended.status).inc()
+        if gone:
+            services.metrics.note_erased(len(gone))
         for told in services.after_end:
             told(row)
         await _remove(services, files)

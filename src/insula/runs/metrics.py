@@ -52,6 +52,11 @@ class RunMetrics:
             registry=registry,
         )
 
+    def note_erased(self, number: int) -> None:
+        """Count runs whose data is gone."""
+        self.erased.inc(number)
+        self.erased_lately.note(number)
+
 
 class Lately:
     """How much of something there was a second, over the last minute."""
