@@ -23,7 +23,8 @@ STEP_END = {**STEP, "status": "COMPLETED", "end": 1250, "output": 3}
 
 
 def ended(status: str, **more: object) -> dict[str, object]:
-    return {"id": "run_1", "status": status, "output": {"add": STEP_END}, **more}
+    times = {"started_at": "2026-01-31T12:00:00.000Z", "ended_at": "2026-01-31T12:00:01.500Z"}
+    return {"id": "run_1", "status": status, "output": {"add": STEP_END}, **times, **more}
 
 
 def stream(*pieces: bytes) -> Answer:
@@ -58,7 +59,7 @@ def test_progress_goes_to_stderr_and_the_result_to_stdout(
     assert outcome.err.splitlines() == [
         "RUNNING    add",
         "COMPLETED  add  250 ms",
-        "COMPLETED after 250 ms",
+        "COMPLETED after 1.5 s",
     ]
     (asked,) = server.asked
     assert asked.body == {

@@ -116,6 +116,16 @@ def _moment(value: Any, otherwise: int) -> int:
         return otherwise
 
 
+def milliseconds_between(start: Any, end: Any) -> int | None:
+    """Return what passed between two ISO 8601 times, if they are that."""
+    try:
+        return round(
+            (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
+        )
+    except (TypeError, ValueError):
+        return None
+
+
 def duration(milliseconds: int | None) -> str:
     """Write a duration for people: ``3 ms``, ``2.4 s``, ``3 min 20 s``."""
     if milliseconds is None:

@@ -12,7 +12,7 @@ from insula.cli.follow import Follower
 from insula.cli.local import Target, connect
 from insula.cli.options import App, Data, Discover, Json, WorkflowId, perform, workflow_path
 from insula.cli.output import printable, say, say_failure, show, show_json, show_json_line
-from insula.cli.progress import RunProgress, duration, progress_for
+from insula.cli.progress import RunProgress, duration, milliseconds_between, progress_for
 from insula.cli.run_inputs import read_input
 
 
@@ -145,11 +145,8 @@ async def show_following(follower: Follower, shown: Shown, cancel_on_interrupt: 
 
 def _show_end(progress: RunProgress) -> None:
     run = progress.run
-    steps = [step for step in progress.steps.values() if step.start is not None]
-    took = None
-    if steps:
-        first = min(step.start or 0 for step in steps)
-        took = max(step.end or first for step in steps) - first
+    # The steps do not say it: a replay has those that it kept, from long before it.
+    took = milliseconds_between(run.get("started_at"), run.get("ended_at"))
     after = f" after {duration(took)}" if took is not None else ""
     if run.get("status") == "FAILED":
         message = f"FAILED{after}: {printable(str(run.get('error') or 'no reason given'))}"

@@ -1,7 +1,6 @@
 """``insula runs``: list, show, follow, cancel and replay runs."""
 
 import time
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ from insula.cli.options import (
     workflow_path,
 )
 from insula.cli.output import printable, say, say_failure, show, show_json, show_table
-from insula.cli.progress import RunProgress, describe, duration
+from insula.cli.progress import RunProgress, describe, duration, milliseconds_between
 from insula.cli.run import Shown, show_following, start_and_follow, start_in_background
 
 commands = typer.Typer(help="List, show, follow, cancel and replay runs.", no_args_is_help=True)
@@ -193,7 +192,7 @@ def told_of(receipt: Any, took: float) -> list[str]:
     """Say in lines what a receipt holds: how long it took to stop, and what was interrupted."""
     receipt = receipt if isinstance(receipt, dict) else {}
     lines = [f"Everything had stopped when the answer came, {took:.0f} ms after it was asked for."]
-    stopped = _milliseconds_between(receipt.get("requested_at"), receipt.get("stopped_at"))
+    stopped = milliseconds_between(receipt.get("requested_at"), receipt.get("stopped_at"))
     if stopped is not None:
         # Of a command that has only just started, most of its own time is spent on connecting.
         lines[0] = f"Everything had stopped {stopped} ms after the server was asked."
@@ -205,15 +204,6 @@ def told_of(receipt: Any, took: float) -> list[str]:
             after = f" for {duration(int(spent))}" if isinstance(spent, int | float) else ""
             lines.append(f"  {entry.get('key')}: {entry.get('doing')}{after}{effect}")
     return lines
-
-
-def _milliseconds_between(start: Any, end: Any) -> int | None:
-    try:
-        return round(
-            (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
-        )
-    except (TypeError, ValueError):
-        return None
 
 
 @commands.command("replay")
