@@ -51,6 +51,22 @@ def test_show(server: FakeServer, invoke: Invoke) -> None:
     assert invoke("runs", "show", "work_1", "run_2").code == ExitCode.NOT_FOUND
 
 
+def test_show_says_why_there_are_no_steps(server: FakeServer, invoke: Invoke) -> None:
+    bare = {**RUN, "status": "COMPLETED", "input": None, "output": {}, "result": None}
+    shown = {
+        "erased": (bare, "Its data has been erased."),
+        "unbegun": ({**bare, "status": "CANCELLED", "input": {}}, "No step had started."),
+        "waiting": ({**bare, "status": "PENDING", "ended_at": None}, "No step has started."),
+    }
+    for run_id, (run, words) in shown.items():
+        server.on("GET", f"/apps/c/workflows/work_1/runs/{run_id}", Answer(run))
+        outcome = invoke("runs", "show", "work_1", run_id)
+        assert words in outcome.out + outcome.err
+    server.on("POST", "/apps/c/workflows/work_1/runs/erased/cancel", Answer(bare))
+    outcome = invoke("runs", "cancel", "work_1", "erased")
+    assert outcome.err == "The run had already ended: COMPLETED. Its data has been erased.\n"
+
+
 def test_cancel_tells_what_was_interrupted(server: FakeServer, invoke: Invoke) -> None:
     server.on("POST", "/apps/c/workflows/discover/work_1/runs/run_1/cancel", Answer(RUN))
     outcome = invoke("runs", "cancel", "work_1", "run_1", "--discover")

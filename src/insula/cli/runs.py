@@ -115,11 +115,18 @@ def _show_run(run: dict[str, Any]) -> None:
         )
         for step in progress.steps.values()
     )
-    show_table(("STEP", "TYPE", "STATUS", "TOOK", ""), rows, "No step has started.")
+    show_table(("STEP", "TYPE", "STATUS", "TOOK", ""), rows, _why_no_steps(run))
     if run.get("error"):
         say_failure(CommandFailed(printable(str(run["error"])), ExitCode.FAILED))
     if run.get("status") == "COMPLETED":
         show_json(run.get("result"))
+
+
+def _why_no_steps(run: dict[str, Any]) -> str:
+    if run.get("ended_at") is None:
+        return "No step has started."
+    # Whatever a run was started with, there is an input for as long as its data is kept.
+    return "Its data has been erased." if run.get("input") is None else "No step had started."
 
 
 @commands.command("watch")
@@ -181,7 +188,8 @@ async def _cancel(target: Target, path: str, as_json: bool) -> None:
         return
     status = run["status"]
     if status != "CANCELLED":
-        say(f"The run had already ended: {status}.")
+        erased = " Its data has been erased." if run.get("input") is None else ""
+        say(f"The run had already ended: {status}.{erased}")
         return
     show(f"{run['id']}  CANCELLED")
     for line in told_of(run.get("cancellation"), took):
