@@ -135,6 +135,15 @@ async def test_a_download_over_the_limit(store, origin, on_disk) -> None:
     assert on_disk() == set()
 
 
+@pytest.mark.parametrize("wrong", ["file_zzz", "upl_zzz", "file_" + "z" * 500, "file_\0"])
+async def test_a_wrong_id_is_no_base64(store: FileStore, on_disk, wrong: str) -> None:
+    refused = await _refused(store, wrong)
+    assert f"names {wrong[:8]}".rstrip("\0") in refused
+    assert "which is no file of this app" in refused
+    assert len(refused) < 200
+    assert on_disk() == set()
+
+
 async def test_too_much_base64(store: FileStore) -> None:
     with pytest.raises(TooLarge):
         await _stored(store, base64.b64encode(b"x" * 300_001).decode())

@@ -13,7 +13,7 @@ from insula.adapters.blobs.port import Blobs
 from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
 from insula.adapters.extraction.kinds import PAGED, kind_of
 from insula.adapters.http.client import HttpClient
-from insula.engine.failures import StepFailure
+from insula.engine.failures import StepFailure, plain
 from insula.engine.inputs import FileSlot
 from insula.errors import BadInput, FieldError
 from insula.files import extractions, uploads
@@ -46,6 +46,8 @@ from insula.web.auth import unknown
 
 _log = structlog.get_logger(__name__)
 _LINKS_AT_ONCE = 1000
+_PREFIXES = ("file_", "upl_")
+_SHOWN = 100
 FILES_MAX = 1_000
 """Files in one input."""
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # to be replaced, not to listen on
@@ -62,7 +64,8 @@ async def resolve_file(
     """Turn a slot's value into a stored file's object.
 
     A file id, an object that holds one, or an address of this installation names a file that the
-    app has; anything else is stored as ``wanted`` says. Without ``stored`` whoever sends it has no
+    app has; anything else is stored as ``wanted`` says. A text that begins as ids do is one, though
+    it might be base64: of a mistyped id no file is made. Without ``stored`` whoever sends it has no
     key: of a file that is stored already a copy is made, where its address would give it anyhow.
 
     Raises:
@@ -75,6 +78,8 @@ async def resolve_file(
         if not stored:
             raise bad_file(wanted, "file", "names a stored file, which takes a key; send its bytes")
         return await _existing(store, file_id, wanted)
+    if isinstance(value, str) and value.startswith(_PREFIXES):
+        raise _no_file(wanted, plain(value, _SHOWN))
     if isinstance(value, str) and (ours := store.urls.read(value)) is not None:
         return await _ours(store, *ours, wanted, also, stored=stored)
     try:
