@@ -344,3 +344,22 @@ async def test_removing_an_app_leaves_no_webhook(platform: Platform) -> None:
     answer = await platform.client.delete(f"/apps/{platform.acme.id}", headers=headers)
     assert answer.status_code == 200
     assert await platform.rows("SELECT * FROM webhooks") == []
+
+
+async def test_a_key_that_only_reads_is_not_shown_the_password(platform: Platform) -> None:
+    acme = platform.acme
+    url = "https://ada:s3cret@example.com:8443/ada:s3cret@hook?a=1"
+    made = await acme.ok("POST", "/webhooks", {"url": url, "events": ["record.completed"]})
+    assert made["url"] == url
+    path = f"/webhooks/{made['id']}"
+    key = (await acme.ok("POST", "/keys", {"name": "r", "read_only": True}))["key"]
+    reads = Caller(acme.id, key, acme.client)
+    hidden = "https://ada:***@example.com:8443/ada:s3cret@hook?a=1"
+    assert (await reads.ok("GET", path))["url"] == hidden
+    assert [each["url"] for each in await reads.ok("GET", "/webhooks")] == [hidden]
+    assert (await acme.ok("GET", path))["url"] == url
+    assert (await acme.ok("PATCH", path, {"url": hidden}))["url"] == url
+    moved = "https://ada:***@example.net/"
+    assert (await acme.ok("PATCH", path, {"url": moved}))["url"] == moved
+    await acme.ok("PATCH", path, {"url": "https://token@example.com/"})
+    assert (await reads.ok("GET", path))["url"] == "https://token@example.com/"

@@ -16,6 +16,7 @@ from insula.webhooks.schemas import (
     TEST_EVENT,
     CreateWebhookSchema,
     UpdateWebhookSchema,
+    covered,
     stored_events,
 )
 from insula.webhooks.signature import Signers, new_secret
@@ -77,7 +78,9 @@ def change(
         run_events = [event for event in told if event.startswith("run.")]
     values: dict[str, Any] = {"events": _events(events, run_events), "updated_at": now}
     if wanted.url is not None:
-        values |= {"url": wanted.url, "failing_since": None}
+        # What a key that only reads was shown, and is sent back, keeps the password.
+        url = row.url if wanted.url == covered(row.url) else wanted.url
+        values |= {"url": url, "failing_since": None}
     if wanted.enabled is not None:
         reason = None if wanted.enabled else (row.disabled_reason or OFF)
         values |= {"enabled": wanted.enabled, "disabled_reason": reason, "failing_since": None}

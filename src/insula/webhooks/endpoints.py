@@ -66,7 +66,8 @@ def _add_list(routes: APIRouter, webhooks: Webhooks) -> None:
             before=page.position(),
         )
         rows, count = await webhooks.database.read(query)
-        return _listed([webhook_wire(row) for row in rows], page, count)
+        shown = [webhook_wire(row, read_only=principal.read_only) for row in rows]
+        return _listed(shown, page, count)
 
     @routes.post(
         _PATH,
@@ -101,7 +102,8 @@ def _add_one(routes: APIRouter, webhooks: Webhooks) -> None:
     async def get_webhook(webhook_id: str, principal: Reader) -> Response:
         """Read a webhook."""
         query = partial(actions.found, app_id=principal.app_id, webhook_id=webhook_id)
-        return json_answer(webhook_wire(await webhooks.database.read(query)))
+        row = await webhooks.database.read(query)
+        return json_answer(webhook_wire(row, read_only=principal.read_only))
 
     @routes.patch(
         _ONE,

@@ -16,6 +16,7 @@ RunEvent = Literal["run.completed", "run.failed", "run.cancelled"]
 DeliveryStatus = Literal["ALL", "PENDING", "DELIVERED", "FAILED"]
 
 TEST_EVENT: Final = "webhook.test"
+_COVER = "***"
 
 
 def _address(text: str) -> str:
@@ -96,12 +97,24 @@ def stored_events(*lists: Iterable[str]) -> str:
     return "".join(f"{event}," for each in lists for event in dict.fromkeys(each)).join((",", ""))
 
 
-def webhook_wire(row: Row[Any], secret: str | None = None) -> dict[str, Any]:
-    """Put a row of ``webhooks`` into the shape of ``WebhookSchema``."""
+def covered(url: str) -> str:
+    """Return an address without the password in it, for whoever may only read."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}:{_COVER}@{host}"
+    return url.replace(parts.netloc, netloc, 1)
+
+
+def webhook_wire(
+    row: Row[Any], secret: str | None = None, *, read_only: bool = False
+) -> dict[str, Any]:
+    """Put a row of ``webhooks`` into the shape of ``WebhookSchema``, as a key sees it."""
     events = [event for event in row.events.split(",") if event]
     wire: dict[str, Any] = {
         "id": row.id,
-        "url": row.url,
+        "url": covered(row.url) if read_only else row.url,
         "events": [event for event in events if event.startswith("record.")],
         "run_events": [event for event in events if event.startswith("run.")],
         "enabled": bool(row.enabled),
