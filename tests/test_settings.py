@@ -64,6 +64,23 @@ def test_a_bad_setting_is_named_and_its_value_is_not(
     assert "5ecret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("INSULA_ADMIN_KEY", "5ecret", "must have 20 to 150 characters"),
+        ("INSULA_ADMIN_KEY", "5ecret" * 30, "must have 20 to 150 characters"),
+        ("INSULA_PUBLIC_URL", "insula.example", "must be an http"),
+        ("INSULA_PORT", "70000", "must be less than or equal to 65535"),
+    ],
+)
+def test_what_a_setting_has_to_be_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: {told}"):
+        load_settings()
+
+
 def test_what_carries_may_be_the_database() -> None:
     database = "postgresql://base/insula"
     alone = load_settings(database_url=database)

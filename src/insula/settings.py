@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _MIB = 1024 * 1024
@@ -14,6 +15,7 @@ _BROKERS = ("nats", "tls")
 _REDIS = ("redis", "rediss")
 _POSTGRES = ("postgresql://", "postgres://")
 _DATABASE = "database"
+_KEY_MIN, _KEY_MAX = 20, 150
 
 Network = IPv4Network | IPv6Network
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -44,8 +46,6 @@ class Settings(BaseSettings):
     )
     admin_key: SecretStr | None = Field(
         None,
-        min_length=20,
-        max_length=150,
         description="The key that may create apps; made and kept in the data folder if unset.",
     )
     trusted_proxies: Networks = Field(
@@ -188,6 +188,16 @@ class Settings(BaseSettings):
             return tuple(ip_network(part, strict=False) for part in value)
         return value
 
+    @field_validator("admin_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _KEY_MIN <= len(value.get_secret_value()) <= _KEY_MAX:
+            raise ValueError(
+                f"must have {_KEY_MIN} to {_KEY_MAX} characters, such as those that "
+                "`openssl rand -hex 32` prints"
+            )
+        return value
+
     @field_validator("cluster_url")
     @classmethod
     def _brokers(cls, value: SecretStr | None) -> SecretStr | None:
@@ -237,7 +247,14 @@ def load_settings(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         problems = (
-            f"INSULA_{str(problem['loc'][0]).upper() if problem['loc'] else '…'}: {problem['msg']}"
+            f"INSULA_{str(problem['loc'][0]).upper() if problem['loc'] else '…'}: {_told(problem)}"
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise SettingsError("; ".join(problems)) from None
+
+
+def _told(problem: ErrorDetails) -> str:
+    """Say what is wrong with a setting, in the words that ours have, too."""
+    message = problem["msg"].removeprefix("Value error, ")
+    rest = message.removeprefix("Input should be ")
+    return message if rest == message else f"must be {rest}"

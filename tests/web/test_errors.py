@@ -1,13 +1,15 @@
 """Every error has the one body, in the form that was asked for, and no secrets in the log."""
 
 from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
 import structlog
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
-from insula.web.errors import ErrorBoundary
+from insula.web.errors import ErrorBoundary, field_errors
 
 PROBLEM = {"accept": "text/html, application/problem+json;q=0.9"}
 
@@ -31,6 +33,25 @@ async def test_query_errors_are_400(http: httpx.AsyncClient) -> None:
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["validation"] == "query"
     assert answer.json()["errors"][0]["path"] == ["take"]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        (int, "text", "Input should be a valid integer, unable to parse string as an integer"),
+        (Annotated[int, Field(ge=1)], 0, "Input should be greater than or equal to 1"),
+        (Annotated[str, Field(max_length=2)], "abc", "String should have at most 2 characters"),
+        (Literal["a", "b"], "c", "Input should be 'a' or 'b'"),
+        (Literal["a", "b"], 3, "Input should be 'a' or 'b' (got a number)"),
+        (list[int], {}, "Input should be a valid list (got an object)"),
+    ],
+)
+def test_the_kind_of_what_came_is_told_where_that_is_what_is_wrong(
+    model: Any, given: object, told: str
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        TypeAdapter(model).validate_python(given)
+    assert field_errors(raised.value.errors())[0].message == told
 
 
 async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:

@@ -50,10 +50,18 @@ def field_errors(
 
 def _field_error(problem: ErrorDetails, validation: str, skip: int) -> FieldError:
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] != "missing" and "input" in problem:
+    if _is_of_kind(problem):
         message = f"{message} (got {kind(problem['input'])})"
     path = tuple(clean(str(part)) for part in problem["loc"][skip:])
     return FieldError(path, problem["type"], clean(message), validation)
+
+
+def _is_of_kind(problem: ErrorDetails) -> bool:
+    """Say whether the kind of what came is what is wrong with it. Of a number that is out of its
+    range, or of a parameter, which always comes as text, the kind says nothing."""
+    if problem["type"] in ("literal_error", "enum"):
+        return not isinstance(problem["input"], str)
+    return problem["type"].endswith("_type")
 
 
 def clean(text: str) -> str:
