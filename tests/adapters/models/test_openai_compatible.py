@@ -4,10 +4,12 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.listening import listening
 
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.models.providers import ModelProviders
@@ -330,3 +332,49 @@ async def test_loading_the_library_leaves_the_loop_running(models, monkeypatch) 
     await asyncio.sleep(0)
     turned.set()
     assert (await task).message == "loaded"
+
+
+# Providers that mean harm
+
+
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+ENDING = (
+    b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+@asynccontextmanager
+async def _raw(answer: bytes) -> AsyncIterator[ModelProviders]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async with listening(serve) as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        made = ModelProviders(EgressPolicy(), {"INSULA_PROVIDER_LOCAL_URL": url})
+        yield made
+        await made.close()
+
+
+async def test_a_flood_of_comments_leaves_the_loop_its_turns() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with _raw(SSE + b":\n" * 100_000 + ENDING) as models:
+        await models._provider("local")
+        counting = asyncio.create_task(count())
+        assert (await _ask(models, _request())).text == "hi"
+        counting.cancel()
+    assert turns >= 100_000 / 8 / 50

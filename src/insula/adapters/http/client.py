@@ -111,10 +111,12 @@ class HttpClient:
         try:
             async with asyncio.timeout(request.timeout):
                 for _ in range(MAX_REDIRECTS + 1):
-                    exchange, response = await self._exchange(hop, activity, claim)
+                    exchange, response = await self._exchange(
+                        hop, activity, claim, request.max_bytes
+                    )
                     following = _redirect(hop, response) if request.redirects else None
                     if following is None:
-                        yield _answer(hop, response, request.max_bytes, activity)
+                        yield _answer(hop, exchange, response, request.max_bytes, activity)
                         return
                     await _drain(response)
                     activity.effect_possible = False
@@ -134,7 +136,7 @@ class HttpClient:
                 exchange.end()
 
     async def _exchange(
-        self, hop: _Hop, activity: Activity, claim: Claim, fresh: bool = False
+        self, hop: _Hop, activity: Activity, claim: Claim, max_bytes: int, fresh: bool = False
     ) -> tuple[Exchange, httpcore2.Response]:
         def writing() -> None:
             activity.effect_possible = True
@@ -142,7 +144,7 @@ class HttpClient:
         safe = hop.method in _SAFE_METHODS
         exchange = await self._pool.exchange(hop.url, safe, claim, fresh)
         try:
-            return exchange, await exchange.send(hop.core(), writing)
+            return exchange, await exchange.send(hop.core(), writing, max_bytes)
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError):
             # The server closed an idle connection as we took it: nothing was answered, and a safe
             # method may be sent again (RFC 9110, 9.2.2).
@@ -153,7 +155,7 @@ class HttpClient:
         except BaseException:
             exchange.end()
             raise
-        return await self._exchange(hop, activity, claim, fresh=True)
+        return await self._exchange(hop, activity, claim, max_bytes, fresh=True)
 
     async def close(self) -> None:
         """Close the connections that are at rest; those in use close with their tasks."""
@@ -194,7 +196,13 @@ def _place(url: httpx2.URL) -> tuple[str, int]:
     return host.strip("[]"), port
 
 
-def _answer(hop: _Hop, response: httpcore2.Response, max_bytes: int, activity: Activity) -> Answer:
+def _answer(
+    hop: _Hop,
+    exchange: Exchange,
+    response: httpcore2.Response,
+    max_bytes: int,
+    activity: Activity,
+) -> Answer:
     headers = httpx2.Headers(response.headers)
     length = headers.get("content-length", "")
     if hop.method != "HEAD" and length.isascii() and length.isdigit() and int(length) > max_bytes:
@@ -207,18 +215,13 @@ def _answer(hop: _Hop, response: httpcore2.Response, max_bytes: int, activity: A
         status=response.status,
         headers=tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers),
         url=str(hop.url.copy_with(userinfo=b"") if hop.url.userinfo else hop.url),
-        chunks=_chunks(response, decoder, activity),
+        chunks=_chunks(exchange.body(response, decoder), activity),
     )
 
 
-async def _chunks(
-    response: httpcore2.Response, decoder: BodyDecoder, activity: Activity
-) -> AsyncIterator[bytes]:
-    async for data in response.aiter_stream():
-        for piece in decoder.feed(data):
-            yield piece
-    decoder.finish()
-    await response.aclose()
+async def _chunks(body: AsyncIterator[bytes], activity: Activity) -> AsyncIterator[bytes]:
+    async for piece in body:
+        yield piece
     activity.effect_possible = False
 
 

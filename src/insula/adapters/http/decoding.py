@@ -64,19 +64,21 @@ class BodyDecoder:
         self._unpacked = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Unpack the next bytes from the wire."""
+        """Unpack the next bytes from the wire; a piece of work that gave nothing is empty."""
         self._packed = self._count(self._packed, len(data))
         for piece in self._through(data, 0):
             self._unpacked = self._count(self._unpacked, len(piece))
-            if piece:
-                yield piece
+            yield piece
 
     def _through(self, data: bytes, layer: int) -> Iterator[bytes]:
         if layer == len(self._layers):
             yield data
             return
         for piece in self._layers[layer].feed(data):
-            yield from self._through(piece, layer + 1)
+            if piece:
+                yield from self._through(piece, layer + 1)
+            else:
+                yield b""
 
     def _count(self, before: int, more: int) -> int:
         if before + more > self._max_bytes:

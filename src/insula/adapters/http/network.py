@@ -20,6 +20,7 @@ from insula.adapters.http.addresses import parse_address
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.http.places import Claim, Places
 from insula.engine.failures import StepFailure
+from insula.kit.turns import Turns
 
 T = TypeVar("T")
 Target = tuple[int, tuple[Any, ...]]
@@ -132,8 +133,11 @@ class Stream(httpcore2.AsyncNetworkStream):
 class TlsStream(Stream):
     """TLS over a socket, through memory buffers."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, host: str, turns: Turns
+    ) -> None:
         super().__init__(sock)
+        self._turns = turns
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -171,6 +175,8 @@ class TlsStream(Stream):
                 result = action()
             except ssl.SSLWantReadError:
                 await self._flush()
+                if (pause := self._turns.take()) is not None:
+                    await pause  # where data waits, receiving it is none
                 data = await self._loop.sock_recv(self._socket, _READ_SIZE)
                 if data:
                     self._incoming.write(data)
@@ -192,6 +198,7 @@ async def connect(
     resolver: Resolver,
     context: ssl.SSLContext | None,
     claim: Claim,
+    turns: Turns,
 ) -> Stream:
     """Connect to an address that the policy has just permitted; with ``context``, agree on TLS.
 
@@ -205,7 +212,7 @@ async def connect(
     if context is None:
         return Stream(sock)
     try:
-        stream = TlsStream(sock, context, host)
+        stream = TlsStream(sock, context, host, turns)
         await stream.handshake()
     except ssl.SSLError as error:
         sock.close()

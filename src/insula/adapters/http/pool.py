@@ -7,18 +7,23 @@ httpcore speaks HTTP/1.1; who owns which socket is decided here, so that whateve
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import httpcore2
 import httpx2
 
+from insula.adapters.http.decoding import BodyDecoder
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.http.network import Resolver, Stream, connect
 from insula.adapters.http.places import Claim, Places
+from insula.adapters.http.protocol import Protocol
+from insula.kit.turns import Turns
 
 _IDLE_SECONDS = 4.0  # servers usually close after five
 _FRESH_SECONDS = 1.0  # a request that must not be sent twice takes only a connection this young
+_TURN = 50
+"""Steps of parsing in a turn of the loop, for all connections: one or two milliseconds."""
 
 Origin = tuple[str, str, int]
 
@@ -37,7 +42,7 @@ def origin_text(url: httpx2.URL) -> str:
 class _Connection:
     origin: Origin
     stream: Stream
-    protocol: httpcore2.AsyncHTTP11Connection
+    protocol: Protocol
     app_id: str = ""
     """Whose place the exchange on it holds."""
     idle_since: float = 0.0
@@ -49,17 +54,36 @@ class Exchange:
 
     def __init__(self, pool: "Pool", connection: _Connection) -> None:
         self._pool = pool
+        self.turns = pool.turns
         self._connection: _Connection | None = connection
         self._received_before = connection.stream.received
         self.reused = connection.idle_since > 0
 
     async def send(
-        self, request: httpcore2.Request, on_write: Callable[[], None]
+        self, request: httpcore2.Request, on_write: Callable[[], None], max_bytes: int
     ) -> httpcore2.Response:
-        """Write the request and read the head of the answer. ``on_write`` is told of each write."""
+        """Write the request and read the head of the answer. ``on_write`` is told of each write.
+
+        On the wire, the answer may take a few times ``max_bytes``: else ``limit_output``.
+        """
         connection = self._alive()
+        connection.protocol.begin(max_bytes)
         connection.stream.on_write = on_write
         return await connection.protocol.handle_async_request(request)
+
+    async def body(
+        self, response: httpcore2.Response, decoder: BodyDecoder
+    ) -> AsyncIterator[bytes]:
+        """Read and unpack the body to its end, in turns with everything else."""
+        async for data in response.aiter_stream():
+            for number, piece in enumerate(decoder.feed(data)):
+                # the first piece is paid for with the event that brought it
+                if number and (pause := self.turns.take()) is not None:
+                    await pause
+                if piece:
+                    yield piece
+        decoder.finish()
+        await response.aclose()
 
     @property
     def silent(self) -> bool:
@@ -92,6 +116,7 @@ class Pool:
         idle_limit: int = 100,
     ) -> None:
         self.policy = policy
+        self.turns = Turns(_TURN)
         self._tls = tls
         self._places = Places(limit, "a free connection")
         self._idle_limit = idle_limit
@@ -140,10 +165,10 @@ class Pool:
     async def _connect(self, origin: Origin, claim: Claim) -> _Connection:
         scheme, host, port = origin
         context = self._context() if scheme == "https" else None
-        stream = await connect(host, port, self.policy, self._resolver, context, claim)
+        stream = await connect(host, port, self.policy, self._resolver, context, claim, self.turns)
         self.open_connections += 1
         home = httpcore2.Origin(scheme.encode(), host.encode(), port)
-        return _Connection(origin, stream, httpcore2.AsyncHTTP11Connection(home, stream))
+        return _Connection(origin, stream, Protocol(home, stream, self.turns))
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -154,7 +179,7 @@ class Pool:
     def take_back(self, connection: _Connection) -> None:
         """Keep a connection whose exchange is complete, close any other."""
         self._places.leave(connection.app_id)
-        complete = connection.protocol.is_idle()
+        complete = connection.protocol.at_rest
         idle = sum(len(each) for each in self._idle.values())
         if not complete or self._closed or idle >= self._idle_limit:
             self._close(connection, reset=not connection.protocol.is_idle())

@@ -16,6 +16,7 @@ from insula.adapters.http.pool import Exchange, Pool, origin_of
 from insula.engine.ports import Activity
 
 _MAX_ANSWER = 64 * 1024 * 1024
+_SLICE = 1024
 
 # What a library adds besides says where and on what we run: nobody's business.
 _SENT = frozenset({"accept", "authorization", "content-type", "content-length", "idempotency-key"})
@@ -38,7 +39,7 @@ class Wire(httpx2.AsyncBaseTransport):
         self._exchanges.append(exchange)
         core = self._core(request, await request.aread())
         try:
-            response = await exchange.send(core, self._writing)
+            response = await exchange.send(core, self._writing, _MAX_ANSWER)
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise httpx2.ReadError(str(error)) from error
         headers = httpx2.Headers(response.headers)
@@ -90,13 +91,22 @@ class _Body(httpx2.AsyncByteStream):
 
     async def _read(self) -> AsyncIterator[bytes]:
         try:
-            async for data in self._response.aiter_stream():
-                for piece in self._decoder.feed(data):
-                    yield piece
-            await self._response.aclose()
+            async for piece in self._exchange.body(self._response, self._decoder):
+                for at in range(0, len(piece), _SLICE):
+                    part = piece[at : at + _SLICE]
+                    if (pause := self._exchange.turns.take(_work(part))) is not None:
+                        await pause
+                    yield part
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise httpx2.ReadError(str(error)) from error
         self._activity.effect_possible = False
 
     async def aclose(self) -> None:
         self._exchange.end()
+
+
+def _work(part: bytes) -> int:
+    """Estimate the library's work with a part, as much as so many steps of parsing: without a
+    pause it goes through all the lines of it, and what it makes of an event is many times a line.
+    """
+    return (part.count(b"\n") + part.count(b"\r")) // 8 + 8 * part.count(b"\n\n")
