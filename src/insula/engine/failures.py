@@ -21,7 +21,7 @@ class StepFailure(Exception):
     ``limit_wall``, ``limit_memory``, ``limit_output``, ``limit_logs``, ``engine_crash``, ``dns``,
     ``refused``, ``tls``, ``timeout``, ``network``, ``egress``, ``provider``, ``rate_limited``,
     ``child``, ``input``, ``not_available``, ``interrupted``, ``limit_iterations``,
-    ``limit_settings``, ``internal``.
+    ``limit_settings``, ``limit_requests``, ``internal``.
     ``message`` is for people.
     """
 

@@ -6,13 +6,14 @@ import os
 import socket
 import struct
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import msgspec
 import pytest
 
-from insula.adapters.sandbox.conversation import Conversation
+from insula.adapters.sandbox.conversation import TURN, Conversation
 from insula.adapters.sandbox.frames import (
     HEADER,
     Failed,
@@ -26,6 +27,7 @@ from insula.adapters.sandbox.frames import (
 from insula.adapters.sandbox.process import Worker
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Evaluated, Fetch, HttpRequest, HttpResponse, Limits
+from insula.kit.turns import Turns
 
 from .conftest import MIB, SMALL, activity, evaluation, until
 
@@ -40,6 +42,7 @@ class Impostor:
         ours, self.theirs = socket.socketpair()
         self.theirs.setblocking(False)
         self.ends: list[Worker] = []
+        self.turns = Turns(TURN)
         descriptor = os.pidfd_open(self.process.pid)
         self.worker = Worker(
             "quickjs", self.process.pid, descriptor, ours, lambda _: None, self.ends.append
@@ -50,7 +53,7 @@ class Impostor:
     ) -> "asyncio.Task[Evaluated]":
         wanted = evaluation("1", waits=waits, fetch=fetch, limits=limits)
         task = asyncio.ensure_future(
-            Conversation(self.worker, wanted, activity(), 1024 * 1024).run()
+            Conversation(self.worker, wanted, activity(), 1024 * 1024, self.turns).run()
         )
         await asyncio.sleep(0)
         return task
@@ -248,11 +251,12 @@ async def test_answers_that_are_not_taken_count_as_waiting(
     """Small ones too, which need no turn: else they would pile up without end."""
     task = await impostor.begins(waits=True, limits=PATIENT)
     await impostor.takes()
+    impostor.worker._end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     send, sent = impostor.worker.send, 0
 
     def counted(data: bytes) -> asyncio.Future[None]:
         nonlocal sent
-        sent += 1
+        sent += len(decode_answers(data[HEADER.size :]))
         return send(data)
 
     monkeypatch.setattr(impostor.worker, "send", counted)
@@ -301,3 +305,58 @@ async def test_nothing_more_is_fetched_for_a_dead_worker(impostor: Impostor) -> 
     assert caught.value.code == "engine_crash"
     assert len(fetched.urls) == 16
     assert impostor.worker.unsent == 0
+
+
+async def test_requests_are_begun_so_many_a_turn_of_the_loop(impostor: Impostor) -> None:
+    begun, turn = Counter[int](), 0
+
+    async def fetch(request: HttpRequest) -> HttpResponse:
+        begun[turn] += 1
+        return HttpResponse(200, (), b"", request.url)
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    task = await impostor.begins(waits=True, fetch=fetch, limits=PATIENT)
+    await impostor.takes()
+    impostor.theirs.sendall(requests(*(Request(i, "fetch", f"http://{i}/") for i in range(500))))
+    for _ in range(500):
+        await impostor.takes()
+    impostor.theirs.sendall(result(b"1"))
+    assert (await task).outputs
+    counting.cancel()
+    assert begun.total() == 500
+    assert max(begun.values()) <= TURN
+
+
+async def test_sleeps_that_end_together_are_answered_together(impostor: Impostor) -> None:
+    task = await impostor.begins(waits=True, limits=PATIENT)
+    await impostor.takes()
+    impostor.theirs.sendall(requests(*(Request(i, "sleep") for i in range(500))))
+    answered, frames = 0, 0
+    while answered < 500:
+        _, data = await impostor.takes()
+        answered += len(decode_answers(data))
+        frames += 1
+    assert frames <= 500 / TURN + 5
+    impostor.theirs.sendall(result(b"1"))
+    assert (await task).outputs
+
+
+async def test_requests_of_one_evaluation_are_counted(impostor: Impostor) -> None:
+    task = await impostor.begins(waits=True, limits=PATIENT)
+    await impostor.takes()
+    for n in range(10_000):
+        impostor.theirs.sendall(requests(Request(n, "sleep")))
+        await impostor.takes()
+    assert not task.done()
+    impostor.theirs.sendall(requests(Request(10_000, "sleep")))
+    with pytest.raises(StepFailure) as caught:
+        await task
+    assert caught.value.code == "limit_requests"
+    assert "10,000 requests" in caught.value.message
+    assert impostor.worker.gone

@@ -14,6 +14,7 @@ from insula.engine.failures import StepFailure, Unanswerable
 from insula.engine.ports import Activity, Evaluated, Evaluation, HttpRequest
 from insula.kit import json
 from insula.kit.clock import now_ms
+from insula.kit.turns import Turns
 
 _TOGETHER = 16
 """Requests of one evaluation that are under way at once; the others wait for a turn.
@@ -22,6 +23,10 @@ A turn lasts until the worker has taken the answer: code that does not look at i
 vain for more.
 """
 _OUTSTANDING = 1_000
+_REQUESTS = 10_000
+"""Requests of one evaluation in all. What they cost is the server's time, not the worker's."""
+TURN = 50
+"""Steps with requests in a turn of the loop, for all evaluations of a pool: a few milliseconds."""
 _LEAST_TICK = 0.002
 
 
@@ -38,19 +43,29 @@ class Conversation:
     """Drives a worker through one evaluation. Use once."""
 
     def __init__(
-        self, worker: Worker, evaluation: Evaluation, activity: Activity, fetch_max_bytes: int
+        self,
+        worker: Worker,
+        evaluation: Evaluation,
+        activity: Activity,
+        fetch_max_bytes: int,
+        turns: Turns,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._evaluation = evaluation
         self._activity = activity
         self._fetch_max_bytes = fetch_max_bytes
+        self._turns = turns
         self._outcome: asyncio.Future[_Outcome] = self._loop.create_future()
         self._final: _Outcome | None = None
         self._requests: deque[Request] = deque()
+        self._asked = 0
         self._outstanding = 0
+        self._sent: deque[tuple[asyncio.Future[None], int]] = deque()
         self._held = 0
         self._sleeps: dict[int, asyncio.TimerHandle] = {}
+        self._awake: list[Answer] = []
+        self._waking: asyncio.Handle | None = None
         self._verdict: Exception | None = None
         self._deadline = 0.0
         self._cpu_at_start = 0.0
@@ -97,6 +112,8 @@ class Conversation:
         self._worker.death.remove_done_callback(self._died)
         if self._timer is not None:
             self._timer.cancel()
+        if self._waking is not None:
+            self._waking.cancel()
         for sleep in self._sleeps.values():
             sleep.cancel()
 
@@ -156,34 +173,52 @@ class Conversation:
         except (msgspec.DecodeError, RecursionError):
             return False
         self._requests.extend(requests)
+        self._asked += len(requests)
         self._outstanding += len(requests)
         self._held += sum(map(_size, requests))
         if self._held > self._evaluation.limits.memory:
             self._condemn(verdicts.memory(self._evaluation.limits))
-        return self._outstanding + self._worker.unsent <= _OUTSTANDING
+        if self._asked > _REQUESTS:
+            self._condemn(verdicts.requests(_REQUESTS))
+        return self._outstanding + self._untaken() <= _OUTSTANDING
 
     async def _with_requests(self) -> _Outcome:
-        turns = asyncio.Semaphore(_TOGETHER)
+        places = asyncio.Semaphore(_TOGETHER)
         async with asyncio.TaskGroup() as group:
             tasks: list[asyncio.Task[None]] = []
-            while self._final is None:
-                while self._requests:
-                    request = self._requests.popleft()
-                    if request.kind == "sleep":
-                        self._sleep(request)
-                        continue
-                    tasks = [task for task in tasks if not task.done()]
-                    tasks.append(group.create_task(self._fulfil(request, turns)))
-                self._describe()
-                self._outcome = self._loop.create_future()
-                try:
-                    await self._outcome
-                except asyncio.CancelledError:
-                    self._worker.kill()  # at once, beside the requests that end now
-                    raise
+            try:
+                while self._final is None:
+                    await self._begin_requests(group, tasks, places)
+                    self._describe()
+                    await self._more()
+            except asyncio.CancelledError:
+                self._worker.kill()  # at once, beside the requests that end now
+                raise
             for task in tasks:
                 task.cancel()
         return self._final
+
+    async def _begin_requests(
+        self,
+        group: asyncio.TaskGroup,
+        tasks: list[asyncio.Task[None]],
+        places: asyncio.Semaphore,
+    ) -> None:
+        tasks[:] = [task for task in tasks if not task.done()]
+        while self._requests and self._final is None:
+            if (pause := self._turns.take()) is not None:
+                await pause
+            request = self._requests.popleft()
+            if request.kind == "sleep":
+                self._sleep(request)
+            else:
+                tasks.append(group.create_task(self._fulfil(request, places)))
+
+    async def _more(self) -> None:
+        """Wait for requests or the end, unless they have come while others had the loop."""
+        if not self._requests and self._final is None:
+            self._outcome = self._loop.create_future()
+            await self._outcome
 
     def _describe(self) -> None:
         """Say what the code waits for, or that it waits for nothing."""
@@ -199,7 +234,9 @@ class Conversation:
     def _sleep(self, request: Request) -> None:
         def wake() -> None:
             del self._sleeps[request.id]
-            self._answer(Answer(request.id))
+            self._awake.append(Answer(request.id))
+            if self._waking is None:
+                self._waking = self._loop.call_soon(self._wake)
 
         self._held -= _size(request)
         if request.id in self._sleeps:
@@ -207,10 +244,17 @@ class Conversation:
             return
         self._sleeps[request.id] = self._loop.call_later(request.milliseconds / 1000, wake)
 
-    async def _fulfil(self, request: Request, turns: asyncio.Semaphore) -> None:
+    def _wake(self) -> None:
+        """Answer the sleeps that have ended together, together."""
+        answers, self._awake, self._waking = self._awake, [], None
+        self._answer(*answers)
+
+    async def _fulfil(self, request: Request, places: asyncio.Semaphore) -> None:
         find = self._read_file if request.kind == "file" else self._fetch
         size = _size(request)
-        async with turns:
+        async with places:
+            if (pause := self._turns.take()) is not None:
+                await pause
             try:
                 taken = self._answer(await find(request))
             except Exception as error:
@@ -263,14 +307,24 @@ class Conversation:
             return Answer(request.id, error="what is in the file is too large for memory")
         return Answer(request.id, body=found, value=True)
 
-    def _answer(self, answer: Answer) -> asyncio.Future[None]:
-        self._outstanding -= 1
+    def _answer(self, *answers: Answer) -> asyncio.Future[None]:
+        number = len(answers)
+        self._outstanding -= number
         self._describe()
         try:
-            data = frame(Kind.ANSWERS, [answer])
+            data = frame(Kind.ANSWERS, answers)
         except UnicodeError:
-            data = frame(Kind.ANSWERS, [Answer(answer.id, error="the answer is not valid text")])
-        return self._worker.send(data)
+            lost = [Answer(answer.id, error="the answer is not valid text") for answer in answers]
+            data = frame(Kind.ANSWERS, lost)
+        taken = self._worker.send(data)
+        self._sent.append((taken, number))
+        return taken
+
+    def _untaken(self) -> int:
+        """Count the answers that the worker has yet to take."""
+        while self._sent and self._sent[0][0].done():
+            self._sent.popleft()
+        return sum(number for _, number in self._sent)
 
     def _read(self, outcome: _Outcome) -> Evaluated:
         if isinstance(outcome, Exception):

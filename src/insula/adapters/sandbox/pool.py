@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from insula.adapters.sandbox.conversation import Conversation
+from insula.adapters.sandbox.conversation import TURN, Conversation
 from insula.adapters.sandbox.forker import Forker, Listener
 from insula.adapters.sandbox.process import Worker
 from insula.adapters.sandbox.shares import Shares, Ticket
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, Evaluated, Evaluation, Lane
+from insula.kit.turns import Turns
 
 _START_SECONDS = 30.0
 _SWEEP_SECONDS = 5.0
@@ -95,6 +96,7 @@ class SandboxPool:
         self._shares = Shares(maximum, app_share, reserved_for_conditions)
         self._warm = min(warm, self._shares.maximum)
         self._fetch_max_bytes = fetch_max_bytes
+        self._turns = Turns(TURN)
         self._idle_seconds = idle_seconds
         self._idle = _Idle()
         self._workers: set[Worker] = set()
@@ -163,7 +165,9 @@ class SandboxPool:
         worker = await self._place(evaluation, activity)
         activity.doing = "running code"
         try:
-            conversation = Conversation(worker, evaluation, activity, self._fetch_max_bytes)
+            conversation = Conversation(
+                worker, evaluation, activity, self._fetch_max_bytes, self._turns
+            )
             return await conversation.run()
         finally:
             self._release(worker, evaluation)

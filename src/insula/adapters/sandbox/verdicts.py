@@ -50,6 +50,14 @@ def wall(limits: Limits) -> StepFailure:
     )
 
 
+def requests(most: int) -> StepFailure:
+    """It has asked too often."""
+    return StepFailure(
+        f"The code made more than {most:,} requests (fetch, util.sleep and util.getFile…).",
+        "limit_requests",
+    )
+
+
 def memory(limits: Limits, logs: Raw | None = None) -> StepFailure:
     """The memory is used up."""
     return StepFailure(
