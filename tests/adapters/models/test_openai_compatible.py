@@ -378,3 +378,27 @@ async def test_a_flood_of_comments_leaves_the_loop_its_turns() -> None:
         assert (await _ask(models, _request())).text == "hi"
         counting.cancel()
     assert turns >= 100_000 / 8 / 50
+
+
+ANSWERS = {
+    "an event of lists": SSE + b'data: {"x":[' + b"[]," * 110_000 + b"[]]}\n\n" + ENDING,
+    "an event of objects": SSE + b'data: {"x":[' + b"{}," * 110_000 + b"{}]}\n\n" + ENDING,
+    "a long event": SSE + b'data: {"x":"' + b"a" * (4 << 20) + b'"}\n\n' + ENDING,
+    "an event of comments": SSE + b":\n" * (2 << 20) + ENDING,
+    "no event": b"HTTP/1.1 400 No\r\nConnection: close\r\n\r\n[" + b"[]," * 110_000 + b"[]]",
+    "a long error": b"HTTP/1.1 400 No\r\nConnection: close\r\n\r\n" + b"\n" * (4 << 20) + b"[]",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
+async def test_what_the_library_builds_at_a_time_is_bounded(answer: bytes) -> None:
+    async with _raw(answer) as models:
+        failure = await _failure(models, _request(timeout=60.0))
+    assert (failure.code, "holds an event of more than" in failure.message) == ("provider", True)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+async def test_many_events_are_no_large_one(end: bytes) -> None:
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}' % (b"[" * 60_000)
+    async with _raw(SSE + (event + end) * 4 + ENDING) as models:
+        assert (await _ask(models, _request())).text == "[" * 240_000 + "hi"

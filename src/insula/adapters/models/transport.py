@@ -4,6 +4,7 @@ A ``Wire`` belongs to one round of one model. Closing it closes every socket of 
 whatever the library is doing.
 """
 
+import re
 from collections.abc import AsyncIterator
 
 import httpcore2
@@ -13,10 +14,15 @@ from insula.adapters.http.decoding import BodyDecoder
 from insula.adapters.http.headers import USER_AGENT
 from insula.adapters.http.places import Claim
 from insula.adapters.http.pool import Exchange, Pool, origin_of
+from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity
 
 _MAX_ANSWER = 64 * 1024 * 1024
+_MAX_EVENT = 4 * 1024 * 1024
+_MAX_CONTAINERS = 100_000
+"""Objects and lists of one event; brackets in strings count too."""
 _SLICE = 1024
+_blank_line = re.compile(rb"\n\n|\n\r|\r\r")
 
 # What a library adds besides says where and on what we run: nobody's business.
 _SENT = frozenset({"accept", "authorization", "content-type", "content-length", "idempotency-key"})
@@ -83,6 +89,7 @@ class _Body(httpx2.AsyncByteStream):
         self._decoder = decoder
         self._exchange = exchange
         self._activity = activity
+        self._bounds = _Bounds(response.status == 200)
         self._pieces = self._read()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -96,6 +103,7 @@ class _Body(httpx2.AsyncByteStream):
                     part = piece[at : at + _SLICE]
                     if (pause := self._exchange.turns.take(_work(part))) is not None:
                         await pause
+                    self._bounds.count(part)
                     yield part
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise httpx2.ReadError(str(error)) from error
@@ -103,6 +111,46 @@ class _Body(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._exchange.end()
+
+
+class _Bounds:
+    """Bounds what the library builds at a time: of an event, or of an answer that is no stream.
+
+    Of few bytes it can build hundreds of times as many: most of all of lists in lists.
+    """
+
+    def __init__(self, streamed: bool) -> None:
+        self._streamed = streamed
+        self._last = b""
+        self._bytes = 0
+        self._containers = 0
+
+    def count(self, part: bytes) -> None:
+        """Count a small part of the answer, before the library gets it.
+
+        Raises:
+            StepFailure: with code ``provider``.
+        """
+        first, *others = _blank_line.split(self._last + part) if self._streamed else [part]
+        self._add(first)
+        if others:
+            self._bytes = self._containers = 0
+            self._add(others[-1])
+        self._last = part[-1:]
+
+    def _add(self, text: bytes) -> None:
+        self._bytes += len(text)
+        self._containers += text.count(b"[") + text.count(b"{")
+        if self._bytes > _MAX_EVENT:
+            raise StepFailure(
+                f"the provider's answer holds an event of more than {_MAX_EVENT} bytes", "provider"
+            )
+        if self._containers > _MAX_CONTAINERS:
+            raise StepFailure(
+                "the provider's answer holds an event of more than "
+                f"{_MAX_CONTAINERS:,} objects and lists",
+                "provider",
+            )
 
 
 def _work(part: bytes) -> int:
