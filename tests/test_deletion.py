@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import insert, select
 
 from insula.apps import remove
+from insula.cli.database.checks import COUNTED
 from insula.kit.ids import new_id
 from insula.runs.audit import audit
 from insula.storage.tables import apps, metadata, runs, tags, workflows
@@ -92,7 +93,7 @@ async def test_what_was_begun_and_what_came_late_is_removed_after_a_start(tmp_pa
                 if found == {"tags": [], "apps": [globex.id], "runs": [], "workflows": []}:
                     break
                 await asyncio.sleep(0.05)
-        findings = await platform.read(lambda c: list(audit(c, lambda check, seen: None)))
+        findings = await platform.read(lambda c: list(audit(c, lambda check, seen: None, COUNTED)))
         assert [found for found in findings if found.wrong] == []
 
 

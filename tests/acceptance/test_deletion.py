@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 
 SETTLE = 2.5
 """Seconds in which every sweep of a server comes round, and the first retry of a webhook is due."""
-OF_PROCESSES = {"facts", "nodes"}
+OF_PROCESSES = {"commits", "facts", "nodes"}
 """Tables about the installation, in which nothing is anybody's."""
 OWN_RUNS = ("GET", "/apps/{app_id}/workflows/discover/{workflow_id}/runs")
 """Lists the caller's own runs, as long as there are any."""

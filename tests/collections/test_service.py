@@ -163,3 +163,18 @@ async def test_two_at_once_begin_one_analysis(platform: Platform) -> None:
     platform.gate("a").opened.set()
     await rested(acme, record)
     assert len(await acme.ok("GET", "/runs", params={"identifier": made["id"]})) == 1
+
+
+async def test_where_no_server_holds_the_data_nobody_waits_for_an_analysis(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = platform.acme
+    path = await collection(acme, await rule(acme, "a"))
+    made = await acme.ok("POST", f"{path}/records", {"rules": {"a": {"text": "x"}}})
+    monkeypatch.setattr(platform.services, "only_asked", True)
+    run = await acme.run(
+        await acme.make(action("judge", "RECORDS_ANALYZE", {"record_id": made["id"]}))
+    )
+    assert run["status"] == "FAILED"
+    assert "none holds the data" in run["error"]
+    assert (await acme.ok("GET", f"{path}/records/{made['id']}"))["status"] == "DRAFT"

@@ -165,6 +165,15 @@ class TestShutdown:
         assert isinstance(stage.recorder.events[-1], RunLeft)
         assert stage.state.steps["A"].end is None
 
+    async def test_what_ends_with_a_process_that_breaks_counts_as_interrupted(self) -> None:
+        stage = Stage(code("A"), pause=Gates()).begin()
+        await settled()
+        assert stage.task is not None
+        stage.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stage.end()
+        assert not any(isinstance(event, RunLeft) for event in stage.recorder.events)
+
     async def test_nor_of_a_step_that_fails_because_of_it(self) -> None:
         gate = asyncio.get_running_loop().create_future()
 

@@ -11,8 +11,8 @@ class Times:
     def __init__(self) -> None:
         self.mine = 100.0
         self.apart = 7_000_000
-        self.watch = DatabaseClock(lambda: self.mine, 10.0)
-        self.mine += 10.0
+        self.watch = DatabaseClock(lambda: self.mine, 10.0, 4.0)
+        self.mine += 4.0
 
     def ask(self, seconds: float = 0.001) -> bool:
         asked_at = self.mine

@@ -90,6 +90,27 @@ async def test_a_connection_that_breaks_within_a_group_costs_nothing(
     assert await database.read(names) == list("01234")
 
 
+async def test_a_connection_that_breaks_within_a_query_is_told_or_made_anew(
+    database: PostgresDatabase, proxy: Proxy
+) -> None:
+    loop, seen = asyncio.get_running_loop(), list[int]()
+
+    async def cut() -> None:
+        proxy.cut()
+
+    def query(connection: Connection) -> int:
+        seen.append(len(connection.scalars(select(facts.c.name)).all()))
+        if len(seen) < 3:
+            asyncio.run_coroutine_threadsafe(cut(), loop).result(10)
+        return len(connection.scalars(select(facts.c.name)).all())
+
+    with pytest.raises(Unavailable):  # it was new
+        await database.read(query)
+    assert await database.read(names) == []
+    assert await database.read(query) == seen[-1]  # it had rested
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 async def test_what_became_of_a_commit_is_found_out(
     database: PostgresDatabase, proxy: Proxy, where: str

@@ -167,3 +167,10 @@ async def test_addresses_are_for_keys_that_may_write_and_go_with_the_workflow(
     assert (await acme.ask("DELETE", f"/workflows/{workflow}")).status_code == 200
     assert (await platform.client.post(latest, json={})).status_code == 404
     assert await platform.rows("SELECT * FROM hook_tokens") == []
+
+
+async def test_what_goes_nowhere_is_not_there_whatever_was_sent(platform: Platform) -> None:
+    latest, _ = await addresses(platform.acme, await platform.acme.make(*STEPS))
+    headers = {"idempotency-key": "one", "content-type": "application/json"}
+    answer = await platform.client.post(f"{latest}/nowhere", content=b"{", headers=headers)
+    assert answer.status_code == 404

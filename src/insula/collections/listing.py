@@ -46,7 +46,7 @@ class _Looked:
     ids: list[str] = field(default_factory=list)
     at: str | None = None
     rows: list[RecordRow] = field(default_factory=list)
-    """Of the ids, where one index had them all."""
+    """Those of the ids, where they were read at once."""
 
 
 def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Found:
@@ -57,9 +57,10 @@ def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Fo
     cursor = page.cursor or {}
     before = page.position()
     most = page.offset + page.take + 1
-    found = _look(connection, wanted, before, most)
+    find = _take if page.offset == 0 and _by_index(wanted) else _look
+    found = find(connection, wanted, before, most)
     shown = found.ids[page.offset : most - 1]
-    rows = found.rows[page.offset : most - 1] or _rows(connection, wanted.app_id, shown)
+    rows = found.rows[: page.take] or _rows(connection, wanted.app_id, shown)
     count, capped = _counted(connection, wanted, cursor)
     following: dict[str, object] | None = None
     if len(found.ids) == most or found.at is not None:
@@ -93,12 +94,18 @@ def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[Recor
     return [found[record_id] for record_id in ids if record_id in found]
 
 
+def _take(connection: Connection, wanted: RecordFilter, before: str | None, most: int) -> _Looked:
+    """Read the first ``most`` rows, after a cursor, that an index has in order."""
+    query = _matching(wanted, before, None).with_only_columns(*records.c).limit(most)
+    rows = [RecordRow(*row) for row in connection.execute(query).all()]
+    return _Looked([row.id for row in rows], rows=rows)
+
+
 def _look(connection: Connection, wanted: RecordFilter, before: str | None, most: int) -> _Looked:
     """Find the first ``most`` ids that match, after a cursor."""
     if _by_index(wanted):
-        query = _matching(wanted, before, None).with_only_columns(*records.c).limit(most)
-        rows = [RecordRow(*row) for row in connection.execute(query).all()]
-        return _Looked([row.id for row in rows], rows=rows)
+        query = _matching(wanted, before, None).limit(most)
+        return _Looked(list(connection.scalars(query)))
     looked, step = _Looked(), _FIRST * most
     for _ in range(STEPS):
         step = min(step, LOOKED)

@@ -34,7 +34,7 @@ from insula.kit.json import Raw
 from insula.kit.tasks import uninterrupted
 from insula.web.auth import Principal
 from insula.web.body import invalid
-from insula.web.idempotency import Idempotency, claim, find_claim
+from insula.web.idempotency import Idempotency, claim, made_before
 from insula.web.pagination import Page
 
 M = TypeVar("M", bound=BaseModel)
@@ -162,7 +162,7 @@ class RecordActions:
     async def _delete(self, call: ServiceCall, given: Given) -> Raw:
         record_id, database = given.text("record_id"), self._services.runs.database
         key, caller = _once(call), _caller(call)
-        begun = await database.read(partial(find_claim, principal=caller, idempotency=key))
+        begun = await made_before(database, caller, key)
         if begun is None:
             # Found first: what an earlier attempt deleted is gone, what never was is an error.
             await self._get(call, given)
@@ -184,9 +184,11 @@ class RecordActions:
         record_id = given.text("record_id")
         mode = cast(Mode, given.choice("rules_scope", ("all", "changed"), "all"))
         waits = given.choice("execution_type", ("sync", "async"), "sync") == "sync"
+        if waits and self._services.runs.only_asked:
+            words = "Records are analysed by a server, and none holds the data: start one"
+            raise StepFailure(words, "not_available")
         key, caller = _once(call), _caller(call)
-        database = self._services.runs.database
-        begun = await database.read(partial(find_claim, principal=caller, idempotency=key))
+        begun = await made_before(self._services.runs.database, caller, key)
         if begun is None:
             number = await records.run(
                 self._services,

@@ -104,7 +104,6 @@ class StepContext:
             absent=absent,
             lane="v8" if v8 else "quickjs",
             waits=waits,
-            condition=asked != "value",
             asked=asked,
             limits=replace(limits, wall=min(limits.wall, timeout)),
             fetch=fetch,

@@ -74,6 +74,7 @@ class _Execution:
         self._failure: tuple[str | None, str | None] | None = None
         """Message and code of what ended the run."""
         self._fenced = False
+        self._unasked = False
         self._interruptions: list[Interruption] = []
 
     async def run(self, forced: frozenset[str]) -> RunEnded:
@@ -87,7 +88,8 @@ class _Execution:
             await self._crew.finish()
             self._check_errors()
             if self._crew.cancelled and self._ports.stop.kind in (None, "shutdown"):
-                self._emit(RunLeft(self._ports.clock()))
+                if not self._unasked:
+                    self._emit(RunLeft(self._ports.clock()))
                 raise asyncio.CancelledError
         if stopped or self._crew.stopping:
             return self._stopped()
@@ -104,7 +106,9 @@ class _Execution:
         return stopping or self._failure is not None
 
     def _interrupted(self) -> None:
-        """Take a cancel that nobody asked for as what it is: the process is going down."""
+        """Take a cancel that nobody asked for as what it is: the process is going down, and not in
+        good order."""
+        self._unasked = self._ports.stop.kind is None
         self._ports.stop.kind = self._ports.stop.kind or "shutdown"
 
     def _check_errors(self) -> None:

@@ -121,7 +121,7 @@ class Evaluation:
     ``scripts`` are function bodies with ``return``, or bare expressions; ``scope`` maps names to
     JSON text; ``absent`` names ancestors that did not run: ``undefined``, and reading a property of
     one gives an error that names it. ``waits`` allows ``await`` (and ``fetch``, through the
-    callback). ``app_id`` counts for the fair share; ``condition`` evaluations have reserved places.
+    callback). ``app_id`` counts for the fair share; what is no ``value`` has reserved places.
     ``code_app_id`` is whose code it is, by default the app's own: what runs for one app and what
     one has written never meet in a worker.
     """
@@ -132,12 +132,16 @@ class Evaluation:
     absent: tuple[str, ...] = ()
     lane: Lane = "quickjs"
     waits: bool = False
-    condition: bool = False
     asked: Asked = "value"
     limits: Limits = field(default_factory=Limits)
     fetch: Fetch | None = None
     read_file: ReadFile | None = None
     code_app_id: str = ""
+
+    @property
+    def condition(self) -> bool:
+        """Whether a step waits to learn by it if, or how often, it runs."""
+        return self.asked != "value"
 
     @property
     def worker_of(self) -> tuple[str, str]:

@@ -19,16 +19,18 @@ class DatabaseClock:
     """Compares the database's clock with one of this machine that nobody sets.
 
     ``clock`` gives its seconds; after a step it takes ``settles_after`` seconds until the times in
-    the database can be relied upon.
+    the database can be relied upon, and ``starts_after`` after a start.
     """
 
-    def __init__(self, clock: Callable[[], float], settles_after: float) -> None:
+    def __init__(
+        self, clock: Callable[[], float], settles_after: float, starts_after: float
+    ) -> None:
         self.clock = clock
         self._settles_after = settles_after
         self._apart: tuple[float, float] | None = None
         # What it was before this process first asked is not known: a server that is ahead may have
-        # taken the other's place just now.
-        self._settled_at = clock() + settles_after
+        # taken the other's place just now. Who lives has renewed after it by then.
+        self._settled_at = clock() + starts_after
 
     def is_steady(self, now_ms: int, asked_at: float) -> bool:
         """Say whether the database's clock goes as it should; ``now_ms`` is what it has just said

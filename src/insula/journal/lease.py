@@ -247,7 +247,7 @@ def lapse_others(connection: Connection, token: str) -> None:
 
 def database_clock(clock: Callable[[], float]) -> DatabaseClock:
     """Make the watch over the clock in whose time leases stand."""
-    return DatabaseClock(clock, SECONDS + 2 * RENEWED_EVERY)
+    return DatabaseClock(clock, SECONDS + 2 * RENEWED_EVERY, 2 * RENEWED_EVERY)
 
 
 def lives(connection: Connection, token: str, watch: DatabaseClock) -> bool:

@@ -37,11 +37,11 @@ from insula.runs.start import (
     check_taken,
     claiming,
     enqueue,
-    made_before,
     taking_in,
     waits,
 )
 from insula.web.auth import Principal, unknown
+from insula.web.idempotency import made_before
 from insula.workflows.access import DRAFT
 from insula.workflows.resolve import Runnable
 
@@ -58,7 +58,7 @@ async def replay(
             published any more.
         TooMany: too many runs are live.
     """
-    if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
+    if earlier := await made_before(services.database, principal, asked.idempotency):
         return await attach(services, earlier)
     check_taken(services)
     # Row, input and events are of one moment: what is erased in between is not taken for a run

@@ -33,7 +33,7 @@ from insula.runs.repository import NewRun
 from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 from insula.web.auth import Principal, unknown
-from insula.web.idempotency import Idempotency, claim, find_claim
+from insula.web.idempotency import Idempotency, claim, made_before
 from insula.workflows.resolve import Runnable
 
 _log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ async def start(
         TooMany: too many runs are live.
         KeyReused: the idempotency key came with another body before.
     """
-    if asked.idempotency is not None and (earlier := await made_before(services, principal, asked)):
+    if earlier := await made_before(services.database, principal, asked.idempotency):
         return await attach(services, earlier)
     check_taken(services)
     runnable = await services.resolver.resolve(
@@ -386,18 +386,6 @@ def claiming(principal: Principal, asked: Start, run_id: str) -> Before | None:
     if asked.idempotency is None:
         return None
     return partial(claim, principal=principal, idempotency=asked.idempotency, resource_id=run_id)
-
-
-async def made_before(services: RunServices, principal: Principal, asked: Start) -> str | None:
-    """Return the id of the run that an earlier request with the same key created, if there is one.
-
-    Raises:
-        KeyReused: the key came with another body before.
-    """
-    if asked.idempotency is None:
-        return None
-    query = partial(find_claim, principal=principal, idempotency=asked.idempotency)
-    return await services.database.read(query)
 
 
 async def attach(services: RunServices, run_id: str) -> Started:

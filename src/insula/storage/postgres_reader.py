@@ -45,7 +45,7 @@ class PostgresSource:
         """End it. A connection whose query was interrupted is closed: the interruption may still
         be on its way, and would meet the next query."""
         try:
-            if not reading.interrupted:
+            if not reading.interrupted and not connection.invalidated:
                 raw = raw_of(connection)
                 # Before SQLAlchemy does: psycopg's own would have all be prepared anew.
                 if raw.info.transaction_status != TransactionStatus.IDLE:

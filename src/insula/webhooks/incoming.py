@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from insula.engine.document import Document, InputStep
-from insula.errors import BadInput, Conflict, FieldError
+from insula.errors import BadInput, Conflict, FieldError, InsulaError
 from insula.kit import json
 from insula.runs.render import shown_result
 from insula.runs.requests import ended_look
@@ -49,22 +49,21 @@ async def receive(services: RunServices, request: Request, token: str, path: str
     """
     goal = await _goal(services, token)
     principal = Principal(goal.app_id, _KEY)
-    sent = None
-    if has_key(request) and HEAD not in request.scope:
-        sent = await _given(request)
-        key = _idempotency(request, goal, path)
-        earlier = await made_before(services.database, principal, key)
-        if earlier is not None:
-            return await _answer(services, request, goal, await attach(services, earlier))
     version = None if goal.target == "latest" else goal.target
-    runnable = await services.resolver.resolve(goal.app_id, goal.workflow_id, version)
-    here = _steps_at(runnable.document, path)
+    try:
+        runnable = await services.resolver.resolve(goal.app_id, goal.workflow_id, version)
+        here = _steps_at(runnable.document, path)
+    except InsulaError:
+        earlier = await _made_before(services, request, goal, path)
+        if earlier is None:
+            raise
+        return await _answer(services, request, goal, earlier)
     allowed = sorted({method for method, _ in here})
     if request.method not in allowed or HEAD in request.scope:
         words = f"This address takes {', '.join(allowed)}."
         return refusal(request, 405, words, headers={"Allow": ", ".join(allowed)})
     step_key = next(key for method, key in here if method == request.method)
-    given, is_text = sent or await _given(request)
+    given, is_text = await _given(request)
     asked = Start(
         input=given,
         version=version,
@@ -75,6 +74,21 @@ async def receive(services: RunServices, request: Request, token: str, path: str
     )
     started = await start(services, principal, goal.workflow_id, asked)
     return await _answer(services, request, goal, started)
+
+
+async def _made_before(
+    services: RunServices, request: Request, goal: Goal, path: str
+) -> Started | None:
+    """Return the run that a call with the same key began, when there was what it calls."""
+    if not has_key(request) or HEAD in request.scope:
+        return None
+    try:
+        await _given(request)  # what was sent belongs to the key
+    except BadInput:
+        return None
+    key = _idempotency(request, goal, path)
+    run_id = await made_before(services.database, Principal(goal.app_id, _KEY), key)
+    return None if run_id is None else await attach(services, run_id)
 
 
 def _idempotency(request: Request, goal: Goal, path: str) -> Idempotency | None:

@@ -12,6 +12,7 @@ import pytest
 from tests.listening import listening
 
 from insula.adapters.http.egress import EgressPolicy
+from insula.adapters.models import transport
 from insula.adapters.models.providers import ModelProviders
 from insula.adapters.models.rehearsal import RehearsalServer, Scene, rehearsal
 from insula.engine.failures import StepFailure
@@ -402,3 +403,9 @@ async def test_many_events_are_no_large_one(end: bytes) -> None:
     event = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}' % (b"[" * 60_000)
     async with _raw(SSE + (event + end) * 4 + ENDING) as models:
         assert (await _ask(models, _request())).text == "[" * 240_000 + "hi"
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\r", b"\r\n\r\n"])
+def test_an_event_weighs_the_same_however_its_lines_end(end: bytes) -> None:
+    """What the library makes of it does."""
+    assert transport._work((b"data: {}" + end) * 100) >= 800

@@ -51,7 +51,7 @@ def evaluation(
         absent=absent,
         lane=lane,
         waits=waits,
-        condition=condition,
+        asked="item" if condition else "value",
         limits=limits,
         fetch=fetch,
         code_app_id=code_app_id,

@@ -169,6 +169,10 @@ class TlsStream(Stream):
         except OSError as error:
             raise httpcore2.WriteError(str(error)) from error
 
+    def readable(self) -> bool:
+        """As that of the socket; what has been received and not read counts, too."""
+        return bool(self._tls.pending() or self._incoming.pending) or super().readable()
+
     async def _drive(self, action: Callable[[], T]) -> T:
         while True:
             try:

@@ -6,7 +6,6 @@ here: bytes, interim answers and lines are bounded, and parsing takes turns.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import httpcore2
@@ -32,8 +31,9 @@ class Protocol(httpcore2.AsyncHTTP11Connection):
 
     def __init__(self, origin: httpcore2.Origin, stream: Stream, turns: Turns) -> None:
         self._turns = turns
-        self._portions = _Portions(stream, turns, self._expected)
+        self._portions = _Portions(stream, turns)
         super().__init__(origin, self._portions)
+        self._portions.parser = self._h11_state
 
     def begin(self, max_bytes: int) -> None:
         """Prepare for an answer whose body may have ``max_bytes``."""
@@ -52,10 +52,6 @@ class Protocol(httpcore2.AsyncHTTP11Connection):
         self._portions.parsed(event)
         return event
 
-    def _expected(self) -> int:
-        """Return how much of a chunk is still to come, which only the parser's own reader knows."""
-        return int(getattr(self._h11_state._reader, "_bytes_in_chunk", 0))
-
 
 class _Portions(httpcore2.AsyncNetworkStream):
     """Gives the parser what has come, only so much at a time as it cannot choke on.
@@ -64,10 +60,10 @@ class _Portions(httpcore2.AsyncNetworkStream):
     chunks it gets small portions, and no more of them once there are too many lines.
     """
 
-    def __init__(self, stream: Stream, turns: Turns, expected: Callable[[], int]) -> None:
+    def __init__(self, stream: Stream, turns: Turns) -> None:
+        self.parser: Any = None
         self._stream = stream
         self._turns = turns
-        self._expected = expected
         self.pending = b""
         self.begin(0)
 
@@ -122,6 +118,10 @@ class _Portions(httpcore2.AsyncNetworkStream):
             return end
         self._lines += self.pending.count(b"\n", 0, _PORTION)
         return _PORTION
+
+    def _expected(self) -> int:
+        """Return how much of a chunk is still to come, which only the parser's own reader knows."""
+        return int(getattr(self.parser._reader, "_bytes_in_chunk", 0))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write everything."""

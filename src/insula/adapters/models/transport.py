@@ -98,12 +98,14 @@ class _Body(httpx2.AsyncByteStream):
 
     async def _read(self) -> AsyncIterator[bytes]:
         try:
+            last = b""  # a blank line may stand across two parts
             async for piece in self._exchange.body(self._response, self._decoder):
                 for at in range(0, len(piece), _SLICE):
                     part = piece[at : at + _SLICE]
-                    if (pause := self._exchange.turns.take(_work(part))) is not None:
+                    if (pause := self._exchange.turns.take(_work(last + part))) is not None:
                         await pause
                     self._bounds.count(part)
+                    last = part[-1:]
                     yield part
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise httpx2.ReadError(str(error)) from error
@@ -157,4 +159,4 @@ def _work(part: bytes) -> int:
     """Estimate the library's work with a part, as much as so many steps of parsing: without a
     pause it goes through all the lines of it, and what it makes of an event is many times a line.
     """
-    return (part.count(b"\n") + part.count(b"\r")) // 8 + 8 * part.count(b"\n\n")
+    return (part.count(b"\n") + part.count(b"\r")) // 8 + 8 * len(_blank_line.findall(part))

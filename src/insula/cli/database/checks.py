@@ -13,7 +13,7 @@ from insula.storage.migrate import NewerSchema, chain, version
 from insula.storage.offline import faults, shrinks, snapshot
 from insula.workflows import counts as workflows
 
-_COUNTED = (apps.rows_by_counter, workflows.rows_by_counter, collections.rows_by_counter)
+COUNTED = (apps.rows_by_counter, workflows.rows_by_counter, collections.rows_by_counter)
 """What has counters besides runs."""
 
 
@@ -46,7 +46,7 @@ def _database(place: Place, progress: Progress) -> tuple[list[Finding], list[str
         findings.append(_shrinks(shrinks(connection)))
         if current < known:
             return findings, []
-        findings += audit(connection, progress, _COUNTED)
+        findings += audit(connection, progress, COUNTED)
         return findings, stored_files(connection)
 
 
