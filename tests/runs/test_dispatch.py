@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,16 @@ async def test_a_caller_s_limit_holds_in_the_queue(tmp_path: Path) -> None:
         await platform.idle()
         await platform.sweeper.sweep()
         await wait_for(platform, platform.globex, path, "COMPLETED")
+
+
+async def test_what_was_sent_for_a_run_that_is_refused_goes_again(tmp_path: Path) -> None:
+    async with open_platform(tmp_path, runs_max=1, queue_max=1) as platform:
+        fields = {"doc": {"type": "file", "order": 0}}
+        flow = await platform.acme.make(code("a", "wait(g)"), input=fields)
+        sent = {"doc": "data:text/plain;base64," + b64encode(b"some text").decode()}
+        path, body = f"/workflows/{flow}/runs", {"background": True, "input": sent}
+        answers = [await platform.acme.ask("POST", path, body) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429], answers[0].text
+        held = await platform.rows("SELECT DISTINCT run_id FROM files")
+        assert {row.run_id for row in held} == {one.json()["id"] for one in answers[:2]}
+        await platform.acme.ok("POST", "/runs/cancel")

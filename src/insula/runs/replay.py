@@ -1,5 +1,6 @@
 """Replaying: a new run of the same version and input, that keeps what its start does not touch."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 from insula.engine.document import Document
@@ -78,14 +79,15 @@ async def replay(
     kept = kept_events(plan, fold(stored.events), step_key, now_ms())
     queued = waits(services, principal.app_id, asked)
     row = _row(services, source, step_key, asked, len(kept), waits=queued)
-    async with taking_in(services, row.id):
-        given, kept = await _own_files(services, row, given, kept)
-        await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
-    new = NewRun(row, given, stored.draft, encode_events(kept))
-    if queued:
-        return await enqueue(services, new, claiming(principal, asked, row.id))
     limit = caller_limit(runnable, row.app_id)
-    with services.live.admit(row.app_id, row.workflow_id, limit) as held:
+    admitted = nullcontext() if queued else services.live.admit(row.app_id, row.workflow_id, limit)
+    with admitted as held:
+        async with taking_in(services, row.id):
+            given, kept = await _own_files(services, row, given, kept)
+            await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)
+        new = NewRun(row, given, stored.draft, encode_events(kept))
+        if queued:
+            return await enqueue(services, new, claiming(principal, asked, row.id))
         live = prepare(services, row, runnable, Raw(given), fold(kept), held)
         return await begin(services, live, new, principal, asked, kept)
 

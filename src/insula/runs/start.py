@@ -1,5 +1,6 @@
 """Starting a run: resolve the version, check the input, store the run, begin to execute it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -129,12 +130,14 @@ async def begin(
     row = live.row
     heard = live.log.subscribe() if asked.stream else None
     try:
-        earlier = await create(services, live, new, claiming(principal, asked, row.id))
+        async with _unless_refused(services, row.id):
+            earlier = await create(services, live, new, claiming(principal, asked, row.id))
     except BaseException:
         _close(heard)
         raise
     if earlier is not None:
         _close(heard)
+        await _discard(services, row.id)
         return await attach(services, earlier)
     if not await services.resolver.admits(row.workflow_id):
         # Deleted since it was resolved: whoever deletes it has not seen this run.
@@ -202,8 +205,10 @@ async def enqueue(services: RunServices, new: NewRun, claims: Before | None) -> 
         TooMany: too many runs of the app wait already.
     """
     row = new.row
-    earlier = await create_waiting(services, new, claims)
+    async with _unless_refused(services, row.id):
+        earlier = await create_waiting(services, new, claims)
     if earlier is not None:
+        await _discard(services, row.id)
         return await attach(services, earlier)
     if not await services.resolver.admits(row.workflow_id):
         # As in ``begin``; a place may have been free at once.
@@ -359,6 +364,19 @@ async def taking_in(services: RunServices, run_id: str) -> AsyncIterator[None]:
     """Let what was stored for a run go again if it does not come to be."""
     try:
         yield
+    except BaseException:
+        await uninterrupted(_discard(services, run_id))
+        raise
+
+
+@asynccontextmanager
+async def _unless_refused(services: RunServices, run_id: str) -> AsyncIterator[None]:
+    """Let what was stored for a run go again where the run is refused. One whose storing was not
+    waited for to the end may come to be yet."""
+    try:
+        yield
+    except (Unavailable, asyncio.CancelledError):
+        raise
     except BaseException:
         await uninterrupted(_discard(services, run_id))
         raise
