@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from insula.errors import BadInput
 from insula.kit.json_bounds import CONTAINERS, DEPTH
-from insula.web.body import check_json
+from insula.web.body import _checking_all, check_json
 
 JSON = {"content-type": "application/json"}
 
@@ -286,3 +286,12 @@ def test_depth_is_counted_outside_strings(depth: int, beside: int) -> None:
 def test_a_million_lists_are_too_many() -> None:
     with pytest.raises(BadInput, match="more than"):
         check_json(b"[" + b"[]," * CONTAINERS + b"[]]")
+
+
+def test_nor_may_the_texts_of_a_form_hold_more_together() -> None:
+    parse = _checking_all()
+    some = b"[" + b"[]," * (CONTAINERS // 4) + b"[]]"
+    for _ in range(3):
+        assert len(parse(some)) == CONTAINERS // 4 + 1
+    with pytest.raises(BadInput, match="the form holds more than"):
+        parse(some)

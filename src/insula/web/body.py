@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -9,7 +10,7 @@ from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.kit.json import InvalidJson, decode
-from insula.kit.json_bounds import OverBounds, bound
+from insula.kit.json_bounds import CONTAINERS, OverBounds, bound
 from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
 from insula.web.fields import unstorable
@@ -47,17 +48,15 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def _whole(request: Request, limit: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
+    body = bytearray()  # one piece for each chunk would take many times as much
     while True:
         message = await receive_message(request.receive)
         piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
+        if len(body) + len(piece) > limit:
             raise too_large(limit)
         if not message.get("more_body", False):
-            return piece if not pieces else b"".join([*pieces, piece])
-        pieces.append(piece)
+            return bytes(body + piece) if body else piece
+        body += piece
 
 
 def check_json(text: bytes) -> Any:
@@ -76,6 +75,22 @@ def check_json(text: bytes) -> Any:
         words = str(error)
         where = "" if "byte" in words else f" (in {len(text):,} bytes)"
         raise _not_json(f"{words}{where}", "json") from error
+
+
+def _checking_all() -> Callable[[bytes], Any]:
+    """Return ``check_json`` for the texts of one form, which hold together no more objects and
+    lists than one body may."""
+    opened = 0
+
+    def parse(text: bytes) -> Any:
+        nonlocal opened
+        opened += text.count(b"[") + text.count(b"{")
+        if opened > CONTAINERS:
+            words = f"the form holds more than {CONTAINERS:,} objects and lists"
+            raise _not_json(words, "too_many")
+        return check_json(text)
+
+    return parse
 
 
 def _not_json(why: str, code: str) -> BadInput:
@@ -185,7 +200,7 @@ async def _form_list(request: Request) -> Any:
         form = await forms.read_multipart(request, limits)
     if has_key(request):
         request.scope[FINGERPRINT] = await asyncio.to_thread(form.fingerprint)
-    return form_values.entries(form, check_json)
+    return form_values.entries(form, _checking_all())
 
 
 async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]:
@@ -197,7 +212,7 @@ async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]
         form = await forms.read_multipart(request, limits)
     if has_key(request):
         request.scope[FINGERPRINT] = await asyncio.to_thread(form.fingerprint)
-    return form_values.values(form, model, check_json)
+    return form_values.values(form, model, _checking_all())
 
 
 def invalid(error: ValidationError) -> BadInput:

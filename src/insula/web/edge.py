@@ -23,6 +23,8 @@ _API = ((b"cache-control", b"no-store"), (b"content-security-policy", b"default-
 DRAINED = 64 * 1024 * 1024
 """Bytes of a body that nobody wanted which are still read, to keep the connection."""
 _DRAIN_SECONDS = 2.0
+_TAKEN_WITHIN = 60.0
+"""Seconds within which a client takes a piece of a long answer."""
 _LINGER_SECONDS = 30.0
 """How long the rest of a large body is passed over once its answer is sent."""
 _SILENT_SECONDS = 5.0
@@ -138,7 +140,14 @@ class Edge:
                 self._finish_head(method, message)
             elif body is not None and not message.get("more_body", False):
                 message = await body.outlast(message, send)
-            await send(message)
+            if not message.get("more_body", False):
+                await send(message)
+                return
+            try:
+                async with asyncio.timeout(_TAKEN_WITHIN):
+                    await send(message)
+            except TimeoutError:  # whoever reads nothing must not hold what it is read from
+                raise ClientDisconnect from None
 
         return out
 
