@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -320,3 +321,14 @@ async def test_a_node_that_stands_still_does_not_keep_the_server_from_forgetting
         while not await ended():  # noqa: ASYNC110  # the server's own time
             await asyncio.sleep(0.1)
     await paused.close()
+
+
+async def test_a_socket_that_is_gone_is_let_alone(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another connection's by then."""
+    wire = await postgres_wire.open_wire(postgres_url, lambda *_: None, lambda: None)
+    wire._break("the server is gone")
+    monkeypatch.setattr(wire, "_loop", loop := Mock())
+    await wire.close()
+    assert not loop.remove_reader.called

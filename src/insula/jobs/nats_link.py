@@ -7,7 +7,9 @@ used until the first trouble, then ended with everything it held.
 
 import asyncio
 import contextlib
+import math
 import random
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,6 +27,8 @@ SILENT_WITHIN = 2.0
 LOOK_EVERY = 1.0
 PAUSES = (0.05, 1.0)
 """Seconds between attempts to connect: the first, and the longest after doubling."""
+LASTED = 5.0
+"""Seconds after which a connection counts as one that held: the next pause is the first again."""
 
 Session = Callable[[Client], Coroutine[Any, Any, None]]
 TROUBLE = (errors.Error, OSError, TimeoutError, EOFError, asyncio.InvalidStateError)
@@ -93,9 +97,10 @@ class NatsLink:
         pause, longest = PAUSES
         while True:
             client, lost = Client(), asyncio.Event()
+            up_at = math.inf
             try:
                 await self._connect(client, lost)
-                pause = PAUSES[0]
+                up_at = time.monotonic()
                 await self._use(client, lost)
             except* TROUBLE as group:
                 self._tell_away(group)
@@ -104,8 +109,13 @@ class NatsLink:
             finally:
                 self._client = None
                 self._opened.clear()
-                await drop(client)
+                try:
+                    await drop(client)
+                except Exception:  # the next connection must not depend on the end of this one
+                    log.exception("broker.not_closed")
             check_cancelled()
+            if time.monotonic() - up_at >= LASTED:
+                pause = PAUSES[0]
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(pause * 2, longest)
 

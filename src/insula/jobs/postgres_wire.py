@@ -65,6 +65,7 @@ class PostgresWire:
         self._reply: asyncio.Future[list[PGresult] | None] | None = None
         self._results: list[PGresult] = []
         self._writing = False
+        self._silent = False
         self._broken: str | None = None
         self._loop.add_reader(self._socket, self._readable)
 
@@ -187,6 +188,9 @@ class PostgresWire:
         self._lost()
 
     def _silence(self) -> None:
+        if self._silent:
+            return
+        self._silent = True  # the socket's number may be another's from now on
         self._loop.remove_reader(self._socket)
         if self._writing:
             self._loop.remove_writer(self._socket)

@@ -5,7 +5,9 @@ and asks for a sign of life where it has done neither for a second.
 """
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +25,8 @@ CLOSE_WITHIN = 1.0
 """Seconds that what was said last has to be sent."""
 PAUSES = (0.05, 1.0)
 """Seconds between attempts to open: the first, and the longest after doubling."""
+LASTED = 5.0
+"""Seconds after which a connection counts as one that held: the next pause is the first again."""
 
 log = structlog.get_logger("insula.jobs")
 
@@ -156,13 +160,14 @@ class WireLink:
         pause, longest = PAUSES
         while True:
             wire: Wire | None = None
+            up_at = math.inf
             try:
                 async with asyncio.timeout(OPEN_WITHIN):
                     wire = await self._open_wire(self._hear, self._work.set)
                 check_cancelled()
                 self._interests.forget()
                 await self._turn(wire)
-                pause = PAUSES[0]
+                up_at = time.monotonic()
                 self._up(wire)
                 await self._use(wire)
             except (Broken, OSError, TimeoutError) as error:
@@ -172,8 +177,10 @@ class WireLink:
             finally:
                 self._down()
                 if wire is not None:
-                    await wire.close()
+                    await _close(wire)
             check_cancelled()
+            if time.monotonic() - up_at >= LASTED:
+                pause = PAUSES[0]
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(pause * 2, longest)
 
@@ -240,3 +247,10 @@ def _settle(waiting: list[asyncio.Future[None]]) -> None:
     for future in waiting:
         if not future.done():
             future.set_result(None)
+
+
+async def _close(wire: Wire) -> None:
+    try:
+        await wire.close()
+    except Exception:  # the next connection must not depend on the end of this one
+        log.exception("broker.not_closed")
