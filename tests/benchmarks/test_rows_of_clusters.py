@@ -28,7 +28,7 @@ async def test_light_runs_on_both_databases() -> None:
 
 @needs_postgres
 async def test_the_floor_of_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_floor, "SECONDS", 0.05)
+    monkeypatch.setattr(journal_floor, "SECONDS", 0.5)
     found = await journal_floor.measure_postgres()
     assert "bare_postgresql_1" in found
     assert all(rate > 0 for rate in found.values())

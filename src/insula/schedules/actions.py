@@ -117,7 +117,8 @@ async def update(
         current = query(connection)
         if current is None or current.updated_at != stands.updated_at:
             return None
-        if "next_at" in values:  # a tick may have been dealt with since it was read
+        if "anchor" in values or "next_at" in values:
+            # A tick may have been dealt with since it was read.
             values["next_at"] = replace(made, last_at=current.last_at).follow(now)
         repository.change(connection, current, values)
         return query(connection)
