@@ -1,6 +1,9 @@
 """``FILES.*``, as steps call them, on a real database and real readers."""
 
+import asyncio
 import base64
+import tempfile
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -9,6 +12,7 @@ from tests.adapters.extraction import documents
 
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Activity, ServiceCall
+from insula.files import reading
 from insula.files.actions import FileActions
 from insula.files.actions_input import page_numbers
 from insula.files.reader import FileReader
@@ -112,6 +116,24 @@ async def test_chosen_pages_become_a_file(actions, client) -> None:
     found = await do(actions, "EXTRACT_CONTENTS", file=pages["id"])
     contents = [block["content"] for block in found["document"]["contents"]]
     assert contents == ["page 4", "page 5", "page 1"]
+
+
+async def test_pages_are_extracted_of_few_copies_at_once(actions, client, monkeypatch) -> None:
+    copies: list[Any] = []
+    most = 0
+
+    def copy() -> Any:
+        nonlocal most
+        copies.append(tempfile.TemporaryFile())  # noqa: SIM115  # closed by what is tested
+        most = max(most, sum(not copy.closed for copy in copies))
+        return copies[-1]
+
+    monkeypatch.setattr(reading, "tempfile", SimpleNamespace(TemporaryFile=copy))
+    made = await stored(client, "a.pdf", documents.pdf(*PAGES))
+    given = {"file": made["id"], "pages": "1"}
+    await asyncio.gather(*[do(actions, "EXTRACT_PAGES", str(n), **given) for n in range(8)])
+    assert (len(copies), most) == (8, 2)
+    assert all(copy.closed for copy in copies)
 
 
 @pytest.mark.usefixtures("reading")

@@ -1,7 +1,6 @@
 """``FILES.*``: what *service* steps do with files."""
 
 import hashlib
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from insula.errors import InsulaError
 from insula.files import repository
 from insula.files.actions_input import Given, page_numbers
 from insula.files.reader import FileReader
-from insula.files.reading import copy_out, order_for, pieces
+from insula.files.reading import copied, order_for, pieces
 from insula.files.repository import FileRow
 from insula.files.resolve import FileInputs, file_id_in, resolve_file
 from insula.files.schemas import file_wire
@@ -133,14 +132,12 @@ class FileActions:
     ) -> FileRow:
         extractor = self._files.documents.extractor
         try:
-            with tempfile.TemporaryFile() as document:
-                await copy_out(self._store, row, document)
-                order = order_for(row, wish, extractor)
-                async with extractor.read(order, document) as messages:
-                    async for message in messages:
-                        if isinstance(message, Piece):
-                            made: AsyncGenerator[bytes, None] = pieces(message, messages)
-                            return await store_file(self._store, wanted, made, _once(call))
+            order = order_for(row, wish, extractor)
+            async with extractor.read(order, copied(self._store, row)) as messages:
+                async for message in messages:
+                    if isinstance(message, Piece):
+                        made: AsyncGenerator[bytes, None] = pieces(message, messages)
+                        return await store_file(self._store, wanted, made, _once(call))
         except ExtractionFailed as failure:
             raise StepFailure(f"{row.filename}: {failure}", "input") from failure
         raise StepFailure(f"{row.filename}: no pages came of it", "input")

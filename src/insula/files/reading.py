@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection
@@ -66,12 +67,10 @@ class Reading:
             MissingBlob: its bytes are gone.
             Gone: somebody ended it meanwhile.
         """
-        with tempfile.TemporaryFile() as document:
-            await copy_out(self._store, self.file, document)
-            asked = order_for(self.file, self._wish, self._extractor)
-            async with self._extractor.read(asked, document) as messages:
-                async for message in messages:
-                    await self._take(message, messages)
+        asked = order_for(self.file, self._wish, self._extractor)
+        async with self._extractor.read(asked, copied(self._store, self.file)) as messages:
+            async for message in messages:
+                await self._take(message, messages)
 
     async def _take(self, message: Message, messages: AsyncGenerator[Message, None]) -> None:
         if isinstance(message, list):
@@ -167,11 +166,14 @@ def order_for(file: FileRow, wish: Wish, extractor: Extractor) -> Order:
     )
 
 
-async def copy_out(store: FileStore, file: FileRow, target: BinaryIO) -> None:
-    """Copy a file's bytes to where a reader can seek in them."""
-    async for chunk in store.blobs.open_stream(file.id):
-        await asyncio.to_thread(target.write, chunk)
-    await asyncio.to_thread(target.seek, 0)
+@asynccontextmanager
+async def copied(store: FileStore, file: FileRow) -> AsyncIterator[BinaryIO]:
+    """Copy a file's bytes to where a reader can seek in them, for as long as the block runs."""
+    with tempfile.TemporaryFile() as copy:
+        async for chunk in store.blobs.open_stream(file.id):
+            await asyncio.to_thread(copy.write, chunk)
+        await asyncio.to_thread(copy.seek, 0)
+        yield copy
 
 
 async def pieces(

@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tests.acceptance.processes import alive
 
@@ -37,14 +39,20 @@ def order(kind: Any, size: int, limits: ExtractionLimits = LIMITS, **changes: An
     )
 
 
-async def read_by(extractor: Extractor, kind: str, data: bytes, **asked: Any) -> list[Message]:
-    """Have a document read; return all that is told of it."""
+@asynccontextmanager
+async def given(data: bytes) -> AsyncIterator[BinaryIO]:
+    """Give a document to a reader."""
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
-        wanted = order(kind, len(data), extractor.limits, **asked)
-        async with extractor.read(wanted, file) as messages:
-            return [message async for message in messages]
+        yield file
+
+
+async def read_by(extractor: Extractor, kind: str, data: bytes, **asked: Any) -> list[Message]:
+    """Have a document read; return all that is told of it."""
+    wanted = order(kind, len(data), extractor.limits, **asked)
+    async with extractor.read(wanted, given(data)) as messages:
+        return [message async for message in messages]
 
 
 async def read(

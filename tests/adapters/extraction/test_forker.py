@@ -4,9 +4,9 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import BinaryIO
 
 import pytest
 from tests.acceptance.processes import alive
@@ -14,6 +14,7 @@ from tests.adapters.extraction import documents
 from tests.adapters.extraction.readings import (
     LIMITS,
     children,
+    given,
     order,
     read_by,
     readers,
@@ -22,7 +23,7 @@ from tests.adapters.extraction.readings import (
 
 from insula.adapters.extraction import extractor as module
 from insula.adapters.extraction.extractor import Extractor
-from insula.adapters.extraction.messages import Done
+from insula.adapters.extraction.messages import Done, Message
 from insula.errors import Unavailable
 
 LONG = documents.pdf(*[[(50.0, 800.0, 20.0, "Report")]] * 100)
@@ -40,12 +41,10 @@ async def reading(extractor: Extractor) -> AsyncIterator[asyncio.Task[None]]:
     begun = asyncio.Event()
 
     async def work() -> None:
-        with tempfile.TemporaryFile() as file:
-            file.write(LONG)
-            file.seek(0)
-            async with extractor.read(order("pdf", len(LONG), images=True), file) as messages:
-                async for _ in messages:
-                    begun.set()
+        asked = order("pdf", len(LONG), images=True)
+        async with extractor.read(asked, given(LONG)) as messages:
+            async for _ in messages:
+                begun.set()
 
     task = asyncio.create_task(work())
     waiting = asyncio.create_task(begun.wait())
@@ -71,6 +70,27 @@ async def test_each_document_has_a_reader_of_its_own_from_one_zygote(extractor) 
         assert reader in children(zygote)
     assert zygotes() == [zygote]
     assert (readers(), open_descriptors()) == ([], held)
+
+
+async def test_a_document_is_had_only_by_those_that_have_a_place(extractor) -> None:
+    had, most = 0, 0
+
+    @asynccontextmanager
+    async def counted() -> AsyncIterator[BinaryIO]:
+        nonlocal had, most
+        async with given(b"a") as file:
+            had += 1
+            most = max(most, had)
+            yield file
+            had -= 1
+
+    async def read() -> Message:
+        async with extractor.read(order("text", 1), counted()) as messages:
+            return [message async for message in messages][-1]
+
+    ends = await asyncio.gather(*[read() for _ in range(8)])
+    assert all(isinstance(end, Done) for end in ends)
+    assert (had, most) == (0, 2)
 
 
 async def test_readers_stand_back(extractor) -> None:

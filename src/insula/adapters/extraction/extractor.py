@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Self
 
@@ -67,9 +67,12 @@ class Extractor:
 
     @asynccontextmanager
     async def read(
-        self, order: Order, document: BinaryIO
+        self, order: Order, document: AbstractAsyncContextManager[BinaryIO]
     ) -> AsyncIterator[AsyncGenerator[Message, None]]:
         """Give what is found, as it is found. When the block is left the reader is dead.
+
+        The document is had only once there is a place for it, and is let go with the place: those
+        that wait cost nothing.
 
         Raises:
             ExtractionFailed: while it is read: the document cannot be read, or took too much.
@@ -78,13 +81,14 @@ class Extractor:
         async with self._places:
             self._at_work += 1
             try:
-                reader = await self._reader(order.kind, document)
-                messages = self._messages(reader, order)
-                try:
-                    yield messages
-                finally:
-                    await messages.aclose()
-                    await reader.end()
+                async with document as opened:
+                    reader = await self._reader(order.kind, opened)
+                    messages = self._messages(reader, order)
+                    try:
+                        yield messages
+                    finally:
+                        await messages.aclose()
+                        await reader.end()
             finally:
                 self._at_work -= 1
                 self._rest_later()
