@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from insula.engine.events import Event, Interruption
-from insula.engine.failures import StepFailure
+from insula.engine.failures import NoRoom, StepFailure
 from insula.engine.ports import (
     Activity,
     ChildOutcome,
@@ -156,10 +156,14 @@ class ScriptedFiles:
         self.asked: list[tuple[str, Any]] = []
         self._answer = answer
 
-    async def read(self, app_id: str, aspect: str, file: Any, activity: Activity) -> Any:
-        """Answer."""
+    async def read(self, app_id: str, aspect: str, file: Any, room: int, activity: Activity) -> Any:
+        """Answer, if there is room."""
         self.asked.append((aspect, file))
-        return self._answer(aspect, file)
+        answer = self._answer(aspect, file)
+        found = answer if isinstance(answer, str) else json.raw(answer)
+        if len(found) > room:
+            raise NoRoom
+        return found
 
 
 class NoChildren:

@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.adapters.sandbox.pools import open_pool
 
 from insula.adapters.sandbox.pool import SandboxPool
-from insula.engine.failures import StepFailure, Unanswerable
+from insula.engine.failures import NoRoom, StepFailure, Unanswerable
 from insula.engine.ports import (
     Activity,
     Asked,
@@ -343,11 +343,16 @@ async def test_uuids_differ(pool: SandboxPool, lane: Lane) -> None:
 
 
 async def test_files_are_read_for_code_that_waits(pool: SandboxPool, lane: Lane) -> None:
-    async def read(aspect: str, file: Any) -> Any:
+    async def read(aspect: str, file: Any, room: int) -> Any:
+        assert room == ENOUGH.memory // 4
         if file == "bad":
             raise StepFailure("bad.pdf: The file is damaged", "input")
+        if file == "large":
+            raise NoRoom
+        if file == "larger":
+            return "x" * room
         if isinstance(file, list):
-            return [await read(aspect, each) for each in file]
+            return [await read(aspect, each, room) for each in file]
         return [{"content": file["id"]}] if aspect == "contents" else f"{aspect} of {file['id']}"
 
     async def told(script: str) -> object:
@@ -372,6 +377,9 @@ async def test_files_are_read_for_code_that_waits(pool: SandboxPool, lane: Lane)
     assert await told(both) == ["url of a", "images of a"]
     caught = "try { await util.getFileText('bad') } catch (error) { return error.message }"
     assert await told(caught) == "bad.pdf: The file is damaged"
+    for large in ("large", "larger"):
+        words = await told(caught.replace("bad", large))
+        assert words == "what is in the file is too large for memory"
 
 
 async def test_files_cannot_be_read_elsewhere(pool: SandboxPool, lane: Lane) -> None:

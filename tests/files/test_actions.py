@@ -142,7 +142,8 @@ async def test_the_reader_reads_what_steps_ask_for(reader, client) -> None:
     other = await stored(client, "b.md", b"more")
 
     async def read(aspect: Any, file: Any, app_id: str = "app_1") -> Any:
-        return await reader.read(app_id, aspect, file, Activity("x", 0))
+        found = await reader.read(app_id, aspect, file, 2**20, Activity("x", 0))
+        return json.decode(json.encode(found))
 
     assert await read("text", made) == "T\n\nsome text"
     assert await read("text", [made["id"], other["file_url"]]) == ["T\n\nsome text", "more"]

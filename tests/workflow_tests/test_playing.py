@@ -287,7 +287,7 @@ async def test_an_output_that_is_no_answer_is_not_played(output: Any) -> None:
 async def test_files_that_are_not_stored_here_are_not_read(file: Any) -> None:
     ports = played_by(b"[]", fake_ports(None))
     with pytest.raises(Unanswerable):
-        await ports.files.read("app_1", "text", file, Activity("code", 0))
+        await ports.files.read("app_1", "text", file, 1_000, Activity("code", 0))
 
 
 async def test_nothing_of_the_world_is_left_behind_the_ports() -> None:

@@ -143,11 +143,11 @@ class StepContext:
         self.end_effect(part)
         return response
 
-    async def read_file(self, aspect: Aspect, file: Any) -> Any:
-        """Read a file of the run's app; a document is waited for."""
+    async def read_file(self, aspect: Aspect, file: Any, room: int) -> Any:
+        """Read files of the run's app, where there is so much room; a document is waited for."""
         part = self.begin_effect(f"reading the {aspect} of a file")
         try:
-            found = await self.ports.files.read(self.ports.app_id, aspect, file, part)
+            found = await self.ports.files.read(self.ports.app_id, aspect, file, room, part)
         except StepFailure:
             self.end_effect(part)
             raise

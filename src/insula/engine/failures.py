@@ -49,6 +49,13 @@ def timed_out(seconds: float, logs: Raw | None = None, credits: float = 0.0) -> 
     return StepFailure(words, "timeout", logs, credits=credits)
 
 
+class NoRoom(StepFailure):
+    """What is asked for of files is more than there is room for."""
+
+    def __init__(self) -> None:
+        super().__init__("What is in the files is too much", "input")
+
+
 class Unanswerable(StepFailure):
     """Code asks for something that nobody can give here: its evaluation ends with this, whatever
     the code would make of a failure."""

@@ -90,18 +90,22 @@ Fetch = Callable[[HttpRequest], Awaitable[HttpResponse]]
 Aspect = Literal["contents", "text", "images", "file", "url"]
 """What of a file: its blocks, its text, its page images, its bytes, its address."""
 
-ReadFile = Callable[[Aspect, Any], Awaitable[Any]]
-"""Reads a file, or several: of a list of files, a list of what is asked for."""
+ReadFile = Callable[[Aspect, Any, int], Awaitable[Any]]
+"""Reads a file, or several, as ``Files.read`` does, where there is so much room."""
 
 
 class Files(Protocol):
     """The files of apps."""
 
-    async def read(self, app_id: str, aspect: Aspect, file: Any, activity: Activity) -> Any:
+    async def read(
+        self, app_id: str, aspect: Aspect, file: Any, room: int, activity: Activity
+    ) -> Any:
         """Return what is asked for of a file's object, id or address; of a list, a list.
 
-        ``contents`` and ``images`` as the contract has them in ``document``, ``file`` as a data
-        URL, the others as text. Documents are waited for. Raises ``StepFailure``: ``input``.
+        ``contents`` and ``images`` as the contract has them in ``document``, as ``Raw``; ``file``
+        as a data URL, the others as text. Documents are waited for. ``room`` is how long all of
+        it, bytes of JSON and characters of texts, may be together: nothing further is read then.
+        Raises ``StepFailure``: ``input``; of these ``NoRoom``.
         """
         ...
 
@@ -109,7 +113,9 @@ class Files(Protocol):
 class NoFiles:
     """Has no file."""
 
-    async def read(self, app_id: str, aspect: Aspect, file: Any, activity: Activity) -> Any:
+    async def read(
+        self, app_id: str, aspect: Aspect, file: Any, room: int, activity: Activity
+    ) -> Any:
         """Refuse."""
         raise StepFailure("Files cannot be read here", "not_available")
 

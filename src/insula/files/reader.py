@@ -1,14 +1,16 @@
 """What runs read of files: the engine's port, over the files of the run's app."""
 
 import base64
+from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import MissingBlob
 from insula.adapters.extraction.extractor import ExtractionFailed
-from insula.engine.failures import StepFailure, plain
+from insula.engine.failures import NoRoom, StepFailure, plain
 from insula.engine.ports import Activity, Aspect
 from insula.files.documents import Documents
 from insula.files.reading import Gone
@@ -18,10 +20,13 @@ from insula.files.schemas import document_wire
 from insula.files.store import FileStore
 from insula.files.uploads import find_upload
 from insula.files.wish import Wish
+from insula.kit import json
+from insula.kit.json import Raw
 
 WHOLE_MAX = 32 * 1024 * 1024
 """Bytes of a file that is handed over whole."""
 SEVERAL_MAX = 1_000
+"""Files that are read at once, those in lists of lists too."""
 
 
 class FileReader:
@@ -31,25 +36,44 @@ class FileReader:
         self._store = store
         self._documents = documents
 
-    async def read(self, app_id: str, aspect: Aspect, file: Any, activity: Activity) -> Any:
-        """Return what is asked for of a file; of a list, a list."""
-        if isinstance(file, list):
-            if len(file) > SEVERAL_MAX:
-                raise StepFailure(f"More than {SEVERAL_MAX:,} files are read at once", "input")
-            return [await self.read(app_id, aspect, each, activity) for each in file]
-        row = await self.find(app_id, file)
+    async def read(
+        self, app_id: str, aspect: Aspect, file: Any, room: int, activity: Activity
+    ) -> Any:
+        """Return what is asked for of a file; of a list, a list.
+
+        A file that is there several times is read once, and counts each time.
+        """
+        if sum(1 for _ in islice(_each(file), SEVERAL_MAX + 1)) > SEVERAL_MAX:
+            raise StepFailure(f"More than {SEVERAL_MAX:,} files are read at once", "input")
+        known: dict[str, str | Raw] = {}
+
+        async def read(file: Any) -> Any:
+            nonlocal room
+            if isinstance(file, list):
+                return [await read(each) for each in file]
+            row = await self.find(app_id, file)
+            if row.id not in known:
+                known[row.id] = await self._read(row, aspect, room, activity)
+            room -= len(known[row.id])
+            if room < 0:
+                raise NoRoom
+            return known[row.id]
+
+        return await read(file)
+
+    async def _read(self, row: FileRow, aspect: Aspect, room: int, activity: Activity) -> str | Raw:
         if aspect == "url":
             urls = self._store.urls
             return urls.public(row.id) if row.visibility == "PUBLIC" else urls.signed(row.id)
         if aspect == "file":
-            return await self._whole(row)
+            return await self._whole(row, room)
         activity.doing = f"reading {plain(row.filename, 80)}"
         found = await self.document(
             row, Wish(contents=aspect != "images", images=aspect == "images", whole=True)
         )
         if aspect == "text":
             return "\n\n".join(block["content"] for block in found["contents"])
-        return found[aspect]
+        return json.raw(found[aspect])
 
     async def find(self, app_id: str, file: Any) -> FileRow:
         """Find the file that a value means: its object, its id, its upload link, its address.
@@ -83,18 +107,30 @@ class FileReader:
             raise StepFailure(f"{row.filename} was deleted meanwhile", "input") from None
         return document_wire(row, found, self._store.urls)
 
-    async def _whole(self, row: FileRow) -> str:
+    async def _whole(self, row: FileRow, room: int) -> str:
         if row.size > WHOLE_MAX:
             raise StepFailure(
                 f"{row.filename} has {row.size:,} bytes, more than {WHOLE_MAX:,}: it cannot be "
                 "handed over whole",
                 "input",
             )
+        head = f"data:{row.mimetype};base64,"
+        if len(head) + (row.size + 2) // 3 * 4 > room:
+            raise NoRoom
         try:
             data = await self._store.blobs.read(row.id)
         except MissingBlob:
             raise StepFailure(f"The bytes of {row.filename} are gone", "input") from None
-        return f"data:{row.mimetype};base64,{base64.b64encode(data).decode()}"
+        return head + base64.b64encode(data).decode()
+
+
+def _each(value: Any) -> Iterator[Any]:
+    """Give what is in a list, and in its lists; an empty one as itself."""
+    if not isinstance(value, list) or not value:
+        yield value
+        return
+    for each in value:
+        yield from _each(each)
 
 
 def _find(connection: Connection, app_id: str, named: str) -> FileRow | None:

@@ -188,9 +188,11 @@ class _Files:
     def __init__(self, inner: Files) -> None:
         self._inner = inner
 
-    async def read(self, app_id: str, aspect: Aspect, file: Any, activity: Activity) -> Any:
+    async def read(
+        self, app_id: str, aspect: Aspect, file: Any, room: int, activity: Activity
+    ) -> Any:
         for one in file if isinstance(file, list) else [file]:
             given = one.get("id") if isinstance(one, dict) else one
             if not isinstance(given, str) or not given.startswith("file_"):
                 _refuse("A file that is not stored here")
-        return await self._inner.read(app_id, aspect, file, activity)
+        return await self._inner.read(app_id, aspect, file, room, activity)

@@ -6,6 +6,7 @@ import pytest
 from tests.engine.stage import model, play
 
 from insula.engine.failures import StepFailure
+from insula.engine.ports import ModelReply
 from insula.engine.steps import model_files
 from insula.kit.json import Raw
 from insula.testing import ScriptedFiles, ScriptedModels
@@ -94,3 +95,35 @@ async def test_they_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> Non
     messages = [{"role": "user", "content": "{{input.docs:contents}}"}]
     run = await play(model("M", messages=messages), files=ScriptedFiles(answer), input=INPUT)
     assert "come to more than 15 bytes" in (run.ended.error or "")
+
+
+@pytest.mark.parametrize(
+    ("hole", "room", "asked"),
+    [
+        # "text of x" has 9 characters, "data:image/jpeg;base64,xn" has 25; 2 stand between texts
+        ("{{input.many:contents}}", 9 + 9 + 4 * 2, ["text"] * 3),
+        ("{{input.many:images}}", 25 + 25, ["images", "file", "file", "images", "file"]),
+        ("{{input.doc:images}}", 25, ["images", "file", "file"]),
+        ("{{input.many:file}}", 2 * 30, ["file"] * 3),
+    ],
+)
+async def test_nothing_is_read_beyond_the_bound(
+    hole: str, room: int, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "MESSAGE_BYTES", room)
+    files = ScriptedFiles(answer)
+    given = Raw(b'{"doc":{"id":"a"},"many":[%s]}' % b",".join([b'{"id":"a"}'] * 5))
+    messages = [{"role": "user", "content": hole}]
+    run = await play(model("M", messages=messages), files=files, input=given)
+    assert f"come to more than {room} bytes" in (run.ended.error or "")
+    assert [aspect for aspect, _ in files.asked] == asked
+
+
+async def test_what_stands_between_texts_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [{"role": "user", "content": "{{input.docs:contents}}"}]
+    for room, fails in ((19, True), (20, False)):
+        monkeypatch.setattr(model_files, "MESSAGE_BYTES", room)
+        models = ScriptedModels([ModelReply("mock", "m", "x")])
+        files = ScriptedFiles(answer)
+        run = await play(model("M", messages=messages), models=models, files=files, input=INPUT)
+        assert (run.ended.error is not None) is fails

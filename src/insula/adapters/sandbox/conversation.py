@@ -10,7 +10,7 @@ from insula.adapters.sandbox import frames, verdicts
 from insula.adapters.sandbox.frames import OVERHEAD, Answer, Kind, Request, Run, frame
 from insula.adapters.sandbox.process import Worker
 from insula.adapters.sandbox.verdicts import Broken
-from insula.engine.failures import StepFailure, Unanswerable
+from insula.engine.failures import NoRoom, StepFailure, Unanswerable
 from insula.engine.ports import Activity, Evaluated, Evaluation, HttpRequest
 from insula.kit import json
 from insula.kit.clock import now_ms
@@ -28,6 +28,7 @@ _REQUESTS = 10_000
 TURN = 50
 """Steps with requests in a turn of the loop, for all evaluations of a pool: a few milliseconds."""
 _LEAST_TICK = 0.002
+_TOO_LARGE = "what is in the file is too large for memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,17 +295,20 @@ class Conversation:
         read = self._evaluation.read_file
         if read is None or not request.aspect:
             return Answer(request.id, error="files cannot be read here")
+        room = self._evaluation.limits.memory // 4
         try:
             asked = msgspec.json.decode(request.file)
-            found = json.encode(await read(request.aspect, asked))
+            found = json.encode(await read(request.aspect, asked, room))
         except Unanswerable:
             raise
+        except NoRoom:
+            return Answer(request.id, error=_TOO_LARGE)
         except StepFailure as failure:
             return Answer(request.id, error=failure.message or "the file cannot be read")
         except (msgspec.DecodeError, json.InvalidJson, UnicodeError, RecursionError):
             return Answer(request.id, error="the file is not valid JSON")
-        if len(found) > self._evaluation.limits.memory // 4:
-            return Answer(request.id, error="what is in the file is too large for memory")
+        if len(found) > room:
+            return Answer(request.id, error=_TOO_LARGE)
         return Answer(request.id, body=found, value=True)
 
     def _answer(self, *answers: Answer) -> asyncio.Future[None]:

@@ -1,16 +1,18 @@
 """Files in the messages of a *model* step: their text, their page images, themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from insula.engine.context import StepContext
-from insula.engine.failures import StepFailure
+from insula.engine.failures import NoRoom, StepFailure
+from insula.engine.ports import Aspect
 from insula.engine.template import FileValue
 from insula.kit import json
 
 MESSAGE_BYTES = 64 * 1024 * 1024
 """Of all files and images in one conversation, as they are sent."""
+_BETWEEN = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +92,45 @@ class _Reading:
             return []
         files = value if isinstance(value, list) else [value]
         if wanted.suffix == "contents":
-            texts = [str(await self._context.read_file("text", file)) for file in files]
-            return [{"type": "text", "text": self._counted("\n\n".join(texts))}]
+            self._take(len(_BETWEEN) * (len(files) - 1))
+            texts = [await self._counted("text", file) for file in files]
+            return [{"type": "text", "text": _BETWEEN.join(texts)}]
         parts = []
         for file in files:
-            for url in await self._urls(wanted.suffix, file):
+            async for url in self._urls(wanted.suffix, file):
                 kind = "image" if url.startswith("data:image/") else "file"
-                parts.append({"type": kind, "url": self._counted(url)})
+                parts.append({"type": kind, "url": url})
         return parts
 
-    async def _urls(self, suffix: str, file: Any) -> list[str]:
+    async def _urls(self, suffix: str, file: Any) -> AsyncIterator[str]:
         if suffix == "file":
-            return [str(await self._context.read_file("file", file))]
-        images = await self._context.read_file("images", file)
-        return [str(await self._context.read_file("file", image)) for image in images]
+            yield await self._counted("file", file)
+            return
+        images = await self._found("images", file, MESSAGE_BYTES)
+        for image in json.decode(json.encode(images)):
+            yield await self._counted("file", image)
 
-    def _counted(self, text: str) -> str:
-        self._room -= len(text)
-        if self._room < 0:
-            raise StepFailure(
-                f"The files in the messages come to more than {MESSAGE_BYTES:,} bytes", "input"
-            )
+    async def _counted(self, aspect: Aspect, file: Any) -> str:
+        text = str(await self._found(aspect, file, self._room))
+        self._take(len(text))
         return text
+
+    async def _found(self, aspect: Aspect, file: Any, room: int) -> Any:
+        try:
+            return await self._context.read_file(aspect, file, room)
+        except NoRoom:
+            raise _too_much() from None
+
+    def _take(self, characters: int) -> None:
+        self._room -= characters
+        if self._room < 0:
+            raise _too_much()
+
+
+def _too_much() -> StepFailure:
+    return StepFailure(
+        f"The files in the messages come to more than {MESSAGE_BYTES:,} bytes", "input"
+    )
 
 
 def _waits(part: Any) -> bool:
