@@ -1,12 +1,14 @@
 """Storing and removing: bytes and rows together, in that order, and nothing left of failures."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
+from insula.adapters.blobs.disk import DiskBlobs
 from insula.errors import BadInput, NotFound, TooLarge, Unavailable
 from insula.files import repository
 from insula.files import store as storing
@@ -17,6 +19,7 @@ from insula.files.store import (
     Wanted,
     clean_filename,
     remove_app_files,
+    remove_bytes,
     remove_expired,
     remove_file,
     store_file,
@@ -100,6 +103,68 @@ async def test_an_apps_files_go_with_it(store, on_disk, monkeypatch) -> None:
 
     await remove_app_files(store, "app_1", stop)
     assert on_disk() == {other.id}
+
+
+def _fails(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, *keys: str, asked: list[str] | None = None
+) -> None:
+    """Have the storage fail to delete some keys, or all."""
+    deletes = DiskBlobs.delete
+
+    async def delete(blobs: DiskBlobs, key: str) -> None:
+        if asked is not None:
+            asked.append(key)
+        if not keys or key in keys:
+            raise error
+        await deletes(blobs, key)
+
+    monkeypatch.setattr(DiskBlobs, "delete", delete)
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), OSError("broken")])
+async def test_bytes_that_stay_keep_no_others(store, on_disk, monkeypatch, error) -> None:
+    rows = [await store_file(store, MINE, _chunks(b"x")) for _ in range(4)]
+    ids = [row.id for row in rows]
+    with monkeypatch.context() as patched:
+        _fails(patched, error, ids[0], ids[2])
+        assert not await remove_bytes(store, ids)
+        assert on_disk() == {ids[0], ids[2]}
+    assert await remove_bytes(store, ids)
+    assert on_disk() == set()
+
+
+async def test_a_storage_that_is_away_is_not_asked_for_each_file(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    _fails(monkeypatch, Unavailable("away"), asked=asked)
+    assert not await remove_bytes(store, [f"file_{number}" for number in range(100)])
+    assert len(asked) == 3
+
+
+async def test_a_file_whose_bytes_stay_is_removed_and_swept(store, on_disk, monkeypatch) -> None:
+    row = await store_file(store, MINE, _chunks(b"x"))
+    with monkeypatch.context() as patched:
+        _fails(patched, Unavailable("away"))
+        assert await remove_file(store, "app_1", row.id)
+        assert on_disk() == {row.id}
+    assert await sweep_orphans(store, older_than=-60) == 1
+    assert on_disk() == set()
+
+
+async def test_an_apps_rows_stay_until_its_bytes_are_gone(store, on_disk, monkeypatch) -> None:
+    async def stop(_: str) -> None:
+        pass
+
+    rows = [await store_file(store, MINE, _chunks(b"x")) for _ in range(2)]
+    with monkeypatch.context() as patched:
+        _fails(patched, Unavailable("away"), rows[0].id)
+        with pytest.raises(Unavailable):
+            await remove_app_files(store, "app_1", stop)
+    query = partial(repository.some_of_app, app_id="app_1", limit=10)
+    assert len(await store.database.read(query)) == 2
+    await remove_app_files(store, "app_1", stop)
+    assert (on_disk(), await store.database.read(query)) == (set(), [])
 
 
 def _run(run_id: str, erased_at: int | None) -> dict[str, object]:

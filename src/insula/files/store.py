@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+import structlog
 from sqlalchemy import Connection
 
 from insula.adapters.blobs.port import Blobs
 from insula.adapters.http.client import HttpClient
 from insula.apps.repository import is_there
-from insula.errors import BadInput, FieldError, NotFound, TooLarge, Unavailable
+from insula.errors import BadInput, FieldError, InsulaError, NotFound, TooLarge, Unavailable
 from insula.files import repository, uploads
 from insula.files.repository import FileRow
 from insula.files.sniffing import HEAD_BYTES, admits, sniff
@@ -24,11 +25,15 @@ from insula.kit.tasks import uninterrupted
 from insula.storage.database import Database
 from insula.web.auth import unknown
 
+_log = structlog.get_logger(__name__)
+
 TEMPORARY_MS = DAY_MS
 _FILENAME_BYTES = 255
 _NAME_MAX, _TAIL_MAX = 1000, 32
 """Characters of a name that are looked at: of its beginning, and of its end."""
 _SWEEPS = 1000
+_AWAY = 3
+"""Failures in a row after which the storage counts as away: each may take its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +128,10 @@ async def store_file(
         # A cancel in the middle would leave it open whether there is a row for the bytes.
         stored = await uninterrupted(_insert(store, wanted, key, file_id, unit))
     except Exception:
-        await uninterrupted(store.blobs.delete(key))
+        await uninterrupted(remove_bytes(store, [key]))
         raise
     if stored.id != file_id:
-        await store.blobs.delete(file_id)
+        await remove_bytes(store, [file_id])
     elif wanted.wish is not None:
         store.wished.set()
     return stored
@@ -215,10 +220,25 @@ async def remove_file(store: FileStore, app_id: str, file_id: str) -> bool:
     return bool(gone)
 
 
-async def remove_bytes(store: FileStore, file_ids: Sequence[str]) -> None:
-    """Delete the bytes of files whose rows are gone."""
-    for file_id in file_ids:
-        await store.blobs.delete(file_id)
+async def remove_bytes(store: FileStore, file_ids: Sequence[str]) -> bool:
+    """Delete the bytes of files; say whether all are gone.
+
+    What cannot be deleted is logged, and keeps nobody from the rest: of files whose rows are gone
+    the sweep tries it again. Where the storage is away, the rest is left to that, too.
+    """
+    left, failed, reason = 0, 0, ""
+    for number, file_id in enumerate(file_ids):
+        try:
+            await store.blobs.delete(file_id)
+            failed = 0
+        except (InsulaError, OSError) as error:
+            left, failed, reason = left + 1, failed + 1, str(error)
+        if failed == _AWAY:
+            left += len(file_ids) - number - 1
+            break
+    if left:
+        _log.warning("files.not_removed", files=left, reason=reason)
+    return not left
 
 
 async def remove_expired(store: FileStore) -> int:
@@ -238,6 +258,9 @@ async def remove_app_files(store: FileStore, app_id: str, stop: Stop) -> None:
 
     Their bytes go first, since nobody can ask for them any more: whoever goes on after a crash
     finds by the rows what is left to remove.
+
+    Raises:
+        Unavailable: some cannot be deleted for now; their rows are kept.
     """
     await store.database.write(lambda c: uploads.delete_app_uploads(c, app_id))
     while found := await store.database.read(
@@ -245,7 +268,8 @@ async def remove_app_files(store: FileStore, app_id: str, stop: Stop) -> None:
     ):
         for file_id in found:
             await stop(file_id)
-        await remove_bytes(store, found)
+        if not await remove_bytes(store, found):
+            raise Unavailable("Files of the app cannot be deleted now; ask again", retry_after=5)
         gone = await store.database.write(partial(repository.delete_files, file_ids=found))
         await remove_bytes(store, [file_id for file_id in gone if file_id not in found])
 

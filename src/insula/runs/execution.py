@@ -14,7 +14,7 @@ from insula.engine.execute import execute
 from insula.engine.failures import StepFailure
 from insula.engine.ports import Fenced, Limits, Ports, Stop
 from insula.engine.state import RunState
-from insula.errors import Unavailable
+from insula.errors import InsulaError, Unavailable
 from insula.journal.log import RunLog
 from insula.journal.store import Counted
 from insula.kit import json
@@ -294,7 +294,7 @@ def _each(units: list[Callable[[Connection], None]], connection: Connection) -> 
 async def _remove(services: RunServices, files: list[str]) -> None:
     try:
         await services.files.remove(files)
-    except OSError as error:  # their rows are gone: the sweep of the files tries again
+    except (InsulaError, OSError) as error:  # their rows are gone: the sweep tries again
         _log.warning("files.not_removed", reason=str(error))
 
 
