@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tests.runs.platform import Platform
 
-from insula.collections import landing
+from insula.collections import landing, report_blocks
 from insula.collections.report_pages import draw
-from insula.collections.report_room import ROOM, Room
+from insula.collections.report_room import COLUMNS_MAX, ROOM, ROWS_MAX, Room
 
 from .pages import texts
 from .stage import collection, rested, rule, verdicts
@@ -127,7 +127,7 @@ def test_every_rule_has_its_row_however_many_there_are() -> None:
 
 
 def test_a_report_has_so_much_room() -> None:
-    rows = [["x" * 30] * 10] * 1_000
+    rows = [["x" * 30] * 8] * 1_000
     rules: dict[str, dict[str, Any]] = {
         f"r{number}": {"display": {"rule_display": [{"rows": rows}] * 20}} for number in range(5)
     }
@@ -141,7 +141,7 @@ def test_room_is_for_so_many_texts() -> None:
     room = Room()
     assert room.fitting({"a": [1, None, "x"]}) == {"a": [1, None, "x"]}
     assert not room.full
-    assert len(room.fitting([0] * (2 * ROOM))) == ROOM - 3
+    assert len(room.fitting([0] * (2 * ROOM))) == ROOM - 6
     assert room.full
     assert room.fitting("x") is None
     deep: Any = "x"
@@ -152,6 +152,42 @@ def test_room_is_for_so_many_texts() -> None:
     assert room.full
 
 
+def test_what_holds_nothing_takes_room_too() -> None:
+    for each in ({}, [], [[]] * 2, [[[[[[[[[[[[[1]]]]]]]]]]]]]):
+        room = Room()
+        assert len(room.fitting([each] * ROOM)) < ROOM
+        assert room.full
+
+
+def test_cells_that_a_table_lacks_take_room() -> None:
+    room = Room()
+    room.fitting({"columns": ["a"] * 5_000, "rows": [{}] * 100})
+    assert room.left == ROOM - 1 - 5_001 - 101 - 100 * COLUMNS_MAX
+    room = Room()
+    room.fitting({"rows": [{"cells": [1, 2]}, [1], 5, {}], "headers": ["a", "b"]})
+    assert room.left == ROOM - 1 - 3 - (1 + 4 + 2 + 1 + 1) - (0 + 1 + 1 + 2)
+
+
+def test_a_table_is_cut_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def words(value: Any) -> str:
+        made.append(value)
+        return "x"
+
+    monkeypatch.setattr(report_blocks, "words", words)
+    wide: Any = {"content": {"columns": ["a"] * 5_000, "rows": [{}] * 300_000}}
+    parts = report_blocks.of_rule({"result": True, "display": {"display": wide}}, 500)
+    assert len(made) == (1 + ROWS_MAX) * COLUMNS_MAX
+    note: Any = parts[-1]
+    assert note.getPlainText() == "299,700 more rows are left out here."
+    made.clear()
+    room = Room()
+    report_blocks.of_rule(room.fitting({"display": {"display": [wide] * 20}}), 500)
+    assert room.full
+    assert len(made) < 2 * ROOM
+
+
 def test_hostile_blocks_are_drawn() -> None:
     nested: Any = {"text": "innermost", "variant": "warning"}
     for _ in range(30):
@@ -160,6 +196,9 @@ def test_hostile_blocks_are_drawn() -> None:
         nested,
         {"rows": []},
         {"rows": [[]], "columns": []},
+        {"rows": [{}]},
+        {"rows": [5]},
+        {"rows": [{"a": 1}], "columns": [{"key": []}, ["a"], {}]},
         {"rows": [1, None, {"cells": ["c"]}], "columns": [{"label": "L"}, 5, None]},
         "<b>not HTML</b> <script>x</script> & \x00\x07",
         "| a | b |\n|---|---|\n| 1 | 2 |\n" + "- x\n" * 90,

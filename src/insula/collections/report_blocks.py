@@ -11,14 +11,8 @@ from typing import Any
 from reportlab.lib import colors
 from reportlab.platypus import Flowable, Spacer, Table
 
-from insula.collections.report_text import (
-    BLOCKS_MAX,
-    ROWS_MAX,
-    markdown,
-    paragraph,
-    styles,
-    table,
-)
+from insula.collections.report_room import ROWS_MAX, columns_of
+from insula.collections.report_text import BLOCKS_MAX, markdown, paragraph, styles, table
 from insula.engine.display import BLOCKS, NAMES
 from insula.kit import json
 
@@ -131,17 +125,15 @@ def _members(block: Mapping[str, Any], width: float) -> list[Flowable]:
 
 
 def _table(block: Mapping[str, Any], rows: list[Any], width: float) -> list[Flowable]:
-    columns = block.get("columns") or block.get("headers")
-    if not isinstance(columns, list) or not columns:
-        first = rows[0] if rows else []
-        columns = list(first) if isinstance(first, Mapping) else [""] * len(first or [""])
-    keys, head = [], []
-    for number, column in enumerate(columns):
+    keys: list[Any] = []
+    head = []
+    for number, column in enumerate(columns_of(block, rows)):
         named = column if isinstance(column, Mapping) else {"key": column}
-        keys.append(named.get("key", named.get("id", number)))
-        label = named.get("label") or named.get("name") or named.get("header") or keys[-1]
-        head.append(words(label))
-    body = [[words(value) for value in _cells(row, keys)] for row in rows]
+        key = named.get("key", named.get("id", number))
+        keys.append(key if isinstance(key, str) else number)
+        head.append(words(named.get("label") or named.get("name") or named.get("header") or key))
+    # Cut before it is built: a run may name many rows and columns in few bytes.
+    body = [[words(value) for value in _cells(row, keys)] for row in rows[:ROWS_MAX]]
     made = [table(head, body, width), Spacer(0, 4)]
     if len(rows) > ROWS_MAX:
         made.append(paragraph(f"{len(rows) - ROWS_MAX:,} more rows are left out here.", "small"))
@@ -151,8 +143,8 @@ def _table(block: Mapping[str, Any], rows: list[Any], width: float) -> list[Flow
 def _cells(row: Any, keys: Sequence[Any]) -> list[Any]:
     if isinstance(row, Mapping):
         held = row.get("cells")
-        return held if isinstance(held, list) else [row.get(key) for key in keys]
-    return row if isinstance(row, list) else [row]
+        return held[: len(keys)] if isinstance(held, list) else [row.get(key) for key in keys]
+    return row[: len(keys)] if isinstance(row, list) else [row]
 
 
 def _barred(made: list[Flowable], color: str, width: float) -> list[Flowable]:

@@ -13,8 +13,8 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import CondPageBreak, Flowable, HRFlowable, SimpleDocTemplate, Spacer
 
 from insula.collections import report_blocks
-from insula.collections.report_room import Room
-from insula.collections.report_text import LINE, ROWS_MAX, paragraph, styles, table
+from insula.collections.report_room import ROWS_MAX, Room
+from insula.collections.report_text import LINE, paragraph, styles, table
 
 _MARGIN = 48
 _PADDING = 6  # of what stands within the margins

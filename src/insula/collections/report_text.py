@@ -15,6 +15,8 @@ from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Flowable, HRFlowable, Paragraph, Preformatted, Spacer, Table
 
+from insula.collections.report_room import COLUMNS_MAX, ROWS_MAX
+
 INK = colors.HexColor("#1f2328")
 FAINT = colors.HexColor("#6a737d")
 LINE = colors.HexColor("#d0d7de")
@@ -24,8 +26,6 @@ TEXT_MAX = 20_000
 """Characters of one text that a report shows."""
 CELL_MAX = 400
 _HEAD_MAX = 80
-ROWS_MAX = 300
-COLUMNS_MAX = 10
 BLOCKS_MAX = 500
 
 _SYSTEM = Path("/usr/share/fonts/truetype/dejavu")
