@@ -206,7 +206,7 @@ HUGE = (
     _attack(
         "request body",
         "await fetch('http://x/', {method: 'POST', body: 'x'.repeat(5e6)})",
-        "script engine_crash",
+        f"script engine_crash {TIME}",
         waits=True,
     ),
     _attack("long sleep", "await util.sleep(1e12)", "script", waits=True),
