@@ -18,6 +18,7 @@ class Hostile:
     value: bytes | None = None
     """What an ``ok`` must have brought, where that matters."""
     wall: float = 6.0
+    cpu: float = 0.15
 
 
 def _attack(
@@ -27,8 +28,9 @@ def _attack(
     waits: bool = False,
     value: bytes | None = None,
     wall: float = 6.0,
+    cpu: float = 0.15,
 ) -> Hostile:
-    return Hostile(name, script, frozenset(codes.split()), waits, value, wall)
+    return Hostile(name, script, frozenset(codes.split()), waits, value, wall, cpu)
 
 
 TIME = "limit_cpu limit_wall"
@@ -206,8 +208,9 @@ HUGE = (
     _attack(
         "request body",
         "await fetch('http://x/', {method: 'POST', body: 'x'.repeat(5e6)})",
-        f"script engine_crash {TIME}",
+        "script engine_crash",
         waits=True,
+        cpu=3.0,  # going through the body is honest work; it is not what ends it
     ),
     _attack("long sleep", "await util.sleep(1e12)", "script", waits=True),
 )

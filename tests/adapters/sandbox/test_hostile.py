@@ -25,7 +25,7 @@ async def pool() -> AsyncIterator[SandboxPool]:
 
 
 async def end_of(pool: SandboxPool, attack: Hostile, lane: Lane) -> tuple[str, bytes | None]:
-    limits = replace(SMALL, wall=attack.wall)
+    limits = replace(SMALL, wall=attack.wall, cpu=attack.cpu)
     try:
         done = await pool.evaluate(
             evaluation(attack.script, lane=lane, limits=limits, waits=attack.waits, input="5"),
