@@ -216,17 +216,16 @@ async def extended_config(services: RecordServices, app_id: str, config: Config)
     rules = followed(config, latest)
     shown = await services.runs.database.read(lambda c: _workflows(c, app_id, seen))
     ids = {rule["workflow_version_id"] for rule in rules}
+    ids -= await _hidden(services, app_id, rules)
     versions = await resolver.versions_for_runs(ids, app_id)
-    hidden = await _hidden(services, app_id, rules)
     return config_raw(
         config,
         [
             {
                 **rule,
                 "workflow": shown.get(rule["workflow_id"]) or _gone(rule),
-                "workflow_version": _gone_version(rule, app_id)
-                if rule["workflow_version_id"] in hidden
-                else versions.get(rule["workflow_version_id"]) or _gone_version(rule, app_id),
+                "workflow_version": versions.get(rule["workflow_version_id"])
+                or _gone_version(rule, app_id),
             }
             for rule in rules
         ],

@@ -98,14 +98,13 @@ class _Body(httpx2.AsyncByteStream):
 
     async def _read(self) -> AsyncIterator[bytes]:
         try:
-            last = b""  # a blank line may stand across two parts
             async for piece in self._exchange.body(self._response, self._decoder):
                 for at in range(0, len(piece), _SLICE):
                     part = piece[at : at + _SLICE]
-                    if (pause := self._exchange.turns.take(_work(last + part))) is not None:
+                    work = _work(self._bounds.last + part)
+                    if (pause := self._exchange.turns.take(work)) is not None:
                         await pause
                     self._bounds.count(part)
-                    last = part[-1:]
                     yield part
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             raise httpx2.ReadError(str(error)) from error
@@ -123,7 +122,8 @@ class _Bounds:
 
     def __init__(self, streamed: bool) -> None:
         self._streamed = streamed
-        self._last = b""
+        self.last = b""
+        """The end of the part before: a blank line may stand across two."""
         self._bytes = 0
         self._containers = 0
 
@@ -133,12 +133,12 @@ class _Bounds:
         Raises:
             StepFailure: with code ``provider``.
         """
-        first, *others = _blank_line.split(self._last + part) if self._streamed else [part]
+        first, *others = _blank_line.split(self.last + part) if self._streamed else [part]
         self._add(first)
         if others:
             self._bytes = self._containers = 0
             self._add(others[-1])
-        self._last = part[-1:]
+        self.last = part[-1:]
 
     def _add(self, text: bytes) -> None:
         self._bytes += len(text)
