@@ -1,6 +1,6 @@
 // Promises: what a script awaits is queued as JSON text, the worker hands the queue to the parent
 // and brings the answers back. `a` says whether this evaluation may wait at all.
-const { G, Text, stringify, parse, apply, define, finish } = C;
+const { G, Text, stringify, parse, apply, define, refuse } = C;
 const { join } = Array.prototype, { toLowerCase, toUpperCase } = String.prototype;
 const { then } = Promise.prototype, Later = Promise, Failure = C.kind(Error), WrongType = C.kind(TypeError);
 const { keys } = Object, { iterator } = Symbol;
@@ -17,7 +17,7 @@ C.pending = () => {
   C.value = undefined;
   const fail = (error) => { C.failure = error; state = 2; };
   const handlers = [
-    (item) => { try { value = finish(item); state = 0; } catch (error) { fail(error); } }, fail,
+    (item) => { try { value = stringify(item, refuse); state = 0; } catch (error) { fail(error); } }, fail,
   ];
   try { apply(then, result, handlers); }
   catch { apply(then, new Later((resolve) => resolve(result)), handlers); } // only like a promise

@@ -127,6 +127,8 @@ class _Evaluation:
             self._prepare_waiting()
         if not words.isdisjoint(_UTIL):
             engine.call(_part("util.js"), _util_parts(), os.urandom(16).hex())
+        if run.asked != "value":
+            engine.call(_part("asked.js"))
         for name in run.absent:
             engine.call(_ABSENT, name)
 
@@ -138,7 +140,7 @@ class _Evaluation:
         asynchronous = self._run.waits and "await" in script
         expression = script.rstrip("; \t\r\n")
         mark = "\n//# sourceURL=script"
-        asked = self._run.asked
+        asked = "" if self._run.asked == "value" else self._run.asked
         result = self._engine.call("", expression + mark, script + mark, asynchronous, asked)
         if result == _PENDING:
             result = self._wait()
@@ -255,7 +257,7 @@ def _util_parts() -> str:
 
 def load_parts() -> None:
     """Read the prelude's parts, in the zygote: behind the walls no file can be read."""
-    for name in ("console.js", "waiting.js", "util.js", "failures.js"):
+    for name in ("asked.js", "console.js", "waiting.js", "util.js", "failures.js"):
         _part(name)
     _util_parts()
 
