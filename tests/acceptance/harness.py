@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from tests.acceptance.processes import wait_until
+from tests.acceptance.starts import Started, start
 from tests.contract import ContractFile, validate
 
 START = 90.0
@@ -51,7 +51,7 @@ class Served:
         self.log_file = log or data / "server.log"
         self.settings = {"INSULA_EGRESS_ALLOW": "127.0.0.1", **settings}
         self.url = ""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Started | None = None
 
     @property
     def pid(self) -> int:
@@ -71,16 +71,8 @@ class Served:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         announced = self.data / "server.json"
         announced.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "insula", "serve", "--data", str(self.data)]
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--port", "0"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(self.settings),
-                start_new_session=True,
-            )
+        command = ["serve", "--data", str(self.data), "--port", "0"]
+        self.process = start(command, environment(self.settings), self.log_file)
         process = self.process
         wait_until(lambda: announced.exists() or process.poll() is not None, START, "the start")
         assert process.poll() is None, self.log
