@@ -155,9 +155,7 @@ class Deletion:
     async def _forget_workflows(self) -> None:
         """Remove workflows that are deleted, as far as no run shows them, and then their apps."""
         database = self.services.database
-        after: str | None = ""
-        while after is not None:
-            after = await database.write(partial(workflows_remove.forget, after=after, limit=_SOME))
+        await workflows_remove.forget(database)
         await database.write(apps_remove.forget_rows)
 
     async def forget(self) -> None:

@@ -1,11 +1,10 @@
 """Deleting: nobody finds it any more, then what runs is stopped, whoever goes on with it."""
 
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, func, insert, select, update
 from tests.workflows.platform import Platform
 
 from insula.errors import NotFound, Unavailable
@@ -70,13 +69,34 @@ async def test_what_no_run_shows_is_forgotten(platform: Platform) -> None:
     gone = [(await platform.acme.publish())["id"] for _ in range(3)]
     for workflow_id in gone:
         await platform.acme.ask("DELETE", f"/workflows/{workflow_id}")
-    after = await platform.database.write(partial(forget, after="", limit=2))
-    assert after == sorted(gone)[1]
-    assert await platform.database.write(partial(forget, after=after, limit=2)) is None
+    await forget(platform.database, at_once=2)
     for table, column in ((tables.versions, "workflow_id"), (tables.workflows, "id")):
         query = select(table.c[column])
         left = await platform.database.read(lambda c, query=query: c.scalars(query).all())
         assert left == [kept["id"]]
+
+
+async def test_what_a_run_shows_stays_and_is_not_written_for(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, database = await platform.acme.publish(), platform.database
+    await platform.acme.ask("DELETE", f"/workflows/{made['id']}")
+    run = {"app_id": "app_1", "workflow_app_id": platform.acme.id, "workflow_id": made["id"]}
+    run |= {"root_id": "run_1", "status": "COMPLETED", "origin": "API"}
+    run |= {"created_at": 1, "updated_at": 1, "ended_at": 1}
+    rows = [{**run, "id": "run_1", "erased_at": None}, {**run, "id": "run_2", "erased_at": 1}]
+
+    def versions(connection: Connection) -> int:
+        return connection.scalar(select(func.count()).select_from(tables.versions)) or 0
+
+    await database.write(lambda c: c.execute(insert(tables.runs), rows) and None)
+    await forget(database)
+    assert await database.read(versions) == 1
+    await database.write(lambda c: c.execute(update(tables.runs).values(erased_at=1)) and None)
+    await forget(database)
+    assert await database.read(versions) == 0
+    monkeypatch.delattr(type(database), "write")  # there is nothing to do: the row is shown
+    await forget(database)
 
 
 async def test_the_draft_leaves_the_database_and_the_versions_stay(platform: Platform) -> None:

@@ -69,4 +69,4 @@ def forget_counts(connection: Connection, app_id: str) -> bool:
 def forget_rows(connection: Connection) -> None:
     """Remove the rows of apps that are gone, and of whose workflows none is shown any more."""
     shown = exists().where(workflows.c.app_id == apps.c.id)
-    connection.execute(delete(apps).where(apps.c.deleting.is_(False), ~shown))
+    connection.execute(delete(apps).where(text("NOT deleting"), ~shown))

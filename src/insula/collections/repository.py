@@ -4,7 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from insula.collections import counts
 from insula.collections.rows import CollectionRow, Config, RecordRow, values
@@ -145,7 +157,7 @@ def remove(connection: Connection, collection_id: str) -> None:
 
 def closing(connection: Connection) -> list[tuple[str, str]]:
     """Return (app id, collection id) of some collections whose deletion was begun."""
-    query = select(collections.c.app_id, collections.c.id).where(collections.c.deleting.is_(True))
+    query = select(collections.c.app_id, collections.c.id).where(text("deleting"))
     return [(app_id, found) for app_id, found in connection.execute(query.limit(100)).all()]
 
 
@@ -230,7 +242,10 @@ def _lost(connection: Connection, rows: Sequence[RecordRow]) -> list[tuple[Confi
 def drop_config(connection: Connection, config_id: str) -> None:
     """Remove a config on which nothing stands any more."""
     held = select(records.c.id).where(records.c.config_id == config_id).limit(1)
-    current = select(collections.c.id).where(collections.c.config_id == config_id).limit(1)
+    mine = collection_configs.c.id == config_id
+    its = select(collection_configs.c.collection_id).where(mine).scalar_subquery()
+    current = select(collections.c.id).where(
+        collections.c.id == its, collections.c.config_id == config_id
+    )
     if connection.execute(held).first() is None and connection.execute(current).first() is None:
-        mine = collection_configs.c.id == config_id
         connection.execute(delete(collection_configs).where(mine))

@@ -6,9 +6,10 @@ other's commits; a count is the sum. Now and then the slots of a counter are put
 """
 
 from collections.abc import Collection
+from operator import eq
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, delete, false, func, or_, select, tuple_
 
 from insula.storage.rows import insert_rows
 from insula.storage.tables import counters
@@ -107,7 +108,9 @@ def scattered(connection: Connection, after: Key | None, limit: int) -> list[Key
 def gather(connection: Connection, keys: Collection[Key]) -> None:
     """In a unit: put all that stands in the slots of some counters into this process's own, and
     keep none at 0. Who counts meanwhile in a slot that goes begins it anew."""
-    taken = delete(counters).where(tuple_(*_KEY).in_(keys)).returning(*_KEY, counters.c.count)
+    # Each by itself: of a list of keys SQLite makes a table, and goes through all counters for it.
+    which = or_(false(), *(and_(*map(eq, _KEY, key)) for key in keys))
+    taken = delete(counters).where(which).returning(*_KEY, counters.c.count)
     for app_id, workflow_id, status, origin, number in connection.execute(taken).all():
         bump(connection, app_id, workflow_id, status, origin, number)
 

@@ -43,6 +43,7 @@ apps = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("deleting", Boolean),  # null: it is there; false: it is gone, for callers' runs alone
     Index("apps_deleting", "id", **_where("deleting")),
+    Index("apps_gone", "id", **_where("NOT deleting")),
 )
 
 keys = Table(
@@ -86,6 +87,7 @@ workflows = Table(
     Index("workflows_by_app", "app_id", "deleted", "id"),
     Index("workflows_discoverable", "id", **_where("discoverable AND NOT deleted")),
     Index("workflows_stopping", "id", **_where("stopping")),
+    Index("workflows_deleted", "id", **_where("deleted")),
 )
 
 blocked_callers = Table(
@@ -387,6 +389,7 @@ collections = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Index("collections_by_app", "app_id", "id"),
+    Index("collections_deleting", "app_id", "id", **_where("deleting")),
 )
 
 collection_configs = Table(
@@ -530,6 +533,7 @@ deliveries = Table(
     Column("updated_at", BigInteger, nullable=False),
     Index("deliveries_due", "webhook_id", "next_at", "id", **_where("next_at IS NOT NULL")),
     Index("deliveries_by_age", "id"),
+    Index("deliveries_by_status", "webhook_id", "status", "id"),
     Index("deliveries_by_thing", "thing_id"),
 )
 

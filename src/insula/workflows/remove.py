@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -137,24 +138,54 @@ def _rest(connection: Connection, workflow_id: str) -> None:
     connection.execute(update(workflows).where(workflows.c.id == workflow_id).values(stopping=None))
 
 
-def forget(connection: Connection, after: str, limit: int) -> str | None:
+async def forget(database: Database, at_once: int = _BATCH) -> None:
     """Remove what is left of deleted workflows: versions that no run shows any more, and the row
     when the last run's is gone.
 
-    Looks at up to ``limit`` workflows from the one after ``after`` on; returns the last one's id,
-    ``None`` where there are no more.
+    Looked for beside the writer, for it takes long where there are many erased runs; and what no
+    run shows, none ever will again.
     """
-    resting = and_(workflows.c.deleted.is_(True), workflows.c.stopping.is_(None))
-    query = select(workflows.c.id).where(resting, workflows.c.id > after)
-    found = list(connection.scalars(query.order_by(workflows.c.id).limit(limit)))
-    for workflow_id in found:
-        mine = runs.c.workflow_id == workflow_id
-        if connection.scalar(select(exists().where(mine, runs.c.erased_at.is_(None)))):
-            continue
-        connection.execute(delete(versions).where(versions.c.workflow_id == workflow_id))
-        if not connection.scalar(select(exists().where(mine))):
-            connection.execute(delete(workflows).where(workflows.c.id == workflow_id))
-    return found[-1] if len(found) == limit else None
+    found: Sequence[Left] | None = None
+    while found is None or len(found) == at_once:
+        after = found[-1].id if found else ""
+        found = await database.read(partial(left, after=after, limit=at_once))
+        for one in found:
+            if one.has_versions and await database.read(partial(_is_shown, workflow_id=one.id)):
+                continue
+            if one.has_versions or not one.has_runs:
+                await database.write(partial(_forget, workflow_id=one.id))
+
+
+class Left(NamedTuple):
+    """What is left of a deleted workflow beside its row."""
+
+    id: str
+    has_versions: bool
+    has_runs: bool
+
+
+def left(connection: Connection, after: str, limit: int) -> list[Left]:
+    """Return up to ``limit`` deleted workflows of which nothing runs, from the one after ``after``
+    on."""
+    resting = and_(text("deleted"), workflows.c.stopping.is_(None), workflows.c.id > after)
+    has_versions = exists().where(versions.c.workflow_id == workflows.c.id)
+    has_runs = exists().where(runs.c.workflow_id == workflows.c.id)
+    query = select(workflows.c.id, has_versions, has_runs).where(resting)
+    found = connection.execute(query.order_by(workflows.c.id).limit(limit))
+    return [Left(*row) for row in found]
+
+
+def _is_shown(connection: Connection, *, workflow_id: str) -> bool:
+    """Say whether a run whose data is there shows versions; the newest are erased last."""
+    mine = and_(runs.c.workflow_id == workflow_id, runs.c.erased_at.is_(None))
+    newest = select(runs.c.id).where(mine).order_by(runs.c.app_id.desc(), runs.c.id.desc())
+    return connection.execute(newest.limit(1)).first() is not None
+
+
+def _forget(connection: Connection, *, workflow_id: str) -> None:
+    connection.execute(delete(versions).where(versions.c.workflow_id == workflow_id))
+    if not connection.scalar(select(exists().where(runs.c.workflow_id == workflow_id))):
+        connection.execute(delete(workflows).where(workflows.c.id == workflow_id))
 
 
 def forget_caller(connection: Connection, app_id: str) -> None:
