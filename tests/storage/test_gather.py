@@ -1,7 +1,9 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection
@@ -93,3 +95,40 @@ async def test_a_group_that_never_began_is_told_to_those_who_gathered(
     assert {type(outcome).__name__ for outcome in outcomes} == {"OperationalError"}
     monkeypatch.undo()
     assert await gathering.write("a") == 1
+
+
+class Asked:
+    """A database whose groups end as the test says."""
+
+    def __init__(self) -> None:
+        self.units: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = []
+
+    def submit(self, unit: Callable[[Connection], Any], fenced: bool) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        self.units.append((unit, future))
+        return future
+
+
+async def test_one_that_is_stored_alone_takes_nothing_of_what_waits_for_another_unit() -> None:
+    database, told = Asked(), list[tuple[str, Any, Any]]()
+    gathering: Gathering[str, str] = Gathering(cast(Database, database), lambda _, items: items)
+    ask = {name: partial(_note, told, name) for name in ("one", "two", "later")}
+    gathering.submit("one", ask["one"])
+    gathering.submit("two", ask["two"])
+    together, failed = database.units.pop()
+    together(cast(Connection, None))
+    failed.set_exception(LookupError())
+    await asyncio.sleep(0)
+    gathering.submit("later", ask["later"])
+    (_, one), (_, two), (unit, later) = database.units
+    for away in (one, two):
+        away.set_exception(Unavailable("away", retry_after=1))
+    await asyncio.sleep(0)
+    assert [name for name, _, _ in told] == ["one", "two"]
+    later.set_result(unit(cast(Connection, None)))
+    await asyncio.sleep(0)
+    assert told[2:] == [("later", "later", None)]
+
+
+def _note(told: list[tuple[str, Any, Any]], name: str, result: Any, error: Any) -> None:
+    told.append((name, result, error))

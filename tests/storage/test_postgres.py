@@ -331,6 +331,19 @@ async def test_a_commit_without_an_answer_waits_for_the_server(
     assert {"a", "b"} <= set(await database.read(names))
 
 
+async def test_of_a_commit_that_nobody_answers_before_the_end_it_is_said_that_nobody_knows(
+    database: PostgresDatabase, proxy: Proxy
+) -> None:
+    proxy.cut_at(b"COMMIT", "after")
+    pending = database.submit(put("a"))
+    await proxy.tripped.wait()
+    await proxy.refuse()
+    await database.close()
+    with pytest.raises(Unavailable, match="did not say whether this was stored"):
+        await pending
+    await proxy.listen()
+
+
 async def test_a_server_that_falls_silent_when_it_is_asked_of_a_commit_is_asked_again(
     database: PostgresDatabase, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,6 +605,14 @@ async def test_aside_is_a_transaction_of_its_own(database: PostgresDatabase, pro
 
     with pytest.raises(LookupError):
         await database.background(fails)
+
+    def goes_on(connection: Connection) -> None:
+        put("b")(connection)
+        with suppress(IntegrityError):
+            put("b")(connection)
+
+    with pytest.raises(RuntimeError, match="after a statement that failed"):
+        await database.background(goes_on)
     proxy.cut()
     assert await database.background(put("c")) == "c"
     assert await database.read(names) == ["a", "c", "slow", "slow too"]

@@ -40,11 +40,19 @@ class _Unit(Generic[Item, Result]):
         # Said before anything is taken: whoever adds an item after this submits another unit,
         # which at worst finds nothing to do.
         self.started = True
-        while self._ready and len(self.taken) < _ITEMS_A_UNIT:
-            self.taken.append(self._ready.popleft())
+        self.take(_ITEMS_A_UNIT)
         if not self.taken:
             return ()
         return self._store(connection, [item for item, _ in self.taken])
+
+    def take(self, most: int) -> None:
+        """Take what is ready, one by one: another unit may be at it in another thread, and each
+        item is one unit's."""
+        while len(self.taken) < most:
+            try:
+                self.taken.append(self._ready.popleft())
+            except IndexError:
+                return
 
 
 class Gathering(Generic[Item, Result]):
@@ -99,8 +107,7 @@ class Gathering(Generic[Item, Result]):
                 self._again(one)
         else:
             if not unit.started:  # the group failed before it came to this unit
-                unit.taken.extend(self._ready)
-                self._ready.clear()
+                unit.take(ITEMS_WAITING_MAX)
             for _, told in unit.taken:
                 told(None, error)
         # More than one unit's worth: what is left has no unit yet that will take it.
@@ -109,7 +116,7 @@ class Gathering(Generic[Item, Result]):
 
     def _again(self, one: tuple[Item, Told[Result]]) -> None:
         alone = _Unit(self._store, deque([one]))
-        alone.taken.append(alone._ready.popleft())
+        alone.take(1)
         try:
             future = self._database.submit(alone, self._fenced)
         except InsulaError as error:

@@ -175,7 +175,8 @@ class PostgresDatabase:
         Raises:
             Unavailable: the server cannot be reached, or cannot store anything, or too much
                 waits. Nothing of the unit was stored. What was on its way when the connection was
-                lost is told once the server has said what became of it.
+                lost is told once the server has said what became of it; where this process ends
+                before, that it is not known.
         """
         result: T = await self._writer.submit(unit)
         return result
@@ -225,7 +226,8 @@ def _in_transaction(unit: Callable[[Connection], T], connection: Connection) -> 
     execute_simple(raw, b"BEGIN; SET LOCAL synchronous_commit TO off")
     try:
         result = unit(connection)
-        execute_simple(raw, b"COMMIT")
+        if execute_simple(raw, b"COMMIT").command_status != b"COMMIT":
+            raise RuntimeError("A unit went on after a statement that failed.")
     except BaseException as error:
         if not raw.closed:
             with suppress(psycopg.Error):  # the first error is the one to tell

@@ -121,7 +121,7 @@ class Readers:
     def _run(self, reading: Reading) -> Any:
         try:
             while True:
-                rested = self._idle.pop() if self._idle else None
+                rested = self._rested()
                 connection = rested or self._source.open()
                 try:
                     return self._query(connection, reading)
@@ -134,6 +134,13 @@ class Readers:
             if told is None:
                 raise
             raise told from error
+
+    def _rested(self) -> Connection | None:
+        # Asked first whether there is one, another thread might take it in between.
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _query(self, connection: Connection, reading: Reading) -> Any:
         with reading.lock:

@@ -20,6 +20,10 @@ from insula.storage.session import Session
 UNITS_WAITING_MAX = 10_000
 _UNITS_A_GROUP = 512
 _SETTLE_EVERY = 0.2
+_NOT_KNOWN = (
+    "The server is stopping, and the database did not say whether this was stored. "
+    "Look before you try again."
+)
 
 log = structlog.get_logger(__name__)
 
@@ -148,8 +152,9 @@ class Writer:
         except Exception as error:
             if last:
                 self._unsettled.remove(one)
-                told = self._session.translate(error) or error
-                self._call_loop(_tell, one.group, [Outcome(error=told) for _ in one.group])
+                log.warning("storage.not_settled", units=len(one.group), reason=str(error))
+                outcome = Outcome(error=Unavailable(_NOT_KNOWN, retry_after=5))
+                self._call_loop(_tell, one.group, [outcome for _ in one.group])
             return
         self._unsettled.remove(one)
         log.info("storage.settled", units=len(one.group), committed=stood)
