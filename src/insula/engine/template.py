@@ -13,6 +13,7 @@ from insula.engine.template_paths import Lookup, Path, Place, Reader, first_byte
 from insula.engine.template_scan import BadTemplate, Gap, split
 from insula.kit import json
 from insula.kit.json import Raw
+from insula.kit.json_bounds import check
 
 Kind = Literal["text", "json", "url", "header"]
 Suffix = Literal["contents", "images", "file"]
@@ -125,6 +126,26 @@ def _compile(text: str, kind: Kind) -> Template:
         files=tuple(p for p in parts if isinstance(p, Hole) and p.suffix is not None),
         single=single,
     )
+
+
+def kind_of(text: str) -> Kind:
+    """Return ``json`` for a setting that is JSON whatever its holes hold, else ``text``.
+
+    Its own text alone decides: no value makes JSON of it, and none changes what it says.
+    """
+    template = compile_template(text, "json") if text.lstrip()[:1] in ("{", "[") else None
+    if template is None or template.error is not None:
+        return "text"
+    pieces = (part if isinstance(part, str) else _stand_in(part) for part in template.parts)
+    try:
+        check("".join(pieces).encode("utf-8", "surrogatepass"))
+    except json.InvalidJson:
+        return "text"
+    return "json"
+
+
+def _stand_in(hole: Hole) -> str:
+    return "" if hole.writing == "json_string" else "null"
 
 
 class _Building:

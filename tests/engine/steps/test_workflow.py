@@ -144,11 +144,14 @@ def _lettered() -> Any:
         ("{{input.q}}", {"x": 1}),
         ("{{input.text}}", {"y": 2}),
         ("{{input.gone}}", {}),
+        ('{"a":"<{{input.hard}}>{{input.gone}}","b":{{input.n}}}', {"a": '<" \\\n>', "b": 2}),
+        (' {"a":{{input.hard}},"b":{{input.gone}}}', {"a": '" \\\n', "b": None}),
+        ('{"a":1{{input.more}}', {"a": 1, "b": 2}),
     ],
 )
 async def test_its_input_is_filled_in(given: object, wanted: object) -> None:
     children = ending("COMPLETED")
-    mine = Raw(b'{"q":{"x":1},"n":2,"text":"{\\"y\\":2}"}')
+    mine = json.raw({"q": {"x": 1}, "n": 2, "text": '{"y":2}', "hard": '" \\\n', "more": ',"b":2}'})
     run = await play(child(input=given), children=children, input=mine)
     assert run.ended.error is None
     assert json.decode(children.requests[0].input) == wanted

@@ -9,7 +9,7 @@ from insula.engine.document import ModelProvider
 from insula.engine.failures import StepFailure
 from insula.engine.render import Renderer, Slot
 from insula.engine.steps.model_files import Pieces, with_files
-from insula.engine.template import compile_template
+from insula.engine.template import compile_template, kind_of
 from insula.kit import json
 
 _MAX_ITERATIONS = 10
@@ -72,7 +72,7 @@ def _options(provider: ModelProvider) -> dict[str, Any]:
 
 def _take(renderer: Renderer, provider: ModelProvider) -> Slot | list[dict[str, Any]]:
     if isinstance(provider.messages, str):
-        return renderer.text(provider.messages)
+        return renderer.text(provider.messages, kind_of(provider.messages))
     plain = [message.model_dump(exclude_unset=True) for message in provider.messages]
     return [_take_part(renderer, message) for message in plain]
 

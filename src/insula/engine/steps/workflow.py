@@ -8,6 +8,7 @@ from insula.engine.context import Result, StepContext
 from insula.engine.document import WorkflowStep
 from insula.engine.failures import StepFailure
 from insula.engine.ports import ChildRequest
+from insula.engine.template import kind_of
 from insula.kit import json
 from insula.kit.json import Raw
 
@@ -95,7 +96,7 @@ async def filled_object(context: StepContext, given: Any, what: str) -> Raw:
     if given is None or given == "":
         return Raw(b"{}")
     renderer = context.renderer()
-    tree = renderer.tree(given)
+    tree = renderer.text(given, kind_of(given)) if isinstance(given, str) else renderer.tree(given)
     await renderer.evaluate()
     filled = json.raw(renderer.filled_tree(tree))
     if isinstance(given, str):
