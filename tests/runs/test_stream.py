@@ -130,10 +130,12 @@ async def test_the_transcript_of_a_run(platform: Platform) -> None:
     path = f"/workflows/{flow}/runs/{last.data['id']}"
     assert last.data == await platform.acme.ok("GET", path)
     chunks = [one.data for one in told if one.event == "chunk"]
-    texts = [chunk for chunk in chunks if "output" in chunk]
+    texts = [chunk for chunk in chunks if "calls" not in chunk]
     assert {key for chunk in texts for key in chunk} == {"key", "status", "output"}
     assert texts[0]["output"] == {"model": "m", "provider": "mock", "message": "hello"}
     assert [chunk["output"].get("index") for chunk in texts[1:]] == [0, 1]
+    assert all(chunk["output"]["model"] == "m" for chunk in chunks)
+    assert {chunk["output"]["message"] for chunk in chunks if "calls" in chunk} == {""}
     calls = [chunk["calls"][0] for chunk in chunks if "calls" in chunk]
     assert [(call["key"], call["status"]) for call in calls] == [
         ("ask", "RUNNING"),

@@ -22,7 +22,7 @@ from insula.engine.events import (
     UnitEnded,
     UnitStarted,
 )
-from insula.engine.state import RunState
+from insula.engine.state import RunState, StepState
 from insula.engine.view import call_view
 from insula.kit import json
 from insula.runs.reading import Look, Stored, find
@@ -90,22 +90,32 @@ def step_told(event: Event, state: RunState, sight: Sight) -> list[tuple[str, di
         case Chunk():
             return [("chunk", _chunk(event))]
         case UnitStarted() | UnitEnded():
-            call = state.steps[event.key].calls.get((event.index, event.round, event.call))
+            step = state.steps[event.key]
+            call = step.calls.get((event.index, event.round, event.call))
             if call is None or sight.visible is not None:
                 return []
-            data = {"key": event.key, "status": "RUNNING", "calls": [call_view(call)]}
-            return [("chunk", data)]
+            return [("chunk", {**_calling(step, event), "calls": [call_view(call)]})]
 
 
 def _chunk(event: Chunk) -> dict[str, Any]:
-    output: dict[str, Any] = {
-        "model": event.model,
-        "provider": event.provider,
-        "message": event.text,
-    }
-    if event.index is not None:
-        output["index"] = event.index
-    return {"key": event.key, "status": "RUNNING", "output": output}
+    return _piece(event.key, event.model, event.provider, event.text, event.index)
+
+
+def _calling(step: StepState, event: UnitStarted | UnitEnded) -> dict[str, Any]:
+    """Return the chunk that a call stands in, as of the model that called; what a replay keeps has
+    no round of a model any more."""
+    asked = step.units.get((event.index, event.round, None))
+    if asked is None or asked.output is None:
+        return {"key": step.key, "status": "RUNNING"}
+    told = json.members(asked.output)
+    return _piece(step.key, told["model"], told["provider"], "", event.index)
+
+
+def _piece(key: str, model: Any, provider: Any, text: str, index: int | None) -> dict[str, Any]:
+    output = {"model": model, "provider": provider, "message": text}
+    if index is not None:
+        output["index"] = index
+    return {"key": key, "status": "RUNNING", "output": output}
 
 
 def _frame(number: int, name: str, data: dict[str, Any]) -> bytes:
