@@ -168,8 +168,13 @@ async def test_every_split_of_a_stream_is_exact(platform: Platform) -> None:
         over = await platform.acme.ask("GET", path, headers={"last-event-id": str(number)})
         assert (over.status_code, over.content) == (204, b"")
     for wrong in ("x", "-1", "1" * 30):
-        refused = await platform.acme.ask("GET", path, headers={"last-event-id": wrong})
-        assert refused.status_code == 400
+        named = ("header", "last-event-id"), ("query", "from")
+        in_header = await platform.acme.ask("GET", path, headers={"last-event-id": wrong})
+        in_query = await platform.acme.ask("GET", path, params={"from": wrong})
+        for (where, name), refused in zip(named, (in_header, in_query), strict=True):
+            assert refused.status_code == 400
+            (error,) = refused.json()["errors"]
+            assert (error["validation"], error["path"]) == (where, [name])
 
 
 async def test_a_live_stream_and_its_two_parts_agree(platform: Platform) -> None:

@@ -291,13 +291,17 @@ async def _one(piece: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _after(request: Request) -> int | None:
-    given = request.headers.get(LAST_EVENT) or request.query_params.get("from")
+    name, where = LAST_EVENT, "header"
+    given = request.headers.get(name)
+    if not given:
+        name, where = "from", "query"
+        given = request.query_params.get(name)
     if given is None:
         return None
     if given.isascii() and given.isdigit() and len(given) <= 15:
         return int(given)
     message = "must be the number of an event of this stream"
-    raise BadInput(f"Last-Event-ID {message}", [FieldError((LAST_EVENT,), "number", message)])
+    raise BadInput(f"{name} {message}", [FieldError((name,), "number", message, where)])
 
 
 def instant(given: str | None, name: str) -> int | None:
