@@ -159,6 +159,8 @@ async def test_too_much_base64(store: FileStore) -> None:
         {},
         {"data": 3},
         {"data": B64, "name": 3},
+        {"data": "abcd", "encoding": "utf-8"},
+        {"data": "abcd", "encoding": ["raw"]},
         {"data": "!"},
         "!!!",
         "data:x",

@@ -21,6 +21,7 @@ _FORMS = (
     "a file id, an http or https address, a data URL, base64 text, "
     "or an object {data, type, name, encoding}"
 )
+_ENCODINGS = ("base64", "raw")
 _DISPOSITION = re.compile(
     r"filename\*=utf-8''([^;\s]+)|filename=\"([^\"]+)\"|filename=([^;\s]+)", re.I
 )
@@ -74,7 +75,10 @@ def _from_object(value: Mapping[str, Any], wanted: Wanted) -> tuple[str, bytes]:
         raise bad_file(wanted, "file", f"must be {_FORMS}; this object has no text in data")
     if not isinstance(name, str):
         raise bad_file(wanted, "file", "has a name that is not text")
-    if value.get("encoding") == "raw":
+    encoding = value.get("encoding")
+    if encoding not in (None, *_ENCODINGS):
+        raise bad_file(wanted, "file", f"has an encoding that is none of {', '.join(_ENCODINGS)}")
+    if encoding == "raw":
         return name, data.encode("utf-8", "replace")
     if data[:5].lower() == "data:":
         return name, _data_url(data, wanted)
