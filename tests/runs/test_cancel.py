@@ -5,6 +5,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.contract import validate
 from tests.runs.platform import Caller, Platform, child, code, model, open_platform
@@ -302,8 +303,26 @@ async def test_many_are_cancelled_by_a_filter(platform: Platform) -> None:
     assert [run["identifier"] for run in left] == ["y"]
     assert (await platform.globex.ok("POST", "/runs/cancel"))["count"] == 0
     assert (await platform.acme.ok("POST", "/runs/cancel"))["count"] == 1
-    wrong = await platform.acme.ask("POST", "/runs/cancel", {"since": "yesterday"})
-    assert wrong.status_code == 400
+
+
+@pytest.mark.parametrize("where", ["query", "body"])
+async def test_a_filter_stands_in_the_query_or_in_the_body(platform: Platform, where: str) -> None:
+    async def asked(**wanted: str) -> httpx.Response:
+        given: dict[str, Any] = {"params" if where == "query" else "body": wanted}
+        return await platform.acme.ask("POST", "/runs/cancel", **given)
+
+    flow = await platform.acme.make(code("a", "wait(g)"))
+    for name in ("x", "y"):
+        await platform.acme.run(flow, background=True, identifier=name)
+    for wrong in ({"since": "yesterday"}, {"status": "COMPLETED"}, {"identifer": "x"}):
+        refused = await asked(**wrong)
+        assert refused.status_code == 400
+        assert refused.json()["errors"][0]["validation"] == where
+    assert (await asked(identifier="x", status="RUNNING")).json()["count"] == 1
+    both = await platform.acme.ok(
+        "POST", "/runs/cancel", {"identifier": "y"}, params={"identifier": "x", "workflow_id": flow}
+    )
+    assert both["count"] == 1
 
 
 async def test_a_child_is_cancelled_by_a_filter_that_only_it_matches(platform: Platform) -> None:

@@ -313,21 +313,16 @@ def _add_app_runs(routes: APIRouter, services: RunServices) -> None:
         responses=WRITES,
         openapi_extra=request_body(CancelRuns, required=False),
     )
-    async def cancel_runs(principal: Writer, request: Request) -> Response:
+    async def cancel_runs(
+        principal: Writer, request: Request, query: Annotated[CancelRuns, Query()]
+    ) -> Response:
         """Cancels every run of the app that matches and is not final; answers their ids.
 
-        503 if one of them has not stopped in time: its cancel stays requested.
+        The filter stands in the body, in the query, or in both. 503 if one of the runs has not
+        stopped in time: its cancel stays requested.
         """
         body = await payload(request, CancelRuns)
-        wanted = RunFilter(
-            principal.app_id,
-            body.workflow_id,
-            status=_one(body.status),
-            origin=_one(body.origin),
-            identifier=body.identifier,
-            since=instant(body.since, "since"),
-            until=instant(body.until, "until"),
-        )
+        wanted = _to_cancel(principal, query, body)
         stopped = await cancel_matching(services, wanted, principal.key_id)
         return json_answer({"count": len(stopped), "runs": stopped})
 
@@ -385,6 +380,25 @@ def _filter(
         identifier=identifier,
         since=instant(query.get("since"), "since"),
         until=instant(query.get("until"), "until"),
+    )
+
+
+def _to_cancel(principal: Principal, query: CancelRuns, body: CancelRuns) -> RunFilter:
+    """Put the two parts of a filter together; what both name is as the body says."""
+    asked = query.model_copy(update=body.model_dump(exclude_unset=True))
+
+    def moment(name: str) -> int | None:
+        where = "body" if name in body.model_fields_set else "query"
+        return instant(getattr(asked, name), name, where)
+
+    return RunFilter(
+        principal.app_id,
+        asked.workflow_id,
+        status=_one(asked.status),
+        origin=_one(asked.origin),
+        identifier=asked.identifier,
+        since=moment("since"),
+        until=moment("until"),
     )
 
 

@@ -304,8 +304,8 @@ def _after(request: Request) -> int | None:
     raise BadInput(f"{name} {message}", [FieldError((name,), "number", message, where)])
 
 
-def instant(given: str | None, name: str) -> int | None:
-    """Read a time, as Unix milliseconds.
+def instant(given: str | None, name: str, where: str = "query") -> int | None:
+    """Read a time, as Unix milliseconds; ``where`` it stands is told with the error.
 
     Raises:
         BadInput: it is no ISO 8601 time.
@@ -319,5 +319,5 @@ def instant(given: str | None, name: str) -> int | None:
     except (ValueError, OverflowError, OSError) as error:
         message = "must be a time such as 2026-01-31T12:00:00Z"
         raise BadInput(
-            f"{name} {message}", [FieldError((name,), "time", message, "query")]
+            f"{name} {message}", [FieldError((name,), "time", message, where)]
         ) from error
