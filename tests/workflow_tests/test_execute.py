@@ -397,6 +397,25 @@ async def test_a_cancelled_test_keeps_no_earlier_verdicts(platform: Platform) ->
     assert (gone["expectations_passing_count"], gone["expectations_failing_count"]) == (0, 0)
 
 
+async def test_a_running_test_shows_no_earlier_verdicts(platform: Platform) -> None:
+    acme = platform.acme
+    flow = await flow_of(acme, code("a", "return 1"))
+    items = [expects("k", "true"), expects("l", "result")]
+    test = await make(acme, flow, expectations=items)
+    done = await execute(acme, flow, test)
+    assert [item["status"] for item in done["expectations"]] == ["PASSED", "PASSED"]
+    platform.services.draining = True  # nothing is begun, or judged, by itself
+    base = f"/workflows/{flow}/tests"
+    for body in ({"execute_expectations_only": True}, {}):
+        going = await execute(acme, flow, test, execute_async=True, **body)
+        assert (going["status"], going["expectations"]) == ("RUNNING", items)
+        stats = await acme.ok("GET", base + "/stats")
+        assert (stats["running_count"], stats["expectations_passing_count"]) == (1, 0)
+        assert (going["run"] is None) == (body == {})
+        await platform.change("UPDATE workflow_tests SET status = 'PASSED', passing = 2")
+    platform.services.draining = False
+
+
 async def test_a_change_while_it_is_judged_is_judged_again(platform: Platform) -> None:
     acme = platform.acme
     flow = await flow_of(acme, code("a", "return 1"))

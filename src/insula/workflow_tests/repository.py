@@ -174,24 +174,34 @@ def remove(connection: Connection, test_id: str) -> list[str]:
 
 def queue(connection: Connection, test_ids: Sequence[str], version: str) -> list[str]:
     """Let tests wait for their turn; return those that were not RUNNING already."""
-    begun = []
-    for test_id in test_ids:
-        changed = connection.execute(
-            update(tests)
-            .where(tests.c.id == test_id, tests.c.status != RUNNING)
-            .values(status=RUNNING, run_id=None, error=None, version=version, updated_at=now_ms())
-        )
-        if changed.rowcount == 1:
-            begun.append(test_id)
-    return begun
+    values = {"run_id": None, "version": version}
+    return [each for each in test_ids if _again(connection, each, values)]
 
 
 def judge_again(connection: Connection, test_id: str) -> bool:
     """Let the run that a test has be judged again; say whether that could be."""
+    return _again(connection, test_id, {}, tests.c.run_id.is_not(None))
+
+
+def _again(
+    connection: Connection,
+    test_id: str,
+    values: Mapping[str, object],
+    *wanted: ColumnElement[bool],
+) -> bool:
+    """Make a test RUNNING, without what became of it in an earlier execution."""
     changed = connection.execute(
         update(tests)
-        .where(tests.c.id == test_id, tests.c.status != RUNNING, tests.c.run_id.is_not(None))
-        .values(status=RUNNING, error=None, updated_at=now_ms())
+        .where(tests.c.id == test_id, tests.c.status != RUNNING, *wanted)
+        .values(
+            status=RUNNING,
+            error=None,
+            passing=0,
+            failing=0,
+            expectations=_unjudged(connection, test_id),
+            updated_at=now_ms(),
+            **values,
+        )
     )
     return changed.rowcount == 1
 
