@@ -35,9 +35,10 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 
 def answered(evaluation: Evaluation, value: Any) -> Raw | None:
     """Return a fake script's value as the port answers with it: by what is asked for."""
-    if evaluation.asked == "truth":
+    if evaluation.asked in ("truth", "judged"):
         holds = isinstance(value, list | dict) or (value is not UNDEFINED and bool(value))
-        return json.raw(holds)
+        told = None if value is UNDEFINED else value
+        return json.raw([holds, told] if evaluation.asked == "judged" else holds)
     ends = evaluation.asked == "item" and (value is None or value is False)
     return None if value is UNDEFINED or ends else json.raw(value)
 

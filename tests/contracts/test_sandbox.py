@@ -115,6 +115,10 @@ async def test_truth_is_what_javascript_takes_for_true(pool: SandboxPool, lane: 
     false = ("0/0", "-0", "0n", "''", "null", "undefined", "if (input.a) return 1")
     done = await run(pool, lane, *true, *false, asked="truth", input={"a": 0})
     assert done.outputs == (Raw(b"true"),) * len(true) + (Raw(b"false"),) * len(false)
+    judged = ("1/0", "new Date(NaN)", "0/0", "undefined", "({a: 1.50})", "'x'")
+    both = await run(pool, lane, *judged, asked="judged")
+    texts = ("[true,null]", "[true,null]", "[false,null]", "[false,null]", '[true,{"a":1.5}]')
+    assert both.outputs == tuple(Raw(text.encode()) for text in (*texts, '[true,"x"]'))
     assert (
         "only code steps may wait"
         in (await failure(pool, lane, "Promise.resolve(false)", asked="truth")).message

@@ -28,8 +28,6 @@ from insula.engine.scripts import Script, analyse
 from insula.engine.state import Address, joined_logs
 from insula.kit.json import Raw
 
-_FALSY = frozenset((b"null", b"false", b"0", b"-0", b'""'))
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -223,11 +221,6 @@ def lowered(limits: Limits, step: AnyStep) -> Limits:
 def holds(value: Raw | None) -> bool:
     """Say whether a condition holds, by the answer to a script whose truth was asked for."""
     return value is not None and bytes(value) == b"true"
-
-
-def truthy(value: Raw | None) -> bool:
-    """Say whether JavaScript would take a value, ``None`` for ``undefined``, for true."""
-    return value is not None and bytes(value) not in _FALSY
 
 
 def shortened(url: str) -> str:

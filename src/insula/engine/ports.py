@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from insula.engine.secrets import Secrets
 
 Lane = Literal["quickjs", "v8"]
-Asked = Literal["value", "truth", "item"]
+Asked = Literal["value", "truth", "judged", "item"]
 """What of a script's value is asked for: the value itself; ``true`` or ``false``, as JavaScript
-takes it; or the next item of a loop, which ends with JavaScript's own ``undefined``, ``null`` and
-``false``. The last two cannot be told from the value as JSON, which has no NaN, no infinity and no
-objects that are written as ``null``."""
+takes it; a list of that and the value; or the next item of a loop, which ends with JavaScript's
+own ``undefined``, ``null`` and ``false``. The last three cannot be told from the value as JSON,
+which has no NaN, no infinity and no objects that are written as ``null``."""
 
 
 @dataclass(slots=True, eq=False)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from insula.engine.context import truthy
 from insula.engine.events import Event, Interruption
 from insula.engine.failures import StepFailure
 from insula.engine.ports import (
@@ -114,6 +113,7 @@ async def _evaluated(
         lane=script.lane,
         limits=_limits(services.limits),
         code_app_id=ports.workflow_app_id,
+        asked="judged",
     )
     activity = Activity("expectation", now_ms())
     try:
@@ -121,11 +121,11 @@ async def _evaluated(
     except StepFailure as failure:
         logs = [] if failure.logs is None else json.decode(failure.logs)
         return {"logs": [*logs, *_told(failure.message)], "status": FAILED}
-    value = done.outputs[0]
-    judged: dict[str, Any] = {"output": NULL if value is None else value}
+    holds, value = json.decode(done.outputs[0] or b"[false,null]")
+    judged: dict[str, Any] = {"output": value}
     if done.logs is not None:
         judged["logs"] = done.logs
-    return {**judged, "status": PASSED if truthy(value) else FAILED}
+    return {**judged, "status": PASSED if holds else FAILED}
 
 
 def _told(words: str) -> list[dict[str, Any]]:
