@@ -70,7 +70,7 @@ def test_pushing_what_is_deployed_already_is_a_success(
 def test_pushing_what_is_refused_otherwise_fails(
     server: FakeServer, invoke: Invoke, file: Path
 ) -> None:
-    refused = {"status": 409, "message": "Tests have not passed"}
+    refused = {"status": 409, "message": "Version 1 is the same already, but its tests failed"}
     server.on("GET", ALL, Answer([WORKFLOW]))
     server.on("PATCH", ONE, Answer(WORKFLOW))
     server.on("POST", f"{ONE}/versions", Answer(refused, 409))

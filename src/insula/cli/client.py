@@ -184,13 +184,11 @@ def _refused(response: httpx2.Response, content: bytes) -> CommandFailed:
     if not isinstance(body, dict) or not isinstance(body.get("message"), str):
         return CommandFailed(f"The server answered {response.status_code}.", code)
     lines = [body["message"]]
-    for error in body.get("errors") or []:
-        if isinstance(error, dict):
-            path = ".".join(str(part) for part in error.get("path") or [])
-            lines.append(
-                f"  {path}: {error.get('message')}" if path else f"  {error.get('message')}"
-            )
-    return CommandFailed("\n".join(lines), code, _hint(response))
+    errors = [error for error in body.get("errors") or [] if isinstance(error, dict)]
+    for error in errors:
+        path = ".".join(str(part) for part in error.get("path") or [])
+        lines.append(f"  {path}: {error.get('message')}" if path else f"  {error.get('message')}")
+    return CommandFailed("\n".join(lines), code, _hint(response), errors)
 
 
 def _hint(response: httpx2.Response) -> str | None:

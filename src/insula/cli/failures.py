@@ -1,6 +1,8 @@
 """How a command ends: its exit codes, and the one exception that carries words and a code."""
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -18,13 +20,20 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Exception):
-    """A command cannot go on; ``hint`` says what to do about it."""
+    """A command cannot go on; ``hint`` says what to do about it, ``errors`` are the server's."""
 
-    def __init__(self, message: str, code: ExitCode, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: ExitCode,
+        hint: str | None = None,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.hint = hint
+        self.errors = errors
 
 
 class FolderInUse(CommandFailed):

@@ -1,6 +1,5 @@
 """``insula workflows``: push and pull drafts, deploy, publish."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +11,11 @@ from insula.cli.local import Target, connect
 from insula.cli.options import App, Data, Discover, Json, Page, Take, WorkflowId, perform, segment
 from insula.cli.output import say, show, show_json, show_table
 from insula.cli.workflow_files import read_workflow, write_workflow
+from insula.workflows.deploy import SAME
 
 commands = typer.Typer(help="Push and pull workflows, deploy and publish.", no_args_is_help=True)
 
 _SEARCHED_PAGES = 20
-SAME = re.compile(r"Version (\d+) is the same already")
-"""What the server says of a draft that is deployed already."""
 
 
 @commands.command("push")
@@ -64,10 +62,11 @@ async def _push(target: Target, file: Path, new: bool, deploy_it: bool, as_json:
 def _said_the_same(failure: CommandFailed) -> str:
     """Say which version is what was to be deployed, so that pushing twice does what pushing once
     does; raise what else failed."""
-    found = SAME.match(failure.message)
-    if failure.code != ExitCode.CONFLICT or found is None:
+    same = [error for error in failure.errors if error.get("code") == SAME]
+    if failure.code != ExitCode.CONFLICT or not same:
         raise failure
-    return f" Version {found[1]} is this already."
+    number = [*(same[0].get("path") or ["?"])][-1]
+    return f" Version {number} is this already."
 
 
 async def _find(client: Client, document: dict[str, Any]) -> str | None:
