@@ -162,6 +162,18 @@ async def test_given_outputs_are_as_their_steps_give_them(platform: Platform) ->
     assert len(await acme.ok("GET", "/runs?verbose=all")) == 1
 
 
+async def test_a_secret_that_cannot_be_read_is_named(platform: Platform) -> None:
+    acme = platform.acme
+    secret = {"key": "TOKEN", "value": "a secret value", "secret": True}
+    await acme.ok("POST", "/variables", secret)
+    flow = await flow_of(acme, code("a", "return 1"))
+    test = await make(acme, flow, expectations=[expects("e", "true")])
+    await platform.change("UPDATE variables SET sealed = :sealed", sealed=b"\x01" + bytes(60))
+    done = await execute(acme, flow, test)
+    assert (done["status"], done["run"]["status"]) == ("FAILED", "FAILED")
+    assert "The secret TOKEN" in done["error"]
+
+
 async def test_defaults_and_input_problems(platform: Platform) -> None:
     acme = platform.acme
     field = {"n": {"type": "number", "default": 1}}

@@ -56,7 +56,10 @@ async def judge(services: RunServices, test: WorkflowTest) -> Verdict:
         runnable = await services.resolver.stored(row.workflow_id, row.version_id, stored.draft)
     except (NotFound, Conflict) as error:
         return Verdict(FAILED, error=error.message)
-    ports = await _ports(services, row)
+    try:
+        ports = await _ports(services, row)
+    except StepFailure as failure:  # a secret cannot be read; so it was with the run, or is now
+        return Verdict(FAILED, error=failure.message)
     keys = frozenset(step.key for step in runnable.document.steps)
     items = await _judged(services, test, ports, _scope(look, ports), keys)
     failing = sum(item["status"] == FAILED for item in items)
