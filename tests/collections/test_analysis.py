@@ -75,16 +75,19 @@ async def test_before_all_and_after_all(platform: Platform) -> None:
     body = {"rules": given("last", "middle", "first"), "run": "all"}
     made = await acme.ok("POST", f"{path}/records", body)
     one = f"{path}/records/{made['id']}"
-    for key, running in (
-        ("first", ["first"]),
-        ("middle", ["middle"]),
-        ("last", ["last"]),
+    for passed, (key, running) in enumerate(
+        (
+            ("first", ["first"]),
+            ("middle", ["middle"]),
+            ("last", ["last"]),
+        )
     ):
         await platform.reached(key)
         found = await acme.ok("GET", one)
         assert [k for k, s in verdicts(found).items() if s == "RUNNING"] == running
         assert found["status"] == "RUNNING"
         assert found["rules"][key]["run"]["status"] == "RUNNING"
+        assert (found["rules_count"], found["rules_pass_count"]) == (3, passed)
         platform.gate(key).opened.set()
     assert (await rested(acme, one))["status"] == "COMPLETED"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from insula.collections.record_repository import tally
 from insula.collections.repository import Shown
 from insula.collections.rows import Config, RecordRow, RuleRow
 from insula.engine.credits import total
@@ -87,16 +88,17 @@ def record_members(row: RecordRow, around: Around, *, extended: bool = False) ->
     parts = {rule.key: _parts(rule) for rule in rules}
     usage = {key: part["usage"] for key, part in parts.items() if "usage" in part}
     by = row.created_by
+    counts = tally(rules)  # the row's do not follow while it is analysed
     shown: dict[str, Any] = {
         "id": row.id,
         "name": row.name,
         "status": row.status,
         "source": row.source,
         "usage": {"total": round(total(rule.credits for rule in rules), 9), "rules": usage},
-        "rules_count": row.rules_count,
-        "rules_pass_count": row.pass_count,
-        "rules_fail_count": row.fail_count,
-        "rules_warn_count": row.warn_count,
+        "rules_count": counts["rules_count"],
+        "rules_pass_count": counts["pass_count"],
+        "rules_fail_count": counts["fail_count"],
+        "rules_warn_count": counts["warn_count"],
         "rules": {rule.key: _rule(row, rule, parts[rule.key], around) for rule in rules},
         "config": around.configs[row.config_id],
         "collection_name": around.collections.get(row.collection_id, ""),
