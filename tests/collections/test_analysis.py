@@ -240,6 +240,33 @@ async def test_a_run_that_fails_fails_the_record(platform: Platform) -> None:
     assert "It failed: oh" in found["rules"]["a"]["error"]
 
 
+async def test_a_record_stands_as_the_rules_do_that_stay(platform: Platform) -> None:
+    """What failed, was cancelled, or was not run yet is gone with its rule."""
+    acme = platform.acme
+    good, bad = await rule(acme, "good"), await rule(acme, "bad", "fail(oh)")
+    slow = await rule(acme, "slow", "wait(slow)", execution_order="after-all")
+    path = await collection(acme, good, bad)
+    body = {"rules": given("good", "bad"), "run": "all"}
+    one = f"{path}/records/{(await acme.ok('POST', f'{path}/records', body))['id']}"
+    assert (await rested(acme, one))["status"] == "FAILED"
+
+    async def on(*rules: dict[str, Any]) -> dict[str, Any]:
+        await acme.ok("PATCH", f"{path}/config", {"rules": rules})
+        stands: dict[str, Any] = await acme.ok("POST", f"{one}/update-rules")
+        return stands
+
+    assert (await on(good))["status"] == "COMPLETED"
+    assert (await on(good, slow))["status"] == "DRAFT"
+    await acme.ok("PATCH", one, {"rules": given("slow"), "run": "changed"})
+    await platform.reached("slow")
+    stopped = await acme.ok("POST", f"{one}/cancel")
+    assert (stopped["status"], "cancel_requested_at" in stopped) == ("CANCELLED", True)
+    stands = await on(good)
+    assert (stands["status"], "cancel_requested_at" in stands) == ("COMPLETED", False)
+    listed = await acme.ask("GET", f"{path}/records", params={"status": "COMPLETED"})
+    assert listed.headers["pagination-count"] == "1"
+
+
 async def test_what_is_live_is_not_changed(platform: Platform) -> None:
     acme = platform.acme
     path = await collection(acme, await rule(acme, "a", "wait(a)"))

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from insula.collections import landing, record_repository, repository
+from insula.collections.analysis import UNCANCELLED, ended_as
 from insula.collections.records import LOST
 from insula.collections.rows import RecordRow, RuleRow, Standing
 from insula.collections.services import Event, RecordServices
@@ -179,28 +180,19 @@ def _failed(status: str, words: str) -> dict[str, Any]:
 def conclude(
     services: RecordServices, connection: Connection, *, record_id: str, analysis: int
 ) -> bool:
-    """In a unit: end an analysis of which nothing is left; say whether it has ended.
-
-    CANCELLED if a rule was cancelled, else FAILED if a run failed, or could not be made; else
-    COMPLETED, whatever the verdicts.
-    """
+    """In a unit: end an analysis of which nothing is left; say whether it has ended."""
     row = record_repository.by_id(connection, record_id)
     if row is None or not row.is_live or row.analysis != analysis:
         return True
     rules = record_repository.standing(connection, record_id)
     if any(rule.is_open for rule in rules):
         return False
-    ends = {rule.ended for rule in rules if not rule.disabled}
-    status, event = "COMPLETED", "record.completed"
-    if "CANCELLED" in ends:
-        status, event = "CANCELLED", ""
-    elif "FAILED" in ends:
-        status, event = "FAILED", "record.failed"
+    status = ended_as(rules)
     changed = {"status": status, **record_repository.tally(rules)}
     if status != "CANCELLED":
-        changed |= {"cancel_requested_at": None, "cancel_requested_by": None}
+        changed |= UNCANCELLED
     record_repository.change(connection, row, changed)
-    if event:
+    if status != "CANCELLED":
         told: Event = "record.failed" if status == "FAILED" else "record.completed"
         services.told(connection, told, row)
     return True

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from insula.collections import record_repository
-from insula.collections.rows import Config, RecordRow, RuleRow
+from insula.collections.rows import Config, RecordRow, RuleRow, Standing
 from insula.collections.workflows import Ready, check_rule
 from insula.errors import BadInput, FieldError
 from insula.runs.services import RunServices
@@ -22,6 +22,19 @@ CLEARED: dict[str, Any] = {
     "credits": 0.0,
 }
 """A rule without a result."""
+
+UNCANCELLED: dict[str, Any] = {"cancel_requested_at": None, "cancel_requested_by": None}
+"""A record whose cancel nobody has asked for."""
+
+
+def ended_as(rules: Sequence[RuleRow | Standing]) -> str:
+    """Return the status of a record of whose rules none is open.
+
+    CANCELLED if a rule was cancelled, else FAILED if a run failed, or could not be made; else
+    COMPLETED, whatever the verdicts.
+    """
+    ends = {rule.ended for rule in rules if not rule.disabled}
+    return next((end for end in ("CANCELLED", "FAILED") if end in ends), "COMPLETED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +97,7 @@ def begin(connection: Connection, row: RecordRow, rules: Sequence[RuleRow], chos
         {
             "status": "QUEUED",
             "analysis": row.analysis + 1,
-            "cancel_requested_at": None,
-            "cancel_requested_by": None,
+            **UNCANCELLED,
             **record_repository.tally(rules),
         },
     )

@@ -285,8 +285,8 @@ async def reset(
         for rule in found.rules:
             rule.status = "DRAFT"
         tally = record_repository.tally(found.rules)
-        cancel = {"cancel_requested_at": None, "cancel_requested_by": None}
-        record_repository.change(connection, found.row, {"status": "DRAFT", **cancel, **tally})
+        changed = {"status": "DRAFT", **analysis.UNCANCELLED, **tally}
+        record_repository.change(connection, found.row, changed)
 
     await services.runs.database.write(unit)
 
@@ -321,9 +321,13 @@ async def update_rules(
         _check_current(_collection(connection, row.app_id, row.collection_id), config.id)
         record_repository.remove_rules(connection, row.id, [rule.key for rule in before.rules])
         record_repository.store_rules(connection, rules)
-        waits = any(rule.status == "DRAFT" and not rule.disabled for rule in rules)
+        asked = [rule.status for rule in rules if not rule.disabled]
         changed = {"config_id": config.id, **record_repository.tally(rules)}
-        record_repository.change(connection, row, changed | ({"status": "DRAFT"} if waits else {}))
+        if asked:  # what was cancelled, has failed, or was not run yet may be gone
+            waits = "DRAFT" in asked
+            changed["status"] = "DRAFT" if waits else analysis.ended_as(rules)
+            changed |= analysis.UNCANCELLED
+        record_repository.change(connection, row, changed)
         repository.drop_config(connection, before.row.config_id)
 
     if config.id != before.row.config_id:
