@@ -58,6 +58,15 @@ async def test_a_query_is_the_input_of_a_get(platform: Platform) -> None:
     assert (answer.status_code, answer.json()) == (200, {"n": 7, "tags": ["a", "b"]})
 
 
+async def test_an_address_is_told_as_it_is_to_be_called(platform: Platform) -> None:
+    acme = platform.acme
+    path = "/löhne & 100%/was?#1"
+    workflow = await acme.make(entry("posted", "told", path=path), code("told", "return 1"))
+    (latest, _) = await acme.ok("GET", f"/workflows/{workflow}/hooks")
+    called = await platform.client.post(latest["hooks"][0]["url"])
+    assert (called.status_code, called.json()) == (200, 1), called.text
+
+
 async def test_the_draft_has_an_address_of_its_own(platform: Platform) -> None:
     acme = platform.acme
     workflow = await acme.make(*STEPS)

@@ -2,6 +2,7 @@
 
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -18,6 +19,10 @@ from insula.webhooks.incoming import METHODS, plain_path, receive
 from insula.webhooks.opening import Webhooks
 from insula.webhooks.tokens import Target, Token
 from insula.workflows.paths import WORKFLOW
+
+
+_PLAIN = "/!$&'()*+,;=:@"
+"""What stands in an address's path as it is, besides letters, digits and ``-._~``."""
 
 
 class HookSchema(BaseModel):
@@ -101,7 +106,7 @@ async def _hooks(
         {
             "step_key": step.key,
             "method": step.webhook.method,
-            "url": base + plain_path(step.webhook.path),
+            "url": base + quote(plain_path(step.webhook.path), safe=_PLAIN),
         }
         for step in runnable.document.steps
         if isinstance(step, InputStep) and step.webhook is not None
