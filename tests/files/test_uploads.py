@@ -1,20 +1,22 @@
 """Upload links: one file each, without a key, until they expire."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
+from starlette.requests import ClientDisconnect
 from tests.contract import needs_contract, validate
 
 from insula.adapters.blobs.port import Blobs
 from insula.errors import NotFound
 from insula.files import resolve, uploads
 from insula.files.resolve import FileInputs
-from insula.files.upload_endpoints import _take_in
+from insula.files.upload_endpoints import _claimed, _take_in
 from insula.files.uploads import find_upload
 from insula.kit.clock import now_ms
 from insula.storage import tables
@@ -71,6 +73,63 @@ async def test_of_two_at_once_one_gets_through(client) -> None:
     made = await link(client)
     answers = await asyncio.gather(*(send(client, made) for _ in range(4)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+
+
+FORM = {"content-type": "multipart/form-data; boundary=b", **NOBODY}
+HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+
+class Sender:
+    """A client that sends the beginning of a form, and goes on when it is told to."""
+
+    def __init__(self, ending: bytes | Exception = b"\r\n--b--\r\n") -> None:
+        self.ending = ending
+        self.begun, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def body(self) -> AsyncIterator[bytes]:
+        self.begun.set()
+        yield HEAD + b"x" * 100
+        await self.goes_on.wait()
+        if isinstance(self.ending, Exception):
+            raise self.ending
+        yield self.ending
+
+    def send(self, client: httpx.AsyncClient, made: dict[str, Any]) -> asyncio.Task[httpx.Response]:
+        sending = client.post(made["upload_url"], content=self.body(), headers=FORM)
+        return asyncio.create_task(sending)
+
+
+async def test_no_second_body_is_read_while_one_arrives(client) -> None:
+    made = await link(client)
+    first = Sender()
+    sending = first.send(client, made)
+    await first.begun.wait()
+    refused = await send(client, made, content=b"read, this were a 400")
+    assert (refused.status_code, refused.headers["retry-after"]) == (409, "1")
+    first.goes_on.set()
+    assert (await sending).json()["file_size"] == 100
+
+
+async def test_nor_while_one_arrives_at_another_node(client, files: FileInputs) -> None:
+    made = await link(client)
+    lives = {"token": "node_2", "name": "n", "expires_at": now_ms() + 60_000, "started_at": 1}
+    await files.store.database.write(
+        lambda connection: connection.execute(insert(tables.nodes).values(lives)) and None
+    )
+    elsewhere = FileInputs(files.store, files.documents, lambda: "node_2")
+    async with _claimed(elsewhere, made["id"]):
+        assert (await send(client, made, content=b"read, this were a 400")).status_code == 409
+    assert (await send(client, made)).status_code == 200
+
+
+async def test_of_a_sender_who_is_gone_nothing_is_left(client, on_disk) -> None:
+    made = await link(client)
+    sender = Sender(ending=ClientDisconnect())
+    sender.goes_on.set()
+    with pytest.raises(AssertionError):  # there is no answer
+        await sender.send(client, made)
+    assert not on_disk()
+    assert (await send(client, made)).status_code == 200
 
 
 async def test_what_fails_leaves_the_link_open(client, on_disk) -> None:
@@ -138,7 +197,12 @@ async def test_who_was_taken_over_leaves_the_others_bytes_alone(
     store = replace(files.store, blobs=cast(Blobs, slow))
     lapsed = FileInputs(store, files.documents, lambda: "node_lapsed")
     sent = {"data": "from the lapsed one", "encoding": "raw"}
-    late = asyncio.create_task(_take_in(lapsed, row, sent, "file"))
+
+    async def take_in() -> None:
+        async with _claimed(lapsed, row.id) as token:
+            await _take_in(lapsed, row, sent, "file", token)
+
+    late = asyncio.create_task(take_in())
     await slow.written.wait()
     assert (await send(client, made)).status_code == 200
     slow.answers.set()

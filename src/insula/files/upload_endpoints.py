@@ -1,7 +1,9 @@
 """``/apps/{app_id}/files/uploads``, and the address at which a link takes its one file."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request
 from sqlalchemy import Connection
@@ -26,6 +28,7 @@ from insula.files.uploads import UploadRow
 from insula.files.wish import Wish
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
+from insula.kit.tasks import uninterrupted
 from insula.web.auth import Reader, Writer, unknown
 from insula.web.body import payload
 from insula.web.idempotency import InFlight, claim, read_key
@@ -156,18 +159,42 @@ def _add_arriving(routes: APIRouter, files: FileInputs) -> None:
         store = files.store
         find = partial(uploads.find_upload, upload_id=file_upload_id)
         row = await store.database.read(find)
-        _check_open(row)  # before the body is read, which may be large
-        sent = await payload(request, UploadAppFileSchema)
-        given, path = given_file(sent.file, sent.file_url)
+        _check_open(row)
         assert row is not None
         with arriving.through(row.id) if row.id not in arriving else _busy():
-            taking = _take_in(files, row, given, path)
-            return json_answer(await while_present(request.receive, taking))
+            # Before the body is read, which may be large: whoever has the link might send many.
+            async with _claimed(files, row.id) as token:
+                sent = await payload(request, UploadAppFileSchema)
+                given, path = given_file(sent.file, sent.file_url)
+                taking = _take_in(files, row, given, path, token)
+                return json_answer(await while_present(request.receive, taking))
 
 
-async def _take_in(files: FileInputs, row: UploadRow, given: object, path: str) -> dict[str, Any]:
+@asynccontextmanager
+async def _claimed(files: FileInputs, upload_id: str) -> AsyncIterator[str]:
+    """Reserve a link for one sender, among all nodes; give the token that it is reserved for.
+
+    Raises:
+        Conflict: a file is arriving, or has arrived.
+        NotFound, BadInput: the link is gone, or has expired.
+    """
+    database, token = files.store.database, files.token()
+    take = partial(uploads.claim, upload_id=upload_id, token=token, ours_is_dead=True)
+    try:
+        if not await database.write(take):
+            _check_open(await database.read(partial(uploads.find_upload, upload_id=upload_id)))
+            _busy()
+        yield token
+    finally:  # nothing happens to a link that was used
+        release = partial(uploads.release, upload_id=upload_id, token=token)
+        await uninterrupted(database.write(release))
+
+
+async def _take_in(
+    files: FileInputs, row: UploadRow, given: object, path: str, token: str
+) -> dict[str, Any]:
     """Store what is sent under the id that was promised, and close the link in the same unit."""
-    store, token = files.store, files.token()
+    store = files.store
 
     def closing(connection: Connection, _: FileRow) -> None:
         if not uploads.use(connection, row.id, token):
@@ -188,18 +215,10 @@ async def _take_in(files: FileInputs, row: UploadRow, given: object, path: str) 
         wish=Wish(bool(options.contents), bool(options.images), pages=options.pages),
         path=(path,),
     )
-    take = partial(uploads.claim, upload_id=row.id, token=token, ours_is_dead=True)
-    try:
-        if not await store.database.write(take):
-            find = partial(uploads.find_upload, upload_id=row.id)
-            _check_open(await store.database.read(find))
-            _busy()
-        return await resolve_file(store, given, wanted, closing, stored=False)
-    finally:  # nothing happens to a link that was used
-        await store.database.write(partial(uploads.release, upload_id=row.id, token=token))
+    return await resolve_file(store, given, wanted, closing, stored=False)
 
 
-def _busy() -> Any:
+def _busy() -> NoReturn:
     raise Conflict("A file is arriving through this link just now.", retry_after=1)
 
 
