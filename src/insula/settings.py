@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Runs of one app that may wait to begin; beyond: 429."
     )
     body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
+    body_rate_min: int = Field(
+        32 * 1024, ge=1, description="Bytes a second at which a body comes in at least."
+    )
     file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
     blobs_url: str | None = Field(
         None,

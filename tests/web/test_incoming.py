@@ -1,4 +1,4 @@
-"""Work that ends with the client who waits for it."""
+"""Bodies that come in fast enough, and work that ends with the client who waits for it."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from starlette.types import Message
 
 from insula.errors import BadInput
 from insula.web import incoming
-from insula.web.incoming import while_present
+from insula.web.incoming import Arriving, while_present
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,48 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def stays() -> Message:
     await asyncio.Event().wait()
     raise AssertionError("never")
+
+
+class Link:
+    """A client that takes some seconds for each piece of its body."""
+
+    def __init__(self, seconds: float, size: int) -> None:
+        self.now, self.seconds, self.size = 0.0, seconds, size
+
+    async def receive(self) -> Message:
+        self.now += self.seconds
+        return {"type": "http.request", "body": bytes(self.size), "more_body": True}
+
+    def arriving(self) -> Arriving:
+        return Arriving(self.receive, 1000, lambda: self.now)
+
+
+async def test_what_comes_slowly_comes_all_the_same() -> None:
+    link = Link(seconds=50, size=50_000)
+    arriving = link.arriving()
+    for _ in range(40):
+        await arriving.piece()
+    assert link.now == 2000
+    link.seconds = 59
+    await arriving.piece()
+
+
+@pytest.mark.parametrize("before", [0, 10_000_000])
+async def test_what_drips_in_ends(before: int) -> None:
+    link = Link(seconds=1, size=before)
+    arriving = link.arriving()
+    await arriving.piece()
+    link.seconds, link.size = 21, 1
+    for _ in range(3):
+        await arriving.piece()
+    with pytest.raises(BadInput, match="INSULA_BODY_RATE_MIN"):
+        await arriving.piece()
+
+
+async def test_what_stops_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "STALLED", 0.01)
+    with pytest.raises(BadInput, match="stopped arriving"):
+        await Arriving(stays, 1000).piece()
 
 
 async def test_what_is_done_is_answered() -> None:

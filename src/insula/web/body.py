@@ -15,7 +15,7 @@ from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
 from insula.web.fields import unstorable
 from insula.web.idempotency import FINGERPRINT, has_key
-from insula.web.incoming import receive_message
+from insula.web.incoming import Arriving
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,9 +48,10 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def _whole(request: Request, limit: int) -> bytes:
+    arriving = Arriving(request.receive, request.app.state.settings.body_rate_min)
     body = bytearray()  # one piece for each chunk would take many times as much
     while True:
-        message = await receive_message(request.receive)
+        message = await arriving.piece()
         piece: bytes = message.get("body", b"")
         if len(body) + len(piece) > limit:
             raise too_large(limit)

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
-from insula.web.incoming import receive_message
+from insula.web.incoming import Arriving
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -152,9 +152,10 @@ def _too_large(limit: int) -> TooLarge:
 
 
 async def _stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    arriving = Arriving(request.receive, request.app.state.settings.body_rate_min)
     size = 0
     while True:
-        message = await receive_message(request.receive)
+        message = await arriving.piece()
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > limit:

@@ -1,7 +1,8 @@
 """What arrives from a client: messages under a deadline, and its going away."""
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -13,9 +14,51 @@ from insula.kit.tasks import cancels
 T = TypeVar("T")
 
 STALLED = 60.0
-"""Seconds that a client may let pass between two pieces of a body."""
+"""Seconds that a client may let pass between two pieces of a body, and be late with all of it."""
 _PATIENCE = 1.0
 """Seconds after which it is watched whether a client who waits is still there."""
+
+
+class Arriving:
+    """A body that comes in piece by piece, and fast enough: whoever sends a byte now and then would
+    hold a connection, and what has come so far, for as long as he likes.
+
+    Each piece pays for the time that it would take at the least rate; nobody can pay for more than
+    ``STALLED`` seconds ahead. Only the time counts in which a piece is waited for.
+    """
+
+    def __init__(
+        self, receive: Receive, least: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._receive = receive
+        self._least = least
+        self._clock = clock
+        self._left = STALLED
+
+    async def piece(self) -> Message:
+        """Return the next piece.
+
+        Raises:
+            ClientDisconnect: the client went away.
+            BadInput: it comes too slowly, or not at all.
+        """
+        if self._left <= 0:
+            raise self._too_slow()
+        begun = self._clock()
+        try:
+            async with asyncio.timeout(self._left):
+                message = await receive_message(self._receive)
+        except TimeoutError:
+            raise self._too_slow() from None
+        paid = len(message.get("body", b"")) / self._least
+        self._left = min(self._left - (self._clock() - begun) + paid, STALLED)
+        return message
+
+    def _too_slow(self) -> BadInput:
+        return BadInput(
+            f"The body stopped arriving, or came more slowly than {self._least:,} bytes a second "
+            f"(INSULA_BODY_RATE_MIN) and fell {STALLED:g} seconds behind that."
+        )
 
 
 async def receive_message(receive: Receive) -> Message:
@@ -24,18 +67,13 @@ async def receive_message(receive: Receive) -> Message:
     Raises:
         ClientDisconnect: the client went away. Granian says so by cancelling what is awaited, not
             the task that awaits it.
-        BadInput: nothing came for a minute.
     """
     try:
-        async with asyncio.timeout(STALLED):
-            message = await receive()
+        message = await receive()
     except asyncio.CancelledError:
         if cancels():
             raise
         raise ClientDisconnect from None
-    except TimeoutError:
-        message_text = f"The body stopped arriving: nothing came for {STALLED:g} seconds."
-        raise BadInput(message_text) from None
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return message
