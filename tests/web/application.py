@@ -14,7 +14,7 @@ from insula.errors import Conflict, Unavailable
 from insula.settings import load_settings
 from insula.web.auth import Principal, Reader, Writer
 from insula.web.body import payload
-from insula.web.fields import ANY_TEXT
+from insula.web.fields import ANY_TEXT, Moment
 from insula.web.forms import UploadedPart
 from insula.web.health import Check
 from insula.web.idempotency import read_key
@@ -48,7 +48,7 @@ class Thing(BaseModel):
     tags: list[str] = []
     free: Annotated[str | None, ANY_TEXT] = None
     either: int | Inner | None = None
-    at: datetime | None = None
+    at: Moment | None = None
     document: UploadedPart | None = None
     documents: list[UploadedPart] = []
 

@@ -1,6 +1,7 @@
 """Bodies: limits, JSON that is none, forms, and what becomes of each in a model."""
 
 import json
+import threading
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from insula.errors import BadInput
 from insula.kit.json_bounds import CONTAINERS, DEPTH
+from insula.web import body as module
 from insula.web.body import _checking_all, check_json
 
 JSON = {"content-type": "application/json"}
@@ -40,6 +42,45 @@ async def test_unknown_properties_survive(http: httpx.AsyncClient) -> None:
 async def test_json_is_taken_strictly(http: httpx.AsyncClient) -> None:
     for wrong in ({"count": "3"}, {"on": "true"}, {"on": 1}, {"name": 3}, {"tags": "a"}):
         await refused(http, 400, json=wrong)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"tags": {"a": 1}}, "Input should be a valid array (got an object)"),
+        ({"inner": 3}, "Input should be an object (got a number)"),
+        ({"at": 3}, "Input should be a valid datetime (got a number)"),
+        ({"at": "2026-01-31T12:00:00"}, "Input should have timezone info"),
+    ],
+)
+async def test_what_is_wrong_is_told_in_the_words_of_json(
+    http: httpx.AsyncClient, body: dict[str, Any], told: str
+) -> None:
+    assert [error["message"] for error in (await refused(http, 400, json=body))["errors"]] == [told]
+
+
+async def test_a_time_is_text_in_json(http: httpx.AsyncClient) -> None:
+    shown = await body_of(http, json={"at": "2026-01-31T12:00:00+01:00"})
+    assert shown == {"at": "2026-01-31T12:00:00+01:00"}
+
+
+@pytest.mark.parametrize("sent", ["json", "data"])
+async def test_a_large_body_is_read_once_and_not_in_passing(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    readers: list[threading.Thread] = []
+
+    def reading(text: bytes) -> Any:
+        readers.append(threading.current_thread())
+        return check_json(text)
+
+    monkeypatch.setattr(module, "check_json", reading)
+    monkeypatch.setattr(module, "_LARGE", 1000)
+    items = list(range(1000))
+    value = items if sent == "json" else json.dumps(items)
+    assert (await body_of(http, **{sent: {"input": value}}))["input"] == items
+    assert len(readers) == 1
+    assert readers[0] is not threading.main_thread()
 
 
 @pytest.mark.parametrize(

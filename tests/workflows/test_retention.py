@@ -3,6 +3,7 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from insula.web.fields import FORM
 from insula.workflows.retention import Retention, RetentionRule, parse, stored
 
 
@@ -56,11 +57,13 @@ def test_anything_else_is_refused_in_words(given: object) -> None:
 
 
 def test_in_a_form_a_number_is_text_and_in_json_it_is_not() -> None:
-    assert Holder.model_validate({"retention": "60"}).retention == RetentionRule(
+    assert Holder.model_validate({"retention": "60"}, context=FORM).retention == RetentionRule(
         max_age_in_seconds=60
     )
     for words in ("sixty", "1" + "0" * 400):
         with pytest.raises(ValidationError):
-            Holder.model_validate({"retention": words})
+            Holder.model_validate({"retention": words}, context=FORM)
+    with pytest.raises(ValidationError):
+        Holder.model_validate({"retention": "60"}, strict=True)
     with pytest.raises(ValidationError):
         Holder.model_validate_json('{"retention": "60"}', strict=True)

@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Row
 
 from insula.kit.clock import iso, milliseconds
 from insula.kit.json import Raw, encode
-from insula.web.fields import Name
+from insula.web.fields import Moment, Name
 
 SETTINGS_MAX = 16 * 1024
 
@@ -70,7 +70,7 @@ class CreateKeySchema(BaseModel):
 
     name: Name = "key"
     read_only: bool = False
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Moment | None = Field(
         None, description="When it expires, ISO 8601 with its offset; absent: never."
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -13,11 +14,23 @@ from insula.kit.json import InvalidJson, decode
 from insula.kit.json_bounds import CONTAINERS, OverBounds, bound
 from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
-from insula.web.fields import unstorable
+from insula.web.fields import FORM, unstorable
 from insula.web.idempotency import FINGERPRINT, has_key
 from insula.web.incoming import Arriving
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+_LARGE = 64 * 1024
+"""Bytes of a body that are gone through in passing. More of them would halt everybody else: they go
+to a thread, which lets go of the interpreter between one pass and the next."""
+
+_IN_JSON = {
+    "dict_type": "Input should be an object",
+    "list_type": "Input should be a valid array",
+    "model_type": "Input should be an object",
+}
+"""The words where pydantic's are about Python, and name our classes."""
 
 
 def too_large(limit: int) -> TooLarge:
@@ -43,8 +56,13 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise too_large(limit)
     body = await _whole(request, limit)
     if has_key(request):
-        request.scope[FINGERPRINT] = hashlib.sha256(body).digest()
+        digest = await _aside(len(body), partial(hashlib.sha256, body))
+        request.scope[FINGERPRINT] = digest.digest()
     return body
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    return work() if size <= _LARGE else await asyncio.to_thread(work)
 
 
 async def _whole(request: Request, limit: int) -> bytes:
@@ -138,16 +156,26 @@ async def payload(request: Request, model: type[M]) -> M:
         TooLarge, UnsupportedMedia.
     """
     try:
-        if _media_type(request) in forms.MEDIA_TYPES:
-            return _stored([model.model_validate(await _read_form(request, model))])[0]
+        if is_form(request):
+            form = await _read_form(request)
+            return await _aside(form.length(), partial(_from_form, form, model))
         body = await _read_json(request)
-        value = check_json(body)
-        if not isinstance(value, dict):
-            message = f"must be a JSON object, not {kind(value)}"
-            raise BadInput(f"The body {message}.", [FieldError((), "object", message)])
-        return _stored([model.model_validate_json(body, strict=True)])[0]
+        return await _aside(len(body), partial(_from_json, body, model))
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def _from_form(form: forms.Form, model: type[M]) -> M:
+    value = form_values.values(form, model, _checking_all())
+    return _stored([model.model_validate(value, context=FORM)])[0]
+
+
+def _from_json(body: bytes, model: type[M]) -> M:
+    value = check_json(body)
+    if not isinstance(value, dict):
+        message = f"must be a JSON object, not {kind(value)}"
+        raise BadInput(f"The body {message}.", [FieldError((), "object", message)])
+    return _stored([model.model_validate(value, strict=True)])[0]
 
 
 def _stored(bodies: list[M], listed: bool = False) -> list[M]:
@@ -177,47 +205,49 @@ async def payloads(request: Request, model: type[M], most: int = 1000) -> list[M
         BadInput: one entry for each field that is wrong, or there are more than ``most``.
         TooLarge, UnsupportedMedia.
     """
-    strict = not is_form(request)
-    value = check_json(await _read_json(request)) if strict else await _form_list(request)
+    try:
+        if is_form(request):
+            form = await _read_form(request)
+            parse = partial(form_values.entries, form, _checking_all())
+            return await _aside(form.length(), partial(_list_of, model, most, parse, strict=False))
+        body = await _read_json(request)
+        parse = partial(check_json, body)
+        return await _aside(len(body), partial(_list_of, model, most, parse, strict=True))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def _list_of(model: type[M], most: int, parse: Callable[[], Any], *, strict: bool) -> list[M]:
+    value = parse()
     if not isinstance(value, list):
         message = f"must be a JSON array, not {kind(value)}"
         raise BadInput(f"The body {message}.", [FieldError((), "list", message)])
     if len(value) > most:
         message = f"holds more than {most:,} entries"
         raise BadInput(f"The body {message}.", [FieldError((), "too_many", message)])
-    try:
-        read = TypeAdapter(list[model]).validate_python(value, strict=strict)  # type: ignore[valid-type]  # a model
-        return _stored(read, listed=True)
-    except ValidationError as error:
-        raise invalid(error) from None
+    context = None if strict else FORM
+    adapter = TypeAdapter(list[model])  # type: ignore[valid-type]  # a model
+    return _stored(adapter.validate_python(value, strict=strict, context=context), listed=True)
 
 
-async def _form_list(request: Request) -> Any:
+async def _read_form(request: Request) -> forms.Form:
     settings = request.app.state.settings
     if _media_type(request) == forms.URLENCODED:
-        form = forms.parse_urlencoded(await read_body(request, settings.body_max))
+        body = await read_body(request, settings.body_max)
+        form = await _aside(len(body), partial(forms.parse_urlencoded, body))
     else:
         limits = forms.FormLimits(settings.body_max, settings.file_max)
         form = await forms.read_multipart(request, limits)
     if has_key(request):
         request.scope[FINGERPRINT] = await asyncio.to_thread(form.fingerprint)
-    return form_values.entries(form, _checking_all())
-
-
-async def _read_form(request: Request, model: type[BaseModel]) -> dict[str, Any]:
-    settings = request.app.state.settings
-    limits = forms.FormLimits(settings.body_max, settings.file_max)
-    if _media_type(request) == forms.URLENCODED:
-        form = forms.parse_urlencoded(await read_body(request, settings.body_max))
-    else:
-        form = await forms.read_multipart(request, limits)
-    if has_key(request):
-        request.scope[FINGERPRINT] = await asyncio.to_thread(form.fingerprint)
-    return form_values.values(form, model, _checking_all())
+    return form
 
 
 def invalid(error: ValidationError) -> BadInput:
     """Turn pydantic's complaint about a body into the answer, one entry for each field."""
-    errors = field_errors(error.errors(include_url=False, include_context=False))
+    problems = error.errors(include_url=False, include_context=False)
+    for problem in problems[:100]:
+        problem["msg"] = _IN_JSON.get(problem["type"], problem["msg"])
+    errors = field_errors(problems)
     named = "; ".join(f"{'.'.join(entry.path) or 'body'}: {entry.message}" for entry in errors[:3])
     return BadInput(f"The body is not valid: {named}.", errors)

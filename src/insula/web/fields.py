@@ -3,10 +3,17 @@
 from collections.abc import Iterator
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import ValidationError as Invalid
+from pydantic_core import PydanticCustomError
+
+from insula.kit.json import encode
 
 ANY_TEXT: Final = "any text"
 """Marks the field of a body whose text is stored as bytes: it may hold whatever it likes."""
+
+FORM: Final = {"form": True}
+"""What a field's validator finds as its context where the values come as text."""
 
 
 def storable(text: str) -> str:
@@ -36,6 +43,22 @@ Line = Annotated[str, Field(max_length=500), AfterValidator(storable)]
 
 Prose = Annotated[str, Field(max_length=20_000), AfterValidator(storable)]
 """A description or notes."""
+
+_moment = TypeAdapter(AwareDatetime).validate_json
+
+
+def _from_text(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        return _moment(encode(given), strict=True)
+    except Invalid as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        raise PydanticCustomError(problem["type"], "{why}", {"why": problem["msg"]}) from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_from_text)]
+"""A time with its offset, which JSON has as a text: nothing else stands for one."""
 
 
 def unstorable(body: BaseModel) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -69,6 +69,10 @@ class Form:
     texts: list[tuple[str, str]] = field(default_factory=list)
     files: list[tuple[str, UploadedPart]] = field(default_factory=list)
 
+    def length(self) -> int:
+        """Count the characters of its texts."""
+        return sum(len(text) for _, text in self.texts)
+
     def fingerprint(self) -> bytes:
         """Digest the content; two sendings with other boundaries are equal."""
         digest = hashlib.sha256()

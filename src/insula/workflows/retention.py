@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, PlainValidator, StrictBool, StrictFloat, StrictInt, ValidationInfo
 
+from insula.web.fields import FORM
+
 FOREVER = -1
 _MOST = 100 * 365 * 24 * 3600
 _WORDS = (
@@ -42,7 +44,7 @@ def parse(given: object) -> RetentionRule | None:
 
 
 def _validate(given: Any, info: ValidationInfo) -> RetentionRule | None:
-    if info.mode == "python" and isinstance(given, str):  # a form, where numbers are text
+    if info.context is FORM and isinstance(given, str):
         try:
             given = float(given) if "." in given else int(given)
         except ValueError as error:
