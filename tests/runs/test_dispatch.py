@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection
 from tests.runs.platform import Caller, Platform, code, open_platform
 
+from insula.files import resolve
 from insula.runs import start
 
 DATABASES = ("sqlite", "postgres")
@@ -147,7 +148,25 @@ async def test_a_caller_s_limit_holds_in_the_queue(tmp_path: Path) -> None:
         await wait_for(platform, platform.globex, path, "COMPLETED")
 
 
-async def test_what_was_sent_for_a_run_that_is_refused_goes_again(tmp_path: Path) -> None:
+async def nothing(*_: object) -> None:
+    return None
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_was_sent_for_a_run_that_is_refused_goes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Where it is known before that there is no room, it is not even stored."""
+    stored: list[object] = []
+
+    async def storing(*given: Any, **named: Any) -> Any:
+        stored.append(given)
+        return await store_file(*given, **named)
+
+    store_file = resolve.store_file
+    monkeypatch.setattr(resolve, "store_file", storing)
+    if not known:
+        monkeypatch.setattr(start, "check_room", nothing)
     async with open_platform(tmp_path, runs_max=1, queue_max=1) as platform:
         fields = {"doc": {"type": "file", "order": 0}}
         flow = await platform.acme.make(code("a", "wait(g)"), input=fields)
@@ -157,4 +176,5 @@ async def test_what_was_sent_for_a_run_that_is_refused_goes_again(tmp_path: Path
         assert [answer.status_code for answer in answers] == [200, 200, 429], answers[0].text
         held = await platform.rows("SELECT DISTINCT run_id FROM files")
         assert {row.run_id for row in held} == {one.json()["id"] for one in answers[:2]}
+        assert len(stored) == (2 if known else 3)
         await platform.acme.ok("POST", "/runs/cancel")

@@ -18,6 +18,7 @@ from insula.runs.cluster import RUN
 from insula.runs.execution import forget, launch
 from insula.runs.live import LiveRun
 from insula.runs.repository import NewRun
+from insula.runs.rows import RunRow
 from insula.runs.services import RunServices
 
 Before = Callable[[Connection], str | None]
@@ -95,6 +96,24 @@ def _within_limit(services: RunServices, new: NewRun, before: Before | None) -> 
     return look
 
 
+async def check_room(services: RunServices, row: RunRow) -> None:
+    """Check that there is room for a new run, before much is taken in for it. Whoever stores it
+    looks again: others may have come in between.
+
+    Raises:
+        TooMany: as ``create`` and ``create_waiting``.
+    """
+    if row.depth > 0:
+        return
+    if row.owner is None:
+        check, maximum = repository.check_waiting, services.queue_max
+    elif services.live.app_maximum is not None:
+        check, maximum = repository.check_app, services.live.app_maximum
+    else:
+        return
+    await services.database.read(partial(check, app_id=row.app_id, maximum=maximum))
+
+
 async def create_waiting(
     services: RunServices, new: NewRun, before: Before | None = None
 ) -> str | None:
@@ -109,12 +128,7 @@ async def create_waiting(
         earlier = None if before is None else before(connection)
         if earlier is not None:
             return earlier
-        if repository.count_waiting(connection, row.app_id) >= services.queue_max:
-            raise TooMany(
-                f"{services.queue_max} runs of this app wait to begin, the limit "
-                "(INSULA_QUEUE_MAX). Try again later.",
-                retry_after=5,
-            )
+        repository.check_waiting(connection, row.app_id, services.queue_max)
         repository.create_many(connection, [new])
         return None
 

@@ -22,6 +22,7 @@ from insula.files.copies import copy_held
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
 from insula.kit.json import Raw
+from insula.runs.creation import check_room
 from insula.runs.execution import prepare
 from insula.runs.options import change_options, options_of
 from insula.runs.reading import Find, read_stored
@@ -82,6 +83,7 @@ async def replay(
     limit = caller_limit(runnable, row.app_id)
     admitted = nullcontext() if queued else services.live.admit(row.app_id, row.workflow_id, limit)
     with admitted as held:
+        await check_room(services, row)
         async with taking_in(services, row.id):
             given, kept = await _own_files(services, row, given, kept)
             await services.resolver.check_still(principal.app_id, runnable, asked.through_catalogue)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from insula.errors import TooMany
 from insula.journal.database_clock import DatabaseClock
 from insula.journal.lease import lives
 from insula.kit.ids import first_id
@@ -196,10 +197,19 @@ def check_app(connection: Connection, app_id: str, maximum: int | None) -> None:
         raise app_is_full(maximum)
 
 
-def count_waiting(connection: Connection, app_id: str) -> int:
-    """In a unit that adds one: say how many runs of an app wait to begin, those that others of its
-    group add among them."""
-    return counters.count_now(connection, app_id, "PENDING")
+def check_waiting(connection: Connection, app_id: str, maximum: int) -> None:
+    """In a unit that adds one: check that one more run of an app may wait to begin. Those that
+    others of its group add are counted, too.
+
+    Raises:
+        TooMany: ``maximum`` of them wait already.
+    """
+    if counters.count_now(connection, app_id, "PENDING") >= maximum:
+        raise TooMany(
+            f"{maximum} runs of this app wait to begin, the limit (INSULA_QUEUE_MAX). "
+            "Try again later.",
+            retry_after=5,
+        )
 
 
 def pending(connection: Connection, after: str, limit: int) -> list[tuple[str, str]]:

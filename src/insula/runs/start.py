@@ -25,7 +25,7 @@ from insula.kit.tasks import uninterrupted
 from insula.runs import repository
 from insula.runs.cancel import cancel_many
 from insula.runs.configured import note_configured
-from insula.runs.creation import Before, create, create_waiting
+from insula.runs.creation import Before, check_room, create, create_waiting
 from insula.runs.execution import prepare
 from insula.runs.live import LiveRun
 from insula.runs.options import RunOptions, options_of
@@ -336,6 +336,8 @@ async def checked_input(
     check_number(checked.files, ("input",))
     if options_of(row).outfit is not None:  # it is given nothing of the world
         services.files.check_at_hand(checked.files)
+    if checked.files:
+        await check_room(services, row)
     async with taking_in(services, row.id):
         value = await _with_files(services, row, checked)
         await services.resolver.check_still(
