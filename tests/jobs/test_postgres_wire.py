@@ -188,11 +188,14 @@ async def test_what_anyone_tells_there_harms_nothing(
         )
         assert listened
         payloads = ["", "x", "1.0.1t:x", "2.0.1b:!", "3.0.1t:insula_a_0 1", "4.0.1t:1+forged"]
-        for (channel,) in listened:
-            for payload in payloads:
-                postgres_server.execute(f"NOTIFY {channel}, '{payload}'", name)
-        assert await one.ask("echo", b"a", LONG) == b"a"
+        with capture_logs() as logs:
+            for (channel,) in listened:
+                for payload in payloads:
+                    postgres_server.execute(f"NOTIFY {channel}, '{payload}'", name)
+            assert await one.ask("echo", b"a", LONG) == b"a"
         assert one.connected
+        # One from the parts, one from what they made; the others are counted.
+        assert [log["event"] for log in logs] == ["signal.unreadable"] * 2
 
 
 async def test_what_was_said_last_is_sent_before_it_closes(url: str) -> None:

@@ -17,11 +17,13 @@ from structlog.testing import capture_logs
 from tests.jobs.events import Heard, open_sockets, until
 from tests.listening import listening
 from tests.ports import free_port
-from tests.redis_server import RedisServer, start_redis
+from tests.redis_server import RedisServer, redis_server, redis_session, start_redis
 
-from insula.jobs import wire_link
-from insula.jobs.signals import NoAnswer, Signals
+from insula.jobs import resp, wire_link
+from insula.jobs.signals import MESSAGE_MAX, NoAnswer, Signals
 from insula.jobs.transport import open_transport
+
+__all__ = ["redis_server", "redis_session"]
 
 LONG = 10.0
 
@@ -101,6 +103,37 @@ async def test_where_somebody_has_died_it_is_said_at_once(own_server: RedisServe
             assert await one.ask("echo", b"a", LONG) == b"a"
         with pytest.raises(NoAnswer, match="nobody answers"):
             await one.ask("echo", b"a", 3600)
+
+
+async def publish_to_all(server: RedisServer, body: bytes) -> None:
+    """Publish to whatever anybody listens to, as one who knows nothing of nodes may."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(resp.packed(b"PUBSUB", b"CHANNELS", b"insula_*"))
+    channels = await resp.read(reader)
+    assert isinstance(channels, list)
+    assert channels
+    for channel in channels:
+        writer.write(resp.packed(b"PUBLISH", channel, body))
+        await resp.read(reader)
+    writer.close()
+
+
+async def test_what_anyone_publishes_costs_that_message_alone(redis_server: RedisServer) -> None:
+    lengths = [0, 100, MESSAGE_MAX + 1, resp.BULK_MAX, resp.BULK_MAX + 1, 3_000_000]
+    name = redis_server.installation()
+    async with signals_at(redis_server.url, name) as one:
+        await until(lambda: one.connected)
+        heard = Heard()
+        await one.listen("run.one", heard)
+        await one.answer("echo", echo)
+        with capture_logs() as logs:
+            for length in lengths:
+                await publish_to_all(redis_server, b"\xff" * length)
+            assert await one.ask("echo", b"a", LONG) == b"a"
+        assert [len(body) for body in await heard.first(2)] == [0, 100]
+        assert one.trouble is None
+        assert one.lost > 0
+        assert [log["event"] for log in logs] == ["signal.unreadable"]  # the others are counted
 
 
 async def test_credentials_are_decoded_and_never_shown() -> None:

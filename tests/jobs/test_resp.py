@@ -53,7 +53,7 @@ async def test_replies(data: bytes, reply: object) -> None:
         b"$x\r\n",
         b"$\r\n",
         b"*-1\r\n",
-        b"$%d\r\n" % (BULK_MAX + 1),
+        b"$1000000000\r\n",
         b"*%d\r\n" % (ITEMS_MAX + 1),
         b"*99999999999999999999\r\n",
         b"*1\r\n" * 20,
@@ -63,6 +63,15 @@ async def test_replies(data: bytes, reply: object) -> None:
 async def test_what_is_no_reply_or_too_long_is_refused(data: bytes) -> None:
     with pytest.raises(NotResp):
         await parsed(data)
+
+
+@pytest.mark.parametrize("length", [BULK_MAX, BULK_MAX + 1, BULK_MAX + 200_000])
+async def test_what_is_too_long_is_cut_and_what_follows_is_read(length: int) -> None:
+    reader = asyncio.StreamReader(limit=1024)
+    reader.feed_data(b"*2\r\n$%d\r\n%b\r\n+a\r\n+b\r\n" % (length, b"x" * length))
+    found = await read(reader)
+    assert found == [b"x" * BULK_MAX, b"a"]
+    assert await read(reader) == b"b"
 
 
 @pytest.mark.parametrize("data", [b"", b"+PON", b"$3\r\nab", b"*2\r\n+a\r\n"])

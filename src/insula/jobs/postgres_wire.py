@@ -17,6 +17,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from insula.jobs.postgres_parts import Joiner, split
+from insula.jobs.seldom import Seldom
 from insula.jobs.tasks import check_cancelled
 from insula.jobs.wire import Broken, Hear, Lost, Packet
 from insula.storage.postgres_address import parse
@@ -60,6 +61,7 @@ class PostgresWire:
         self._hear = hear
         self._lost = lost
         self._joiner = Joiner()
+        self._seldom = Seldom()
         self._numbers = itertools.count(1)
         self._answering: set[str] = set()
         self._reply: asyncio.Future[list[PGresult] | None] | None = None
@@ -174,9 +176,12 @@ class PostgresWire:
 
     def _told(self, relation: bytes, sender: int, extra: bytes) -> None:
         channel = relation.decode("ascii", "replace")
+        before = self._joiner.unreadable
         frame = self._joiner.join(channel, sender, extra.decode("ascii", "replace"))
         if frame is not None:
             self._hear(channel, frame)
+        elif self._joiner.unreadable > before:
+            self._seldom.warn("signal.unreadable", sender=sender, bytes=len(extra))
 
     def _break(self, why: str) -> None:
         """Be of no more use, and have those know who wait or should."""

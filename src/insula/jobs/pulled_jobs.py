@@ -14,6 +14,7 @@ import structlog
 
 from insula.jobs.jobs import Room, Take, check_word, is_word
 from insula.jobs.queue import FairQueue
+from insula.jobs.seldom import Seldom
 from insula.jobs.signals import NoAnswer, Signals
 
 ASKED_WITHIN = 2.0
@@ -47,6 +48,7 @@ class PulledJobs:
         self._name = secrets.token_hex(8)
         self._lanes: dict[str, _Lane] = {}
         self._ends: list[Callable[[], None]] = []
+        self._seldom = Seldom()
         self._lost = 0
         self._closed = False
 
@@ -136,7 +138,7 @@ class PulledJobs:
         owner, _, item = answer.decode("ascii", "replace").partition(" ")
         if is_word(owner) and is_word(item):
             return owner, item
-        log.warning("job.unreadable", kind=kind)
+        self._seldom.warn("job.unreadable", kind=kind)
         return None
 
     async def _give(self, body: bytes) -> bytes:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from insula.jobs.signals import MESSAGE_MAX
 
 BULK_MAX = MESSAGE_MAX + 1024
+"""Bytes of a string that are kept. Of a longer one the rest is read and dropped, so that it is too
+long for whoever hears it, and harms nothing else: anyone may have published it."""
+_BULK_LENGTH_MAX = 999_999_999
+_DROPPED_AT_ONCE = 64 * 1024
 ITEMS_MAX = 1024
 _DEPTH_MAX = 8
 _LINES = b"+:_#,("
@@ -46,7 +50,7 @@ async def read(reader: asyncio.StreamReader, depth: int = 0) -> object:
     """Read one reply: bytes of whatever is simple, ``None``, a list, ``Push`` or ``Refusal``.
 
     Raises:
-        NotResp: what came is none, or longer than anything that nodes say.
+        NotResp: what came is none.
         EOFError, OSError: the connection is gone.
     """
     try:
@@ -59,7 +63,7 @@ async def read(reader: asyncio.StreamReader, depth: int = 0) -> object:
     if kind in _LINES and kind:
         return None if kind == b"_" else rest
     if kind in _BULKS and kind:
-        return await _bulk(reader, kind, _length(rest, BULK_MAX))
+        return await _bulk(reader, kind, _length(rest, _BULK_LENGTH_MAX))
     if kind not in _AGGREGATES or depth >= _DEPTH_MAX:
         raise NotResp("it does not speak RESP3")
     count = _length(rest, ITEMS_MAX) * (2 if kind == b"%" else 1)
@@ -68,7 +72,11 @@ async def read(reader: asyncio.StreamReader, depth: int = 0) -> object:
 
 
 async def _bulk(reader: asyncio.StreamReader, kind: bytes, length: int) -> object:
-    data = (await reader.readexactly(length + 2))[:-2]
+    kept = min(length, BULK_MAX)
+    data = await reader.readexactly(kept)
+    left = length - kept + 2
+    while left:
+        left -= len(await reader.readexactly(min(left, _DROPPED_AT_ONCE)))
     return Refusal(data.decode("utf-8", "replace")) if kind == b"!" else data
 
 

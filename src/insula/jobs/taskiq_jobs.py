@@ -14,6 +14,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.message import TaskiqMessage
 
 from insula.jobs.jobs import Room, Take, check_word
+from insula.jobs.seldom import Seldom
 from insula.jobs.tasks import check_cancelled
 from insula.kit.tasks import cancels
 
@@ -99,6 +100,7 @@ class TaskiqJobs:
         self._open_broker = open_broker
         self._reachable = reachable
         self._lanes: dict[str, _Lane] = {}
+        self._seldom = Seldom()
         self._lost = 0
         self._closed = False
 
@@ -223,7 +225,7 @@ class TaskiqJobs:
                 return
             hint = _read(broker, message)
             if hint is None:
-                log.warning("job.unreadable", kind=lane.kind)
+                self._seldom.warn("job.unreadable", kind=lane.kind)
             elif room():
                 await _give(lane.kind, take, *hint)
             else:  # it went while the hint was on its way: another node may have some

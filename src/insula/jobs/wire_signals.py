@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from insula.jobs.seldom import Seldom
 from insula.jobs.signals import (
     MESSAGE_MAX,
     End,
@@ -46,6 +47,7 @@ class WireSignals:
         self._returns: list[Callable[[], None]] = []
         self._tasks = Tasks(_ANSWERS_MAX)
         self._own: set[Interest] = set()
+        self._seldom = Seldom()
         self._lost = 0
         self._was_up = False
         self._closed = False
@@ -87,7 +89,7 @@ class WireSignals:
 
         def got(frame: bytes) -> None:
             if len(frame) > MESSAGE_MAX:
-                self._lost += 1
+                self._refuse(subject, frame)
                 return
             try:
                 heard(frame)
@@ -105,7 +107,7 @@ class WireSignals:
             if not frame:  # whoever asked wants to know whether anybody is there
                 return
             if head is None or len(frame) > MESSAGE_MAX + head.end():
-                self._lost += 1
+                self._refuse(subject, frame)
                 return
             back, number, body = head[1].decode(), head[2], frame[head.end() :]
             if not self._tasks.start(self._reply(subject, handler, back, number, body)):
@@ -166,6 +168,11 @@ class WireSignals:
         self._give_up("this node has closed")
         await self._tasks.close()
 
+    def _refuse(self, subject: str, frame: bytes) -> None:
+        """Drop what no node of ours has said: whoever can reach the broker can say anything."""
+        self._lost += 1
+        self._seldom.warn("signal.unreadable", subject=subject, bytes=len(frame))
+
     def _channel(self, kind: str, subject: str) -> str:
         return channel_of(kind, f"{self._prefix}.{subject}")
 
@@ -205,7 +212,7 @@ class WireSignals:
     def _answered(self, frame: bytes) -> None:
         head = _ANSWER.match(frame)
         if head is None or len(frame) > MESSAGE_MAX + head.end():
-            self._lost += 1
+            self._refuse("answers", frame)
             return
         could = head[2] == _ANSWERED
         found = frame[head.end() :] if could else NoAnswer("whoever answers there could not")
