@@ -136,6 +136,26 @@ async def test_what_is_no_hint_is_logged_and_gone(nats_server: NatsServer, body:
         assert state.messages <= 1  # the last one's acknowledgement may be on its way
 
 
+@pytest.mark.parametrize("status", ["404", "409", "503"])
+async def test_what_claims_to_be_a_word_of_the_broker_is_no_hint(
+    nats_server: NatsServer, status: str
+) -> None:
+    """It neither ends the fetching nor keeps it waiting."""
+    name = nats_server.installation()
+    async with node(nats_server, name) as one:
+        await one.jobs.offer("runs", "app_1", "before")
+        client = await nats.connect(nats_server.url)
+        subject = f"insula.{name}.jobs.runs.app_1"
+        await client.jetstream().publish(subject, b"", headers={"Status": status})
+        await client.close()
+        await one.jobs.offer("runs", "app_1", "after")
+        taken = Taken()
+        with capture_logs() as logs:
+            async with working(one, taken):
+                await taken.until(lambda: "after" in taken.items)
+        assert [log["event"] for log in logs] == ["job.unreadable"]
+
+
 async def test_what_a_dying_node_held_comes_to_another(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ import structlog
 from nats import errors
 from nats.aio.client import Client
 
+from insula.jobs.nats_client import EnduringClient
+from insula.jobs.seldom import Seldom
 from insula.jobs.tasks import check_cancelled
 from insula.kit.tasks import cancels
 
@@ -48,6 +50,8 @@ class NatsLink:
         self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._told = False
+        self.seldom = Seldom()
+        """Says what strangers cause."""
         self.trouble = "not connected yet"
         """What was in the way when it last could not connect, or lost its connection."""
 
@@ -96,7 +100,7 @@ class NatsLink:
     async def _keep(self) -> None:
         pause, longest = PAUSES
         while True:
-            client, lost = Client(), asyncio.Event()
+            client, lost = EnduringClient(self.seldom), asyncio.Event()
             up_at = math.inf
             try:
                 await self._connect(client, lost)
@@ -126,7 +130,8 @@ class NatsLink:
         async def troubled(error: Exception) -> None:
             """Say what a working broker complains of; the rest has its consequence elsewhere."""
             if self._client is client and not isinstance(error, errors.StaleConnectionError):
-                log.warning("broker.complains", error=type(error).__name__, words=str(error)[:200])
+                words = str(error)[:200]
+                self.seldom.warn("broker.complains", error=type(error).__name__, words=words)
 
         async with asyncio.timeout(CONNECT_WITHIN * max(2, len(self._servers))):
             await client.connect(

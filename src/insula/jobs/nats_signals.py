@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from insula.jobs.nats_client import is_reply
 from insula.jobs.nats_link import TROUBLE, NatsLink
 from insula.jobs.signals import (
     MESSAGE_MAX,
@@ -129,7 +130,9 @@ class NatsSignals:
         """Answer what is asked; of several nodes that answer the broker tells all."""
 
         def got(message: Msg) -> None:
-            if message.reply and not self._tasks.start(self._reply(subject, handler, message)):
+            if not is_reply(message.reply):
+                self._refuse(message)
+            elif not self._tasks.start(self._reply(subject, handler, message)):
                 self._unsent.put(message.reply, _FAILED)
 
         return await self._stand(_Interest(self._full(subject), got))
@@ -247,10 +250,12 @@ class NatsSignals:
         interest.client = client
 
         async def got(message: Msg) -> None:
-            if interest not in self._interests or len(message.data) > MESSAGE_MAX:
-                self._lost += interest in self._interests
+            if interest not in self._interests:
                 return
-            interest.got(message)
+            if len(message.data) > MESSAGE_MAX:
+                self._refuse(message)
+            else:
+                interest.got(message)
 
         interest.subscription = await client.subscribe(
             interest.subject,
@@ -258,6 +263,12 @@ class NatsSignals:
             pending_msgs_limit=_UNHEARD_MAX,
             pending_bytes_limit=_UNHEARD_BYTES_MAX,
         )
+
+    def _refuse(self, message: Msg) -> None:
+        """Drop what no node of ours has said: whoever can reach the broker can say anything."""
+        self._lost += 1
+        about = {"subject": message.subject, "bytes": len(message.data)}
+        self._link.seldom.warn("signal.unreadable", **about)
 
     def _end(self, interest: _Interest) -> None:
         if interest not in self._interests:
