@@ -161,5 +161,74 @@ async def test_who_claims_to_be_many_nodes_fills_nothing(
         await other.offer("runs", "app_1", "run_1")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert len(one._lanes["runs"].offering) == 10
+        assert len(one._lanes["runs"].untried) == 10
         assert set(one._lanes) == {"runs"}
+
+
+async def silent(_: bytes) -> bytes:
+    await asyncio.Event().wait()
+    return b""
+
+
+async def test_nobody_waits_for_names_that_gave_nothing(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulled_jobs, "ASKED_WITHIN", 3600.0)
+    one, signals = await nodes.open()
+    other, _ = await nodes.open()
+    liar = MemorySignals(nodes.exchange)
+    taken = Taken()
+    async with working(one, taken):
+        await other.offer("runs", "app_1", "first")
+        await taken.until(lambda: bool(taken.hints))
+        for number in range(20):
+            await liar.answer(f"hints.liar_{number}", silent)
+            signals.publish("hints.offered", b"runs liar_%d" % number)
+        await asyncio.sleep(0)
+        await other.offer("runs", "app_1", "known")
+        await one.offer("runs", "app_1", "own")
+        await taken.until(lambda: len(taken.hints) == 3)
+    await liar.close()
+    assert taken.items == {"first", "known", "own"}
+
+
+async def test_a_name_that_was_forgotten_among_many_is_asked_for_again(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulled_jobs, "_NODES_MAX", 10)
+    one, signals = await nodes.open()
+    other, _ = await nodes.open()
+    taken = Taken()
+    room = False
+    async with working(one, taken, room=lambda: room):
+        await asyncio.sleep(0)
+        await other.offer("runs", "app_1", "run_1")
+        for number in range(100):
+            signals.publish("hints.offered", b"runs liar_%d" % number)
+        await until(lambda: one._lanes["runs"].missed)
+        room = True
+        one.wake("runs")
+        await taken.until(lambda: bool(taken.hints))
+
+
+async def test_what_a_trial_found_goes_to_another_where_room_went(nodes: Nodes) -> None:
+    full, _ = await nodes.open()
+    free, _ = await nodes.open()
+    room, asked, taken = True, asyncio.Event(), Taken()
+
+    async def give(_: bytes) -> bytes:
+        nonlocal room
+        room = False
+        asked.set()
+        return b"app_1 run_1"
+
+    giver = MemorySignals(nodes.exchange)
+    await giver.answer("hints.giver", give)
+    async with working(full, Taken(), room=lambda: room):
+        await asyncio.sleep(0)
+        giver.publish("hints.offered", b"runs giver")
+        await asked.wait()
+        async with working(free, taken):
+            await taken.until(lambda: bool(taken.hints))
+    await giver.close()
+    assert taken.hints == [("app_1", "run_1")]

@@ -4,10 +4,14 @@ nodes that have room come for them.
 A node tells all that it has some; who has room asks it for one, and gets it, or hears that others
 were quicker. So a hint is taken once, and is gone with the node that has it, as with any broker's
 memory.
+
+Anyone may tell of hints, under any name. So a name is tried, beside everything else, until a hint
+came from it; only those that gave one are waited for.
 """
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -16,28 +20,68 @@ from insula.jobs.jobs import Room, Take, check_word, is_word
 from insula.jobs.queue import FairQueue
 from insula.jobs.seldom import Seldom
 from insula.jobs.signals import NoAnswer, Signals
+from insula.jobs.tasks import Tasks
 
 ASKED_WITHIN = 2.0
 """Seconds that a node has to give a hint."""
 _NODES_MAX = 1_000
+_TRIED_AT_ONCE = 4
 _WANTED, _OFFERED = "hints.wanted", "hints.offered"
 
 log = structlog.get_logger("insula.jobs")
+
+Hint = tuple[str, str]
+"""An owner and an item."""
 
 
 class _Lane:
     """One kind of work: what waits here, and the nodes where some is said to wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: str) -> None:
         self.queue = FairQueue()
         self.offering: dict[str, None] = {}
+        """Nodes that gave a hint before, in turn; this one is among them."""
+        self.untried: dict[str, None] = {}
+        """Names that nothing is known of."""
+        self.trying: set[str] = set()
+        self.missed = False
+        """Whether some of those were forgotten."""
+        self.found: deque[Hint] = deque()
+        """What came from a name that was tried."""
+        self.trials = Tasks(_TRIED_AT_ONCE)
         self.look = asyncio.Event()
+        self._own = own
+        self._giving: set[str] = set()
 
     def heard(self, node: str) -> None:
-        """Note that some waits at a node; too many nodes are no nodes."""
-        if node in self.offering or len(self.offering) < _NODES_MAX:
+        """Note that some waits at a node. Of too many unknown ones the oldest are forgotten."""
+        if node == self._own or node in self._giving:
             self.offering[node] = None
-            self.look.set()
+        else:
+            self.untried[node] = None
+            if len(self.untried) > _NODES_MAX:
+                del self.untried[next(iter(self.untried))]
+                self.missed = True
+        self.look.set()
+
+    def to_try(self) -> str | None:
+        """Return the unknown one that was last heard of, and is not being asked already."""
+        node = next((each for each in reversed(self.untried) if each not in self.trying), None)
+        if node is not None:
+            del self.untried[node]
+            self.trying.add(node)
+        return node
+
+    def gave(self, node: str) -> None:
+        """Note that a hint came from a node, where more may wait."""
+        if len(self._giving) < _NODES_MAX:
+            self._giving.add(node)
+            self.untried.pop(node, None)
+        self.heard(node)
+
+    def failed(self, node: str) -> None:
+        """Note that a node does not answer."""
+        self._giving.discard(node)
 
 
 class PulledJobs:
@@ -87,7 +131,11 @@ class PulledJobs:
         self._signals.publish(_WANTED, kind.encode())
         while True:
             lane.look.clear()
-            hint = await self._next(kind, lane) if room() else None
+            if room():
+                self._try(kind, lane)
+                hint = await self._next(kind, lane)
+            else:
+                hint = lane.found.popleft() if lane.found else None
             if hint is None:
                 await lane.look.wait()
             elif room():
@@ -107,31 +155,54 @@ class PulledJobs:
         self._closed = True
         for end in self._ends:
             end()
+        for lane in self._lanes.values():
+            await lane.trials.close()
 
     def _lane(self, kind: str) -> _Lane:
         lane = self._lanes.get(kind)
         if lane is None:
-            lane = self._lanes[check_word("kind", kind)] = _Lane()
+            lane = self._lanes[check_word("kind", kind)] = _Lane(self._name)
         return lane
 
-    async def _next(self, kind: str, lane: _Lane) -> tuple[str, str] | None:
+    def _try(self, kind: str, lane: _Lane) -> None:
+        """Ask some of those of whom nothing is known, the last ones first: nobody waits for them,
+        and whoever makes up many names can only have had them before."""
+        while len(lane.trials) < _TRIED_AT_ONCE and (node := lane.to_try()) is not None:
+            lane.trials.start(self._tried(kind, lane, node))
+        if lane.missed and not lane.untried:
+            lane.missed = False
+            self._signals.publish(_WANTED, kind.encode())
+
+    async def _tried(self, kind: str, lane: _Lane, node: str) -> None:
+        try:
+            hint = await self._fetch(kind, lane, node)
+            if hint is not None:
+                lane.found.append(hint)
+                lane.gave(node)
+        finally:
+            lane.trying.discard(node)
+            # In a later turn, when this trial is no more among those under way.
+            asyncio.get_running_loop().call_soon(lane.look.set)
+
+    async def _next(self, kind: str, lane: _Lane) -> Hint | None:
         """Return a hint from wherever one waits; a node that has none is asked when it says so."""
-        while lane.offering:
+        while lane.offering and not lane.found:
             node = next(iter(lane.offering))
             del lane.offering[node]
             if node == self._name:
                 hint = _pop(lane.queue)
             else:
-                hint = await self._fetch(kind, node)
+                hint = await self._fetch(kind, lane, node)
             if hint is not None:
-                lane.heard(node)
+                lane.gave(node)
                 return hint
-        return None
+        return lane.found.popleft() if lane.found else None
 
-    async def _fetch(self, kind: str, node: str) -> tuple[str, str] | None:
+    async def _fetch(self, kind: str, lane: _Lane, node: str) -> Hint | None:
         try:
             answer = await self._signals.ask(f"hints.{node}", kind.encode(), ASKED_WITHIN)
         except NoAnswer:
+            lane.failed(node)
             return None
         if not answer:
             return None
@@ -170,7 +241,7 @@ class PulledJobs:
         self._signals.publish(_OFFERED, f"{kind} {self._name}".encode())
 
 
-def _pop(queue: FairQueue) -> tuple[str, str] | None:
+def _pop(queue: FairQueue) -> Hint | None:
     """Take the next item out, with its owner."""
     owners: list[str] = []
 
