@@ -1,7 +1,9 @@
 """Waits for schedules to be due, and deals with them: one in each process that executes runs."""
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,7 +31,7 @@ _START = (-1, "")
 
 @dataclass(frozen=True, slots=True)
 class _Hold:
-    """What could not be done is not tried again ``until`` then, by the loop's clock."""
+    """What could not be done is not tried again ``until`` then, by the timekeeper's clock."""
 
     until: float
     seconds: float
@@ -41,6 +43,8 @@ class Timekeeper:
     long to come, and an app with many of them holds up itself alone."""
 
     services: RunServices
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, by which holds last."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _firing: set[str] = field(default_factory=set)
     _apps: Counter[str] = field(default_factory=Counter)
@@ -96,13 +100,13 @@ class Timekeeper:
             return False
         if self._apps[app_id] >= OF_ONE_APP:
             return False
-        now = asyncio.get_running_loop().time()
+        now = self.clock()
         holds = (self._held.get(schedule_id), self._held.get(app_id))
         return all(hold is None or hold.until <= now for hold in holds)
 
     def _pause(self, found: Found) -> float:
         """Return the seconds until the next tick that is not due yet, or the end of a hold."""
-        now = asyncio.get_running_loop().time()
+        now = self.clock()
         pauses = [hold.until - now for hold in self._held.values() if hold.until > now]
         if found.next_at is not None:
             pauses.append(max(0.0, (found.next_at - found.now) / 1000))
@@ -141,9 +145,9 @@ class Timekeeper:
         """Let a second pass before it is tried again, and each time twice as many."""
         before = self._held.get(key)
         seconds = _RETRY_SECONDS if before is None else min(longest, 2 * before.seconds)
-        self._held[key] = _Hold(asyncio.get_running_loop().time() + seconds, seconds)
+        self._held[key] = _Hold(self.clock() + seconds, seconds)
 
     def _drop_old_holds(self) -> None:
         """Forget what was not tried again: it is gone, or another process has taken its tick."""
-        since = asyncio.get_running_loop().time() - LOOK_SECONDS
+        since = self.clock() - LOOK_SECONDS
         self._held = {key: hold for key, hold in self._held.items() if hold.until > since}
