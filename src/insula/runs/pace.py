@@ -10,6 +10,9 @@ SWEEP_SECONDS = 1.0
 SWEEPS_A_SECOND = 10
 """Of all nodes together, once there are more of them than that."""
 JITTER = 0.1
+APART = 0.1
+"""Seconds between two sweeps at least, however often one is asked for: anyone may ask who reaches
+the broker."""
 _SPREAD_MOST = 2.0
 _LEAST = 16
 _random = random.SystemRandom()

@@ -29,6 +29,8 @@ class Sweeper:
     """When it last came round, in the loop's time."""
     period: float = pace.SWEEP_SECONDS
     """Seconds until it comes round again."""
+    _begun_at: float = float("-inf")
+    """When it last began to come round, whatever came of it."""
     _idle: set[str] = field(default_factory=set)
     """Runs that the last sweep found under this process, and not executed."""
     _left: frozenset[str] = frozenset()
@@ -42,16 +44,21 @@ class Sweeper:
             try:
                 async with asyncio.timeout(self.period):
                     await self.wanted.wait()
-                await asyncio.sleep(pace.spread(self.services.nodes))
+                await asyncio.sleep(max(self._apart(), pace.spread(self.services.nodes)))
             except TimeoutError:
                 pass  # it is time
             self.wanted.clear()
+            self._begun_at = asyncio.get_running_loop().time()
             try:
                 await self.sweep()
             except InsulaError as error:
                 _log.warning("sweep.failed", reason=error.message)
             except Exception:  # it comes round again; a server without sweeper would be worse
                 _log.exception("sweep.broke")
+
+    def _apart(self) -> float:
+        """Return in how many seconds it may begin again."""
+        return self._begun_at + pace.APART - asyncio.get_running_loop().time()
 
     async def sweep(self) -> None:
         """Sweep once."""
