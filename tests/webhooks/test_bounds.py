@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 
 import pytest
+from sqlalchemy import BigInteger, literal
 from tests.runs.platform import Caller, Platform, code
 from tests.webhooks.test_endpoints import Receiver, hook
 
@@ -32,7 +33,9 @@ async def told(platform: Platform, count: int, first: int = 0, prefix: str = "ms
             thing_id="run_1",
             now=now_ms() + DAY_MS,
         )
-        await platform.services.database.write(enqueue)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(deliveries, "at_once", lambda _, now: literal(now, BigInteger()))
+            await platform.services.database.write(enqueue)
 
 
 async def listed(caller: Caller, webhook_id: str) -> list[tuple[str, str]]:

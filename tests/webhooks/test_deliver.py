@@ -8,8 +8,8 @@ import pytest
 from tests.runs.platform import Platform, code, open_platform
 from tests.webhooks.test_endpoints import Receiver, hook, settled
 
-from insula.kit.clock import now_ms
-from insula.webhooks import deliveries, turns
+from insula.kit.clock import DAY_MS, now_ms
+from insula.webhooks import deliver, deliveries, turns
 
 DATABASES = ("sqlite", "postgres")
 
@@ -59,6 +59,38 @@ async def test_one_of_several_claims_a_delivery(platform: Platform) -> None:
     (again,) = (await database.read(partial(due, now=now + 60_000))).rows
     assert again.attempts == 1
     platform.services.draining = False
+
+
+async def test_a_node_whose_clock_is_ahead_takes_nothing_that_another_has_claimed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, ahead = platform.services.database, now_ms() + DAY_MS
+    platform.services.draining = True
+    await hook(platform.acme)
+    enqueue = partial(deliveries.enqueue, app_id=platform.acme.id, event="run.failed")
+    # What such a node tells is due now, and not when its clock says.
+    await database.write(
+        partial(enqueue, event_id="msg_1", body=b"{}", thing_id="run_1", now=ahead)
+    )
+    (row,) = (await database.read(partial(deliver._due, busy=turns.Busy(), after=""))).rows
+    assert await database.write(partial(deliver._claim, row=row)) is not None
+    monkeypatch.setattr(deliver, "now_ms", lambda: ahead)
+    assert await database.write(partial(deliver._claim, row=row)) is None
+    assert (await database.read(partial(deliver._due, busy=turns.Busy(), after=""))).rows == []
+    platform.services.draining = False
+
+
+async def test_what_failed_is_tried_again_by_the_clock_that_all_have(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.services.http = Receiver(500)
+    ahead = now_ms() + DAY_MS
+    monkeypatch.setattr(deliver, "now_ms", lambda: ahead)
+    made = await hook(platform.acme)
+    await platform.acme.ok("POST", f"/webhooks/{made['id']}/test")
+    await settled(platform.acme, made["id"])
+    (row,) = await platform.rows("SELECT next_at FROM deliveries")
+    assert row.next_at < ahead
 
 
 @pytest.mark.parametrize("besides", [True, False])

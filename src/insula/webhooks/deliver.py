@@ -154,12 +154,11 @@ class Deliverer:
         """Begin what is due and has room."""
         if self._busy.room <= 0 or self.services.draining:
             return
-        query = partial(turns.due, now=now_ms(), busy=self._busy, after=self._after)
+        query = partial(_due, busy=self._busy, after=self._after)
         rows, self._after = await self.services.database.read(query)
         for row in rows:
-            claimed = now_ms() + _CLAIM_MS
-            unit = partial(deliveries.claim, row=row, until=claimed)
-            if await self.services.database.write(unit):
+            claimed = await self.services.database.write(partial(_claim, row=row))
+            if claimed is not None:
                 self._busy.change(row.app_id, row.webhook_id, 1)
                 task = group.create_task(self._deliver(row, claimed))
                 self._under_way[task] = row.webhook_id
@@ -221,6 +220,16 @@ class Deliverer:
             _log.warning("webhook.disabled", webhook_id=webhook_id, reason="too much is pending")
 
 
+def _due(connection: Connection, busy: turns.Busy, after: str) -> turns.Due:
+    return turns.due(connection, deliveries.clock(connection), busy, after)
+
+
+def _claim(connection: Connection, row: Row[Any]) -> int | None:
+    """In a unit: take a delivery; return until when it is this node's, if it is."""
+    until = deliveries.clock(connection) + _CLAIM_MS
+    return until if deliveries.claim(connection, row, until) else None
+
+
 def _settle(connection: Connection, row: Row[Any], claimed: int, outcome: Outcome) -> None:
     """In a unit: store what came of an attempt, and what it means for the address."""
     now = now_ms()
@@ -239,7 +248,7 @@ def _settle(connection: Connection, row: Row[Any], claimed: int, outcome: Outcom
     values["status"] = deliveries.FAILED if ended else deliveries.PENDING
     if not ended:
         seconds = DELAYS[row.attempts] * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311  # no secret
-        values["next_at"] = now + round(seconds * 1000)
+        values["next_at"] = deliveries.clock(connection) + round(seconds * 1000)
     deliveries.settle(connection, row, claimed, values)
     repository.mark_failing(connection, row.webhook_id, outcome.at)
     current = repository.find(connection, row.app_id, row.webhook_id)

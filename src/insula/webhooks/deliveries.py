@@ -1,7 +1,8 @@
 """Rows of deliveries: what each webhook is to be told, was told, or could not be told.
 
 A claim is the row's next attempt moved into the future: whoever moved it delivers, and if it dies
-the row is due again.
+the row is due again. When that is goes by the database's clock alone: by those of the nodes, one
+that is ahead would take away what another has claimed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     Row,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -23,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Text as AnyText
 
+from insula.storage import dialect
 from insula.storage.tables import deliveries, runs, webhooks
 
 PENDING, DELIVERED, FAILED = "PENDING", "DELIVERED", "FAILED"
@@ -59,13 +62,26 @@ def enqueue(
         "status": literal(PENDING, AnyText()),
         "attempts": literal(0, BigInteger()),
         "log": literal(b"[]", LargeBinary()),
-        "next_at": literal(now, BigInteger()),
+        "next_at": at_once(connection, now),
         "thing_id": literal(thing_id, AnyText()),
         "created_at": literal(now, BigInteger()),
         "updated_at": literal(now, BigInteger()),
     }
     chosen = select(*(value.label(name) for name, value in columns.items())).where(wanted)
     connection.execute(insert(deliveries).from_select(list(columns), chosen))
+
+
+def clock(connection: Connection) -> int:
+    """Return the database's time, which all nodes have in common."""
+    return int(connection.execute(select(dialect.now_ms(connection))).scalar_one())
+
+
+def at_once(connection: Connection, now: int) -> ColumnElement[int]:
+    """Return when something is due that became true ``now``, by the clock of this node: that may be
+    ahead."""
+    common = dialect.now_ms(connection)
+    own = literal(now, BigInteger())
+    return case((common < own, common), else_=own)
 
 
 def find(connection: Connection, webhook_id: str, delivery_id: str) -> Row[Any] | None:
@@ -132,7 +148,8 @@ def _erase(connection: Connection, what: ColumnElement[bool]) -> None:
 def again(connection: Connection, webhook_id: str, delivery_id: str, now: int) -> int:
     """Let a delivery be due now, from its first attempt on; return whether there was one."""
     wanted = and_(_one(webhook_id, delivery_id), deliveries.c.body.is_not(None))
-    values = {"status": PENDING, "attempts": 0, "next_at": now, "updated_at": now}
+    due = at_once(connection, now)
+    values = {"status": PENDING, "attempts": 0, "next_at": due, "updated_at": now}
     return connection.execute(update(deliveries).where(wanted).values(**values)).rowcount
 
 
