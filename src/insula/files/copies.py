@@ -21,6 +21,7 @@ from insula.files.store import TEMPORARY_MS, FileStore, remove_bytes
 from insula.files.urls import named_in
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
+from insula.kit.tasks import uninterrupted
 
 NAMED_MAX = 10_000
 """Files that are copied at most; of more, the ids stay as they are."""
@@ -61,12 +62,16 @@ async def copy_held(
         made = [_copied(row, ids, holder) for row in found.files]
         document = partial(_documents, store, found, ids)
         insert = partial(_insert, rows=made, read=await asyncio.to_thread(document))
-        await store.database.write(insert)
-    except MissingBlob:
-        await remove_bytes(store, list(ids.values()))
-        raise Conflict("The run's files were erased; start a new run") from None
-    except BaseException:
-        await remove_bytes(store, list(ids.values()))
+    except BaseException as error:
+        await uninterrupted(remove_bytes(store, list(ids.values())))
+        if isinstance(error, MissingBlob):
+            raise Conflict("The run's files were erased; start a new run") from None
+        raise
+    try:
+        # A cancel in the middle would leave it open whether there are rows for the bytes.
+        await uninterrupted(store.database.write(insert))
+    except Exception:
+        await uninterrupted(remove_bytes(store, list(ids.values())))
         raise
     store.wished.set()
     return [store.urls.moved(text, ids) for text in texts]
