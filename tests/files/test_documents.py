@@ -1,6 +1,7 @@
 """Documents read in the background: progress, cancel, deletion, other processes, restarts."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from insula.files.reading import Gone
 from insula.files.repository import delete_file, find_file
 from insula.files.resolve import FileInputs
 from insula.files.wish import Wish
+from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.storage import tables
 
@@ -74,6 +76,24 @@ async def test_a_document_is_read(client, files: FileInputs) -> None:
     assert pages.content.startswith(b"%PDF")
     (listed,) = (await client.get("/apps/c/files")).json()
     assert (listed["id"], "document" in listed) == (made["id"], False)
+
+
+async def test_a_file_is_encoded_beside_the_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = json.encode
+    threads: list[threading.Thread] = []
+
+    def noted(value: object) -> bytes:
+        threads.append(threading.current_thread())
+        return encode(value)
+
+    made = await post(client, "a.txt", b"x")
+    monkeypatch.setattr(json, "encode", noted)
+    shown = await client.get(f"/apps/c/files/{made['id']}")
+    assert shown.json()["id"] == made["id"]
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 @needs_contract

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from insula.adapters.extraction.extractor import ExtractionFailed, Extractor
 from insula.adapters.extraction.kinds import kind_of, refusal
 from insula.adapters.extraction.messages import (
+    BLOCK_BYTES,
     Block,
     Done,
     Message,
@@ -25,7 +26,8 @@ from insula.files.store import FileStore, Wanted, store_file
 from insula.files.wish import Wish
 
 _ENDINGS = {"image/jpeg": "jpg", "image/png": "png"}
-_OVERHEAD = 64
+_IMAGE_BYTES = 2**20
+"""What images take at most for each page that may be read, besides what any file may take."""
 
 
 class Gone(Exception):
@@ -49,6 +51,7 @@ class Reading:
         self._images: list[dict[str, Any]] = []
         self._pages: str | None = None
         self._room = 2 * extractor.limits.output + 2**20
+        self._image_room = store.limit + extractor.limits.pages * _IMAGE_BYTES
 
     def document(self, seconds: float) -> dict[str, Any]:
         """Return what was found, as it is stored."""
@@ -81,6 +84,8 @@ class Reading:
         elif isinstance(message, PageImage):
             await self._add_image(message)
         elif isinstance(message, Piece):
+            if self._pages is not None:
+                raise ExtractionFailed("The document made its reader misbehave; it was ended")
             name = f"{self.file.filename.rpartition('.')[0] or self.file.filename} (pages).pdf"
             row = await self._store_child(name, pieces(message, messages))
             self._pages = row.id
@@ -88,9 +93,7 @@ class Reading:
             self.note = message.note
 
     def _add(self, block: Block) -> None:
-        self._room -= len(block.content) + len(block.html or "") + _OVERHEAD
-        if self._room < 0:
-            raise ExtractionFailed("The document's contents are over INSULA_EXTRACT_OUTPUT")
+        self._charge(len(block.content) + len(block.html or ""))
         found: dict[str, Any] = {
             "id": block.id,
             "type": block.type,
@@ -103,7 +106,19 @@ class Reading:
             found["parent"] = block.parent
         self._contents.append(found)
 
+    def _charge(self, size: int) -> None:
+        self._room -= size + BLOCK_BYTES
+        if self._room < 0:
+            raise ExtractionFailed("The document's contents are over INSULA_EXTRACT_OUTPUT")
+
     async def _add_image(self, image: PageImage) -> None:
+        self._charge(0)
+        self._image_room -= len(image.data)
+        if self._image_room < 0:
+            raise ExtractionFailed(
+                "The document's images come to more than INSULA_FILE_MAX and 1 MiB for each page "
+                "of INSULA_EXTRACT_PAGES; choose some of its pages with document_pages"
+            )
         number = len(self._images) + 1
         name = f"{self.file.filename} ({number}).{_ENDINGS[image.type]}"
         row = await self._store_child(name, _once(image.data))

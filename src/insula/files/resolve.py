@@ -38,6 +38,7 @@ from insula.files.store import (
 from insula.files.uploads import UploadRow
 from insula.files.urls import FileUrls, signing_key
 from insula.files.wish import Wish
+from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import is_id
 from insula.settings import Settings
@@ -102,14 +103,15 @@ async def shown_again(store: FileStore, app_id: str, file_id: str) -> dict[str, 
     return await _shown(store, await store.database.read(find))
 
 
-async def shown_file(store: FileStore, app_id: str, file_id: str) -> dict[str, Any]:
-    """Show a file of an app, and what was found in it.
+async def shown_file(store: FileStore, app_id: str, file_id: str) -> bytes:
+    """Show a file of an app, and what was found in it, as JSON: that may be large, and is encoded
+    where it is read.
 
     Raises:
         NotFound: there is none.
     """
 
-    def query(connection: Connection) -> dict[str, Any] | None:
+    def query(connection: Connection) -> bytes | None:
         row = find_file(connection, file_id, app_id)
         if row is None:
             return None
@@ -117,7 +119,7 @@ async def shown_file(store: FileStore, app_id: str, file_id: str) -> dict[str, A
         document = None
         if extraction is not None and extraction.status == "PROCESSED":
             document = _chosen(row, extraction, extractions.find_document(connection, file_id))
-        return file_wire(row, store.urls, extraction, document)
+        return json.encode(file_wire(row, store.urls, extraction, document))
 
     shown = await store.database.read(query)
     if shown is None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.adapters.extraction import documents
-from tests.adapters.extraction.readings import LIMITS, blocks, read, told
+from tests.adapters.extraction.readings import LIMITS, blocks, read, read_by, told
 
-from insula.adapters.extraction.extractor import ExtractionFailed
+from insula.adapters.extraction.extractor import ExtractionFailed, Extractor
 from insula.adapters.extraction.kinds import kind_of, refusal
 from insula.adapters.extraction.messages import Done, PageImage, Piece, Progress
 
@@ -193,3 +193,26 @@ async def test_mail_in_8_bits() -> None:
         data = head + more + "\r\nGrüße".encode("cp1252")
         assert ("NARRATIVETEXT", "Grüße") in await told("mail", data)
     assert ("NARRATIVETEXT", "Grüße") in await told("mail", head + "\r\nGrüße".encode())
+
+
+class Flooding:
+    """A reader of which there is always something to take."""
+
+    def tell(self, data: bytes) -> None:
+        """Be told."""
+
+    async def receive(self) -> Progress:
+        return Progress(0.5)
+
+    async def end(self) -> None:
+        """End."""
+
+
+async def test_time_is_limited_of_one_that_is_never_waited_for() -> None:
+    async def reader(*_: object) -> Flooding:
+        return Flooding()
+
+    extractor = Extractor(replace(LIMITS, seconds=0.05))
+    extractor._reader = reader  # type: ignore[method-assign, assignment]  # no process
+    with pytest.raises(ExtractionFailed, match="INSULA_EXTRACT_SECONDS"):
+        await read_by(extractor, "text", b"a")

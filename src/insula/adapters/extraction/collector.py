@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from insula.adapters.extraction.messages import (
     BATCH_BYTES,
+    BLOCK_BYTES,
     Block,
     BlockType,
     Kind,
@@ -18,8 +19,6 @@ from insula.adapters.extraction.messages import (
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
-_OVERHEAD = 32
-"""Bytes that a block counts for besides its text, so that empty ones end, too."""
 
 
 class Refused(Exception):
@@ -52,7 +51,7 @@ class Collector:
         return self._add(kind, content, page, markup) if content else None
 
     def _add(self, kind: BlockType, content: str, page: int, markup: str | None) -> int:
-        size = len(content.encode()) + len((markup or "").encode()) + _OVERHEAD
+        size = len(content.encode()) + len((markup or "").encode()) + BLOCK_BYTES
         self._room -= size
         if self._room < 0:
             raise Refused(

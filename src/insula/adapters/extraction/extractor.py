@@ -112,6 +112,9 @@ class Extractor:
             reader.tell(frame(Kind.ORDER, order))
             while True:
                 async with asyncio.timeout_at(deadline):
+                    # What is there already is taken without a wait: then others had to, and no
+                    # deadline came.
+                    await asyncio.sleep(0)
                     message = await reader.receive()
                 if isinstance(message, Failed):
                     raise ExtractionFailed(message.message)

@@ -17,6 +17,10 @@ FRAME_MAX = 48 * 1024 * 1024
 """Bytes of one frame; a page's image is the largest thing in one."""
 BATCH_BYTES = 256 * 1024
 """Text that a reader gathers before it sends blocks; pieces of a file are as large."""
+BLOCK_BYTES = 300
+"""What a block counts for besides its text: about what it takes in memory, here and there."""
+_BLOCKS_MAX = BATCH_BYTES // BLOCK_BYTES + 1
+"""Blocks of one frame, by that."""
 
 BlockType = Literal[
     "TITLE",
@@ -109,7 +113,7 @@ class Done(msgspec.Struct, array_like=True):
     names the walls that could not be raised."""
 
     note: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
-    missing: list[str] = []
+    missing: Annotated[list[str], msgspec.Meta(max_length=100)] = []
 
 
 class Failed(msgspec.Struct, array_like=True):
@@ -118,10 +122,12 @@ class Failed(msgspec.Struct, array_like=True):
     message: Annotated[str, msgspec.Meta(max_length=2_000)]
 
 
+_Blocks = Annotated[list[Block], msgspec.Meta(max_length=_BLOCKS_MAX)]
+
 _encoder = msgspec.msgpack.Encoder()
 _DECODERS: dict[Kind, Callable[[bytes], "Message"]] = {
     Kind.PROGRESS: msgspec.msgpack.Decoder(Progress).decode,
-    Kind.BLOCKS: msgspec.msgpack.Decoder(list[Block]).decode,
+    Kind.BLOCKS: msgspec.msgpack.Decoder(_Blocks).decode,
     Kind.IMAGE: msgspec.msgpack.Decoder(PageImage).decode,
     Kind.PIECE: msgspec.msgpack.Decoder(Piece).decode,
     Kind.DONE: msgspec.msgpack.Decoder(Done).decode,
