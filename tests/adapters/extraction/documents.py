@@ -8,7 +8,8 @@ import zlib
 import docx
 import openpyxl
 import pptx
-from docx.oxml import OxmlElement
+from docx.oxml import OxmlElement, parse_xml
+from docx.oxml.ns import nsdecls
 from PIL import Image
 
 Text = tuple[float, float, float, str]
@@ -94,6 +95,15 @@ def pages_of_word(count: int, *, noted: bool) -> bytes:
         run.add_text(f"page {number}")
         if number < count:
             document.add_page_break()
+    return _saved(document)
+
+
+def word_of(*parts: str) -> bytes:
+    """Make a Word document of these parts, in the elements of Word."""
+    document = docx.Document()
+    for part in parts:
+        place = len(document.element.body) - 1
+        document.element.body.insert(place, parse_xml(part.replace(">", f" {nsdecls('w')}>", 1)))
     return _saved(document)
 
 

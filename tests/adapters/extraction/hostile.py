@@ -98,6 +98,19 @@ def nested_archives(levels: int, size: int) -> bytes:
     return replaced(documents.word(), "word/media/image1.png", inner)
 
 
+def wide_span(columns: int) -> bytes:
+    """Make a Word document with a cell that claims to reach over so many columns."""
+    cell = f"<w:tc><w:tcPr><w:gridSpan w:val='{columns}'/></w:tcPr><w:p/></w:tc>"
+    return documents.word_of(f"<w:tbl><w:tr>{cell}</w:tr></w:tbl>")
+
+
+def high_cell(rows: int) -> bytes:
+    """Make a Word document with a cell that reaches over so many rows."""
+    first = "<w:tc><w:tcPr><w:vMerge w:val='restart'/></w:tcPr><w:p><w:r><w:t>a</w:t></w:r></w:p>"
+    further = "<w:tr><w:tc><w:tcPr><w:vMerge/></w:tcPr><w:p/></w:tc></w:tr>"
+    return documents.word_of(f"<w:tbl><w:tr>{first}</w:tc></w:tr>{further * rows}</w:tbl>")
+
+
 def endless_rows(rows: int) -> bytes:
     """Make a workbook of very many empty rows."""
     text = f"<worksheet xmlns='{_SHEET}'><sheetData>{'<row/>' * rows}</sheetData>"

@@ -115,6 +115,38 @@ async def test_word_with_its_picture() -> None:
     assert (image.width, image.height, image.type) == (60, 40, "image/jpeg")
 
 
+def run(text: str) -> str:
+    return f"<w:r><w:t>{text}</w:t></w:r>"
+
+
+async def test_all_text_of_word_is_read_wherever_it_stands() -> None:
+    held = f"<w:sdt><w:sdtContent><w:p>{run('in a control')}</w:p></w:sdtContent></w:sdt>"
+    line = (
+        f"<w:sdt><w:sdtContent>{run('a')}</w:sdtContent></w:sdt><w:ins>{run(' b')}</w:ins>"
+        f"<w:smartTag>{run(' c')}</w:smartTag><w:fldSimple>{run(' d')}</w:fldSimple>"
+        f"<w:hyperlink>{run(' e')}</w:hyperlink><w:del><w:r><w:delText>f</w:delText></w:r></w:del>"
+        f"<w:moveFrom>{run('g')}</w:moveFrom><w:r><w:tab/><w:t>h</w:t><w:br/></w:r>"
+    )
+    box = f"<w:pict><w:txbxContent><w:p>{run('in a box')}</w:p></w:txbxContent></w:pict>"
+    inner = f"<w:tbl><w:tr><w:tc><w:p>{run('inner')}</w:p></w:tc></w:tr></w:tbl>"
+    wide = "<w:tcPr><w:gridSpan w:val='2'/></w:tcPr>"
+    table = (
+        f"<w:tbl><w:tr><w:tc><w:p>{run('outer')}</w:p>{inner}<w:p/></w:tc><w:tc>{held}</w:tc></w:tr>"
+        f"<w:sdt><w:sdtContent><w:tr><w:tc>{wide}<w:p>{run('x')}</w:p></w:tc></w:tr></w:sdtContent>"
+        "</w:sdt></w:tbl>"
+    )
+    data = documents.word_of(
+        held, f"<w:p>{line}</w:p>", f"<w:p>{run('out')}<w:r>{box}</w:r></w:p>", table
+    )
+    assert await told("word", data) == [
+        ("NARRATIVETEXT", "in a control"),
+        ("NARRATIVETEXT", "a b c d e h"),
+        ("NARRATIVETEXT", "out"),
+        ("NARRATIVETEXT", "in a box"),
+        ("TABLE", "outer inner\tin a control\nx\tx"),
+    ]
+
+
 async def test_sheets_and_slides() -> None:
     assert await told("sheet", documents.sheet()) == [
         ("TITLE", "Sales"),

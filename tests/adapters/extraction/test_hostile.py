@@ -102,6 +102,20 @@ async def test_what_loops_nests_or_boasts_ends(
     assert "misbehave" not in why
 
 
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("word", lambda: hostile.wide_span(90_000_000)),
+        ("word", lambda: hostile.high_cell(3_000)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_boasts_a_little_is_read(
+    extractor: Extractor, kind: str, make: Callable[[], bytes]
+) -> None:
+    assert not await outcome(extractor, kind, make())
+
+
 @pytest.mark.parametrize("make", [hostile.word_with, hostile.sheet_with, hostile.slides_with])
 async def test_no_file_of_the_machine_is_reached(
     extractor: Extractor, make: Callable[[str], bytes]

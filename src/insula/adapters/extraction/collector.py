@@ -19,6 +19,10 @@ from insula.adapters.extraction.messages import (
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\u00a0]+")
+_TOLD = 10
+"""Different things of which it is told that they were left out."""
+TABLE_ROWS = 500
+"""Rows of one TABLE block: a longer table becomes several."""
 
 
 class Refused(Exception):
@@ -31,6 +35,8 @@ class Collector:
     def __init__(self, order: Order, descriptor: int) -> None:
         self.order = order
         self.blocks = 0
+        self.left_out: dict[str, None] = {}
+        """What the document has that was not read, in words, each once."""
         self._descriptor = descriptor
         self._waiting: list[Block] = []
         self._held = 0
@@ -68,11 +74,25 @@ class Collector:
 
     def table(self, rows: Iterable[Sequence[str]], page: int = 1, header: bool = False) -> None:
         """Add a table: its cells as text, tabs between them, and as HTML."""
-        cells = [[clean(cell) for cell in row] for row in rows]
-        cells = [row for row in cells if any(row)]
+        waiting: list[list[str]] = []
+        for row in rows:
+            cells = [clean(cell) for cell in row]
+            if any(cells):
+                waiting.append(cells)
+            if len(waiting) == TABLE_ROWS:
+                self._add_table(waiting, page, header)
+                waiting, header = [], False
+        self._add_table(waiting, page, header)
+
+    def _add_table(self, cells: list[list[str]], page: int, header: bool) -> None:
         if cells:
             text = "\n".join("\t".join(cell.replace("\n", " ") for cell in row) for row in cells)
             self._add("TABLE", text, page, table_markup(cells, header))
+
+    def leave_out(self, what: str) -> None:
+        """Note what the document has that is not read."""
+        if len(self.left_out) < _TOLD:
+            self.left_out[what] = None
 
     def image(self, image: PageImage) -> None:
         """Send an image."""

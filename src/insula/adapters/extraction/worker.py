@@ -129,10 +129,16 @@ def serve(
         found.flush()
         if order.contents and not found.blocks:
             note = note or "Nothing was found in the document"
-        send(1, Kind.DONE, Done(note or "", walls))
+        send(1, Kind.DONE, Done(_note(note, found), walls))
     except Exception as error:  # whatever a library makes of a hostile document ends here
         send(1, Kind.FAILED, Failed(_words(error, order)[:2000]))
     os._exit(0)
+
+
+def _note(note: str | None, found: Collector) -> str:
+    """Say what there is to be said of a document that was read."""
+    left_out = f"Left out: {'; '.join(found.left_out)}" if found.left_out else ""
+    return ". ".join(filter(None, (note, left_out)))[:1000]
 
 
 def _words(error: Exception, order: Order) -> str:
