@@ -87,6 +87,32 @@ async def test_mail() -> None:
     ]
 
 
+def parts(boundary: bytes, *parts: bytes, kind: bytes = b"mixed") -> bytes:
+    mark = b"--" + boundary
+    head = b"Content-Type: multipart/" + kind + b"; boundary=" + boundary + b"\n\n"
+    return head + b"".join(mark + b"\n" + part + b"\n" for part in parts) + mark + b"--\n"
+
+
+async def test_all_texts_of_a_mail_in_their_order() -> None:
+    plain = b"Content-Type: text/plain\n\n"
+    forms = parts(b"a", plain + b" ", b"Content-Type: text/html\n\n<p>One</p>", kind=b"alternative")
+    picture = b"Content-Type: image/png\nContent-Disposition: inline; filename=i.png\n\n"
+    notes = b"Content-Disposition: attachment; filename=n.txt\n" + plain + b"not shown"
+    inner = parts(b"b", forms, picture, plain + b"Two", notes)
+    whole = parts(b"c", inner, b"Content-Type: application/pgp-signature\n\nx", kind=b"signed")
+    head = "Subject: Grüße\nFrom: <\nTo: :;:;\nMIME-Version: 1.0\n".encode()
+    assert await told("mail", head + whole) == [
+        ("TITLE", "Grüße"),
+        ("HEADER", "From: <"),
+        ("HEADER", "To: :;:;"),
+        ("NARRATIVETEXT", "One"),
+        ("TEXT", "Attachment: i.png"),
+        ("NARRATIVETEXT", "Two"),
+        ("TEXT", "Attachment: n.txt"),
+        ("TEXT", "Attachment: application/pgp-signature"),
+    ]
+
+
 @pytest.mark.parametrize("noted", [False, True])
 async def test_pages_of_word(noted: bool) -> None:
     data = documents.pages_of_word(3, noted=noted)

@@ -107,6 +107,9 @@ async def test_what_loops_nests_or_boasts_ends(
     [
         ("word", lambda: hostile.wide_span(90_000_000)),
         ("word", lambda: hostile.high_cell(3_000)),
+        ("mail", lambda: b"From: " + b"(" * 9_000 + b"\n\na"),
+        ("mail", lambda: b"To: " + b", ".join([b"Somebody <a@b.test>"] * 20_000) + b"\n\na"),
+        ("mail", lambda: b'From: "\nCc: =?utf-8?q?=22?= <a@[>\nContent-Type: ;\n\na'),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
