@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     )
     body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
     body_rate_min: int = Field(
-        32 * 1024, ge=1, description="Bytes a second at which a body comes in at least."
+        8 * 1024, ge=1, description="Bytes a second at which a body comes in at least."
     )
     file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
     blobs_url: str | None = Field(
