@@ -20,7 +20,6 @@ from insula.webhooks.opening import Webhooks
 from insula.webhooks.tokens import Target, Token
 from insula.workflows.paths import WORKFLOW
 
-
 _PLAIN = "/!$&'()*+,;=:@"
 """What stands in an address's path as it is, besides letters, digits and ``-._~``."""
 
