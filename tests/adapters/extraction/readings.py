@@ -1,16 +1,20 @@
 """Has documents read by real processes, and finds these, for tests."""
 
+import io
 import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tests.acceptance.processes import alive
 
+from insula.adapters.extraction.collector import Collector
 from insula.adapters.extraction.extractor import ExtractionLimits, Extractor
-from insula.adapters.extraction.messages import Block, Message, Order
+from insula.adapters.extraction.messages import Block, Message, Order, PageImage
+from insula.adapters.extraction.worker import Read
 
 MIB = 2**20
 LIMITS = ExtractionLimits(seconds=30, memory=256 * MIB, output=MIB, pages=100)
@@ -72,6 +76,35 @@ async def blocks(kind: str, data: bytes, **asked: Any) -> list[Block]:
 async def told(kind: str, data: bytes, **asked: Any) -> list[tuple[str, str]]:
     """Have a document read; return types and texts of its blocks."""
     return [(block.type, block.content) for block in await blocks(kind, data, **asked)]
+
+
+class Kept(Collector):
+    """Keeps what is found instead of sending it."""
+
+    images: list[PageImage]
+
+    def flush(self) -> None:
+        """Send nothing."""
+
+    def progress(self, done: int, of: int) -> None:
+        """Tell nobody."""
+
+    def image(self, image: PageImage) -> None:
+        """Keep an image."""
+        self.images.append(image)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Types and texts of the blocks."""
+        return [(block.type, block.content) for block in self._waiting]
+
+
+def read_here(read: Read, data: bytes, output: int = MIB, **asked: Any) -> Kept:
+    """Have a document read in this process."""
+    found = Kept(order("text", len(data), replace(LIMITS, output=output), **asked), -1)
+    found.images = []
+    read(io.BytesIO(data), found)
+    return found
 
 
 def children(pid: int) -> list[int]:

@@ -1,6 +1,6 @@
 """HTML and Markdown: titles, paragraphs, lists, tables, in the order of the page."""
 
-from collections.abc import Iterator
+import re
 from typing import Any, BinaryIO
 
 import lxml.html
@@ -22,13 +22,17 @@ _PARTS = frozenset(
         *("tbody", "thead", "caption", "details", "summary", "head", *_TITLES),
     )
 )
-_ROWS = 2_000
 _DEPTH = 400
+_DECLARED = re.compile(rb"<meta\s[^>]{0,300}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.I)
+_HEAD = 4_096
 
 
 def read_html(file: BinaryIO, found: Collector) -> None:
     """Read an HTML page."""
-    add_html(decoded(file.read()), found)
+    data = file.read()
+    declared = _DECLARED.search(data[:_HEAD])
+    charset = "cp1252" if declared is None else declared[1].decode("ascii", "replace")
+    add_html(decoded(data, charset), found)
 
 
 def read_markdown(file: BinaryIO, found: Collector) -> None:
@@ -52,6 +56,8 @@ def add_html(text: str, found: Collector, page: int = 1) -> None:
         tree = lxml.html.document_fromstring(text.encode("utf-8", "replace").decode(), parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError, RecursionError) as error:
         raise Refused("The page cannot be read as HTML") from error
+    if parser.error_log.filter_from_fatals():
+        found.leave_out("what follows elements that nest too deeply")
     _Page(found, page).walk(tree)
 
 
@@ -64,17 +70,15 @@ class _Page:
         self._text: list[str] = []
         self._kind: Any = "NARRATIVETEXT"
 
-    def walk(self, element: Any, depth: int = 0) -> None:
+    def walk(self, element: Any, depth: int = 0, *, kept: bool = False) -> None:
+        """Add what stands in an element. With ``kept`` line breaks of the source are breaks."""
         tag = element.tag if isinstance(element.tag, str) else ""
         if tag in _HIDDEN or not tag:
             return
         if depth > _DEPTH:
-            self._text.append(" ".join(element.itertext()))
+            self._text.append(_text_in(element))
             return
-        if tag == "table" and not element.xpath(".//table"):
-            self._end()
-            rows = [_cells(row) for row in _rows(element)]
-            self._found.table(rows, self._page, header=bool(element.xpath(".//th")))
+        if tag == "table" and not element.xpath(".//table") and self._table(element):
             return
         if tag == "br":
             self._text.append("\n")
@@ -84,13 +88,26 @@ class _Page:
         if parted:
             self._end()
             self._kind = _kind(tag, before)
-        self._text.append(_flat(element.text, tag))
+        kept = kept or tag == "pre"
+        self._text.append(_flat(element.text, kept=kept))
         for child in element:
-            self.walk(child, depth + 1)
-            self._text.append(_flat(child.tail, tag))
+            self.walk(child, depth + 1, kept=kept)
+            self._text.append(_flat(child.tail, kept=kept))
         if parted:
             self._end()
             self._kind = before
+
+    def _table(self, table: Any) -> bool:
+        """Add a table; say whether it is one: some have no rows of cells."""
+        rows = [[_text_in(cell) for cell in row.iter("td", "th")] for row in table.iter("tr")]
+        if not any(rows):
+            return False
+        self._end()
+        for caption in table.iter("caption"):
+            self._found.add("NARRATIVETEXT", _text_in(caption), self._page)
+        header = next(table.iter("th"), None) is not None
+        self._found.table(rows, self._page, header=header)
+        return True
 
     def _end(self) -> None:
         text = "".join(self._text).strip()
@@ -113,19 +130,24 @@ def _kind(tag: str, before: str) -> str:
     return before if before in ("LISTITEM", "FOOTER") and tag in ("p", "div") else "NARRATIVETEXT"
 
 
-def _flat(text: str | None, tag: str) -> str:
+def _flat(text: str | None, *, kept: bool) -> str:
     """Line breaks of the source mean nothing, but in ``pre``."""
     if not text:
         return ""
-    return text if tag == "pre" else text.replace("\n", " ").replace("\r", " ")
+    return text if kept else text.replace("\n", " ").replace("\r", " ")
 
 
-def _rows(table: Any) -> Iterator[Any]:
-    for number, row in enumerate(table.iter("tr")):
-        if number >= _ROWS:
-            return
-        yield row
-
-
-def _cells(row: Any) -> list[str]:
-    return [" ".join(" ".join(cell.itertext()).split()) for cell in row if cell.tag in ("td", "th")]
+def _text_in(element: Any) -> str:
+    """Return what is shown of an element, in one line."""
+    pieces: list[str] = []
+    walk = etree.iterwalk(element, events=("start", "end"))
+    for event, each in walk:
+        tag = each.tag if isinstance(each.tag, str) else ""
+        gap = " " if tag in _PARTS or tag == "br" else ""
+        if event == "end":
+            pieces += [gap, (each.tail or "") if each is not element else ""]
+        elif tag in _HIDDEN or not tag:
+            walk.skip_subtree()
+        else:
+            pieces += [gap, each.text or ""]
+    return " ".join("".join(pieces).split())

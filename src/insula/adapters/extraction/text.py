@@ -3,28 +3,33 @@
 import csv
 import io
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import BinaryIO
 
 from insula.adapters.extraction.collector import Collector
 
 BULLET = re.compile(r"^\s*(?:[•‣◦▪●*–-]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])\s+(?=\S)")
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n+")
-_ROWS = 500
-"""Rows of one TABLE block: a longer table becomes several."""
+_DELIMITERS = "\t;|,"
+"""The comma last: where another one parts as many lines alike, commas are of the numbers."""
 _CELLS = 1_000
 _FIELD_MAX = 1_000_000
 _PIECE = 20_000
 _GUESSED = 8_192
 
 
-def decoded(data: bytes) -> str:
-    """Decode text: UTF-8, UTF-16 with its mark, else the Western 8-bit set."""
+def decoded(data: bytes, declared: str = "cp1252") -> str:
+    """Decode text: UTF-8, UTF-16 with its mark, else as it declares, or the Western 8-bit set."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
-    try:
+    with suppress(UnicodeDecodeError):
         return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+    with suppress(LookupError, ValueError):  # a set that nobody knows
+        return data.decode(declared, "replace")
+    return data.decode("cp1252", "replace")
 
 
 def read_text(file: BinaryIO, found: Collector) -> None:
@@ -60,20 +65,33 @@ def read_table(file: BinaryIO, found: Collector) -> None:
     """Read comma- or otherwise separated values."""
     text = decoded(file.read())
     csv.field_size_limit(_FIELD_MAX)
-    try:
-        dialect: type[csv.Dialect] | csv.Dialect = csv.Sniffer().sniff(text[:_GUESSED], ",;\t|")
-    except csv.Error:
-        dialect = csv.excel_tab if "\t" in text[:_GUESSED] else csv.excel
-    rows: list[list[str]] = []
-    first = True
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), dialect):
-            rows.append(row[:_CELLS])
-            if len(rows) == _ROWS:
-                found.table(rows, header=first)
-                rows, first = [], False
-    except csv.Error:  # a field without its end: what is left is text
-        found.table(rows, header=first)
-        add_paragraphs(text, found)
-        return
-    found.table(rows, header=first)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True
+    )
+    lines = 0
+
+    def rows() -> Iterator[list[str]]:
+        nonlocal lines
+        with suppress(csv.Error):  # a field without its end
+            for row in reader:
+                lines = reader.line_num
+                if len(row) > _CELLS:
+                    found.leave_out(f"columns after the {_CELLS:,}th")
+                yield row[:_CELLS]
+
+    found.table(rows(), header=True)
+    add_paragraphs("".join(islice(io.StringIO(text, newline=""), lines, None)), found)
+
+
+def _delimiter(text: str) -> str:
+    """Return what parts the fields: by it most lines at the beginning have as many of them."""
+    sample, best, most = text[:_GUESSED], ",", 0
+    for delimiter in _DELIMITERS:
+        lines = io.StringIO(sample, newline="")
+        with suppress(csv.Error):
+            rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+            widths = Counter(len(row) for row in rows if len(row) > 1)
+            alike = max(widths.values(), default=0)
+            if alike > most:
+                best, most = delimiter, alike
+    return best

@@ -46,6 +46,8 @@ MODULES: dict[DocumentKind, str] = {
 }
 """Which file reads each kind."""
 _CODECS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp437", "cp1252", "ascii")
+_CHARSETS: tuple[DocumentKind, ...] = ("html", "mail")
+"""Kinds in which any charset may be declared."""
 _REHEARSED: dict[DocumentKind, bytes] = {
     "html": b"<p>a</p>",
     "markdown": b"a",
@@ -67,7 +69,7 @@ def prepare(kind: DocumentKind) -> Read:
     importlib.import_module("insula.adapters.extraction.pictures").prepare()
     if kind == "pdf":
         module.prepare()
-    for codec in {*_CODECS, *(_all_codecs() if kind == "mail" else ())}:
+    for codec in {*_CODECS, *(_all_codecs() if kind in _CHARSETS else ())}:
         "".encode(codec)
     read: Read = getattr(module, f"read_{kind}")
     if kind in _REHEARSED:
@@ -99,7 +101,7 @@ def _rehearse(kind: DocumentKind, read: Read) -> None:
 
 
 def _all_codecs() -> set[str]:
-    """Any charset may stand in a message."""
+    """Return the names of all character sets."""
     names = {name for name in encodings.aliases.aliases.values() if not name.endswith("_codec")}
     known = set()
     for name in names:
