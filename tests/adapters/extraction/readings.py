@@ -82,6 +82,7 @@ class Kept(Collector):
     """Keeps what is found instead of sending it."""
 
     images: list[PageImage]
+    pieces: list[bytes]
 
     def flush(self) -> None:
         """Send nothing."""
@@ -93,6 +94,10 @@ class Kept(Collector):
         """Keep an image."""
         self.images.append(image)
 
+    def piece(self, data: bytes) -> None:
+        """Keep a piece of a PDF."""
+        self.pieces.append(data)
+
     @property
     def told(self) -> list[tuple[str, str]]:
         """Types and texts of the blocks."""
@@ -102,7 +107,7 @@ class Kept(Collector):
 def read_here(read: Read, data: bytes, output: int = MIB, **asked: Any) -> Kept:
     """Have a document read in this process."""
     found = Kept(order("text", len(data), replace(LIMITS, output=output), **asked), -1)
-    found.images = []
+    found.images, found.pieces = [], []
     read(io.BytesIO(data), found)
     return found
 

@@ -20,6 +20,8 @@ _TITLE_SIZE = 1.15
 _TITLE_LENGTH = 200
 _HYPHENS = "\x02\u00ad"
 _LEAST_SIZE = 0.1
+_COLUMNS = 64
+"""Of a table: a line of more cells is text, whose letters stand far from each other."""
 
 
 class Character(NamedTuple):
@@ -87,28 +89,29 @@ def _end_line(characters: list[Character], lines: list[_Line]) -> None:
     height = max(_LEAST_SIZE, statistics.median(c.top - c.bottom for c in visible))
     size = max(size, height)
     line = _Line(bottom=min(c.bottom for c in visible), size=size)
-    text, start, last = "", visible[0].left, visible[0].left
+    text, start, last = [""], visible[0].left, visible[0].left
+    seen = False
     for character in characters:
         if character.text.isspace():
-            text += " "
+            text.append(" ")
             continue
-        if text.strip() and character.left - last > _CELL_GAP * size:
-            line.cells.append((text.strip(), start, last))
-            text, start = "", character.left
-        text += character.text
-        last = character.right
-    line.cells.append((text.strip(), start, last))
+        if seen and character.left - last > _CELL_GAP * size:
+            line.cells.append(("".join(text).strip(), start, last))
+            text, start = [], character.left
+        text.append(character.text)
+        seen, last = True, character.right
+    line.cells.append(("".join(text).strip(), start, last))
     lines.append(line)
 
 
 def _table_length(lines: Sequence[_Line], at: int) -> int:
     """Return how many lines from here on are rows of one table; one row is none."""
-    if len(lines[at].cells) < 2:
+    if not 2 <= len(lines[at].cells) <= _COLUMNS:
         return 0
     columns = [(start, end) for _, start, end in lines[at].cells]
     rows = 1
     for line in lines[at + 1 :]:
-        if len(line.cells) < 2 or not _fits(line, columns):
+        if not 2 <= len(line.cells) <= _COLUMNS or not _fits(line, columns):
             break
         rows += 1
     return rows if rows > 1 else 0
@@ -172,17 +175,19 @@ def _continues(lines: Sequence[_Line], start: int, at: int) -> bool:
 
 
 def _joined(lines: Sequence[_Line]) -> str:
-    text = ""
+    parts: list[str] = []
     for line in lines:
-        if _is_parted(text, line.text):
-            text = text[:-1] + line.text
-        else:
-            text = f"{text} {line.text}" if text else line.text
-    return text.translate({ord(mark): "" for mark in _HYPHENS})
+        text = line.text
+        if parts and _is_parted(parts[-1], text):
+            parts[-1] = parts[-1][:-1]
+        elif parts:
+            text = f" {text}"
+        parts.append(text)
+    return "".join(parts).translate({ord(mark): "" for mark in _HYPHENS})
 
 
 def _is_parted(text: str, following: str) -> bool:
     """Whether a word goes on in the next line."""
     if text[-1:] == "-":
         return text[-2:-1].isalpha() and following[:1].islower()
-    return bool(text) and text[-1] in _HYPHENS
+    return text[-1] in _HYPHENS

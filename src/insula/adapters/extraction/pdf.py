@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pypdfium2
@@ -35,17 +36,18 @@ def read_pdf(file: BinaryIO, found: Collector) -> str:
     order = found.order
     steps = len(pages) * (order.contents + order.images) + order.extract_pages
     done = 0
+    if order.extract_pages:  # before its forms are changed
+        _add_pages(document, chosen(order, len(document)), found)
+        found.progress(done := 1, steps)
     if order.contents:
-        for done, page in enumerate(pages, 1):
+        for page in pages:
             _add_text(document, page, found)
-            found.progress(done, steps)
+            found.progress(done := done + 1, steps)
     written = found.blocks
     if order.images:
         for page in pages:
             _add_image(document, page, found)
             found.progress(done := done + 1, steps)
-    if order.extract_pages:
-        _add_pages(document, chosen(order, len(document)), found)
     if order.contents and not written:
         return "The document has no text: its pages are only images"
     return ""
@@ -69,8 +71,19 @@ def _page(document: Any, number: int) -> Any:
         raise Refused(f"Page {number} is damaged and cannot be read") from error
 
 
-def _add_text(document: Any, number: int, found: Collector) -> None:
+def _flat(document: Any, number: int) -> Any:
+    """Return a page on which what was filled into a form stands as any other text."""
     page = _page(document, number)
+    if document.get_formtype() == pdfium.FORMTYPE_NONE:
+        return page
+    if pdfium.FPDFPage_Flatten(page.raw, pdfium.FLAT_NORMALDISPLAY) == pdfium.FLATTEN_SUCCESS:
+        page.close()
+        page = _page(document, number)
+    return page
+
+
+def _add_text(document: Any, number: int, found: Collector) -> None:
+    page = _flat(document, number)
     try:
         text = page.get_textpage()
     except pypdfium2.PdfiumError as error:
@@ -78,6 +91,8 @@ def _add_text(document: Any, number: int, found: Collector) -> None:
         raise Refused(f"The text of page {number} is damaged and cannot be read") from error
     try:
         add_page(_characters(text), number, found)
+        if pdfium.FPDFText_CountChars(text.raw) > _CHARACTERS:
+            found.leave_out(f"what follows the first {_CHARACTERS:,} characters of page {number:,}")
     finally:
         text.close()
         page.close()
@@ -88,15 +103,28 @@ def _characters(text: Any) -> list[Character]:
     sides = [ctypes.byref(ctypes.c_double.from_buffer(box, 8 * number)) for number in range(4)]
     raw, make = text.raw, Character._make
     box_of, size_of = pdfium.FPDFText_GetCharBox, pdfium.FPDFText_GetFontSize
-    code_of = pdfium.FPDFText_GetUnicode
     characters = []
-    for at in range(min(pdfium.FPDFText_CountChars(raw), _CHARACTERS)):
-        code = code_of(raw, at)
+    for at, code in _codes(raw):
         if not box_of(raw, at, *sides):
             box[:] = _NOWHERE
-        character = chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else ""
-        characters.append(make((character, *box, size_of(raw, at))))
+        characters.append(make((chr(code), *box, size_of(raw, at))))
     return characters
+
+
+def _codes(raw: Any) -> Iterator[tuple[int, int]]:
+    """Give what stands for a character, with its place; what lies beyond 16 bits comes in two."""
+    code_of = pdfium.FPDFText_GetUnicode
+    high = 0
+    for at in range(min(pdfium.FPDFText_CountChars(raw), _CHARACTERS)):
+        code = code_of(raw, at)
+        if 0xD800 <= code < 0xDC00:
+            high = code
+            continue
+        if 0xDC00 <= code < 0xE000:
+            code = 0x10000 + ((high - 0xD800) << 10) + code - 0xDC00 if high else 0
+        high = 0
+        if 0 < code < 0x110000:
+            yield at, code
 
 
 def _add_image(document: Any, number: int, found: Collector) -> None:
