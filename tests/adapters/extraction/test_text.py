@@ -29,4 +29,4 @@ def test_what_is_no_table_any_more_is_text_once() -> None:
 
 def test_columns_that_are_left_out_are_told_of() -> None:
     found = read_here(read_table, b",".join([b"x"] * 1_001) + b"\n")
-    assert list(found.left_out) == ["columns after the 1,000th"]
+    assert list(found.left_out) == ["columns after the first 1,000"]

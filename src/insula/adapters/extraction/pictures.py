@@ -1,9 +1,10 @@
 """Images: checked, made small enough, and written anew: nothing hidden in them travels on."""
 
 import io
+import math
 import warnings
 import zipfile
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -16,7 +17,8 @@ PIXELS = 100_000_000
 _QUALITY = 85
 _EMBEDDED = 200
 _SMALLEST = 32
-_FRAMES = 50
+_FRAMES = 200
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 
 Image.MAX_IMAGE_PIXELS = PIXELS
@@ -26,14 +28,18 @@ def prepare() -> None:
     """Load what reading and writing images takes, while files can still be opened."""
     Image.init()
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=_QUALITY)
+    for mode in ("RGB", "LAB"):  # which has a library of its own
+        Image.new(mode, (8, 8)).convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def read_picture(file: BinaryIO, found: Collector) -> None:
     """Read an image file: each of its frames is a page. There is no text to be had from it."""
     image = _opened(file)
-    frames = min(getattr(image, "n_frames", 1), _FRAMES if image.format == "TIFF" else 1)
+    count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1  # others move
+    frames = min(count, _FRAMES)
+    if count > frames:
+        found.leave_out(f"pages after the first {_FRAMES}")
     for number in range(frames):
         try:
             image.seek(number)
@@ -52,6 +58,8 @@ def add_embedded(archive: zipfile.ZipFile, folder: str, found: Collector) -> Non
     if not found.order.images:
         return
     names = [name for name in archive.namelist() if name.startswith(folder)]
+    if len(names) > _EMBEDDED:
+        found.leave_out(f"pictures after the first {_EMBEDDED}")
     for name in names[:_EMBEDDED]:
         try:
             with archive.open(name) as file:
@@ -81,12 +89,26 @@ def _page(image: Image.Image, page: int) -> PageImage:
     return encoded(upright, page)
 
 
+def _shallow(image: Image.Image) -> Image.Image:
+    """Return greys of more than 8 bits in 8: as they stand, most of them would be white."""
+    plain = image.convert("F")
+    low, high = cast("tuple[float, float]", plain.getextrema())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise Refused("The image is damaged: its greys are no numbers")
+    if image.mode != "F" and low >= 0:
+        low, high = 0, 255 if high <= 255 else 65_535 if high <= 65_535 else high
+    scale = 255 / (high - low) if high > low else 0.0
+    return plain.point(lambda grey: grey * scale - low * scale).convert("L")
+
+
 def encoded(image: Image.Image, page: int) -> PageImage:
     """Write an image anew, on white where it is transparent."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
         image.paste(with_alpha, mask=with_alpha.getchannel("A"))
+    elif image.mode in _DEEP:
+        image = _shallow(image)
     elif image.mode not in ("RGB", "RGBX", "L"):
         image = image.convert("RGB")
     buffer = io.BytesIO()

@@ -7,11 +7,10 @@ from typing import Any, BinaryIO
 import openpyxl
 
 from insula.adapters.extraction.archives import open_archive
-from insula.adapters.extraction.collector import Collector, Refused
+from insula.adapters.extraction.collector import TABLE_ROWS, Collector, Refused
 from insula.adapters.extraction.pages import chosen
 from insula.adapters.extraction.pictures import add_embedded
 
-_ROWS = 500
 _COLUMNS = 1_000
 _DAMAGED = (KeyError, ValueError, TypeError, AttributeError, OSError, zipfile.BadZipFile)
 _EMPTY = 10_000
@@ -40,15 +39,18 @@ def _read(sheet: Any, page: int, found: Collector) -> None:
     empty = 0
     sheet.reset_dimensions()  # what it says of its size may be a lie; each row tells its own
     for row in sheet.iter_rows(values_only=True):
+        if len(row) > _COLUMNS and any(value is not None for value in row[_COLUMNS:]):
+            found.leave_out(f"columns after the first {_COLUMNS:,}")
         cells = [_text(value) for value in row[:_COLUMNS]]
         while cells and not cells[-1]:
             cells.pop()
         empty = 0 if cells else empty + 1
         if empty > _EMPTY:
+            found.leave_out(f"rows after {_EMPTY:,} empty ones")
             break
         if cells:
             rows.append(cells)
-        if len(rows) == _ROWS:
+        if len(rows) == TABLE_ROWS:
             found.table(_even(rows), page)
             rows = []
     found.table(_even(rows), page)

@@ -8,6 +8,7 @@ from pptx.exc import PythonPptxError
 
 from insula.adapters.extraction.archives import open_archive
 from insula.adapters.extraction.collector import Collector, Refused
+from insula.adapters.extraction.messages import BlockType
 from insula.adapters.extraction.pages import chosen
 from insula.adapters.extraction.pictures import add_embedded
 
@@ -36,7 +37,7 @@ def _read(slide: Any, page: int, found: Collector) -> None:
     if title is not None and title.has_text_frame:
         found.title(title.text_frame.text, page)
     for shape in slide.shapes:
-        if title is None or shape.shape_id != title.shape_id:
+        if title is None or shape._element is not title._element:  # ids are there twice, too
             _add(shape, page, found, 0)
     if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
         found.add("TEXT", slide.notes_slide.notes_text_frame.text, page)
@@ -46,11 +47,13 @@ def _add(shape: Any, page: int, found: Collector, depth: int) -> None:
     if getattr(shape, "has_table", False):
         found.table([[cell.text for cell in row.cells] for row in shape.table.rows], page)
     elif shape.has_text_frame:
-        paragraphs = [p for p in shape.text_frame.paragraphs if "".join(r.text for r in p.runs)]
+        paragraphs = [p for p in shape.text_frame.paragraphs if p.text.strip()]
         listed = len(paragraphs) > 1
         for paragraph in paragraphs:
-            text = "".join(run.text for run in paragraph.runs)
-            found.add("LISTITEM" if listed or paragraph.level else "NARRATIVETEXT", text, page)
-    elif hasattr(shape, "shapes") and depth < _DEPTH:
+            kind: BlockType = "LISTITEM" if listed or paragraph.level else "NARRATIVETEXT"
+            found.add(kind, paragraph.text, page)
+    elif hasattr(shape, "shapes") and depth == _DEPTH:
+        found.leave_out(f"groups in more than {_DEPTH} groups")
+    elif hasattr(shape, "shapes"):
         for inner in shape.shapes:
             _add(inner, page, found, depth + 1)

@@ -76,7 +76,7 @@ def read_table(file: BinaryIO, found: Collector) -> None:
             for row in reader:
                 lines = reader.line_num
                 if len(row) > _CELLS:
-                    found.leave_out(f"columns after the {_CELLS:,}th")
+                    found.leave_out(f"columns after the first {_CELLS:,}")
                 yield row[:_CELLS]
 
     found.table(rows(), header=True)
