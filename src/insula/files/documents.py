@@ -196,7 +196,7 @@ class Documents:
         else:
             document = reading.document(round(time.monotonic() - started, 3))
             packed = await asyncio.to_thread(extractions.compressed, document)
-            await self._finish(row, packed, reading.note or None)
+            await self._finish(row, packed, plain(reading.note) or None)
 
     async def _watched(self, reading: Reading) -> None:
         """Read, and look meanwhile whether anybody else has ended it."""

@@ -135,7 +135,8 @@ def _chosen(
     if document is None or not wish.whole or kind not in PAGED:
         return document
     parts = ("contents", "images") if kind == "pdf" else ("contents",)
-    seen = {part: [each for each in document[part] if wish.shown(each["page"])] for part in parts}
+    shown = wish.shown()
+    seen = {part: [each for each in document[part] if shown(each["page"])] for part in parts}
     if wish.pages is not None:
         place = {page: number for number, page in enumerate(wish.pages)}
         for part in parts:

@@ -1,6 +1,6 @@
 """What is to be extracted from a document."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -66,11 +66,13 @@ class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
             whole=other.whole or self.of_all,
         )
 
-    def shown(self, page: int) -> bool:
-        """Whether a page of a document that was read wholly is one of those that were chosen."""
+    def shown(self) -> Callable[[int], bool]:
+        """Return what tells of a page of a document that was read wholly whether it is one of
+        those that were chosen."""
         if self.pages is not None:
-            return page in self.pages[: self.max_pages]
-        return self.max_pages is None or page <= self.max_pages
+            return frozenset(self.pages[: self.max_pages]).__contains__
+        most = self.max_pages
+        return lambda page: most is None or page <= most
 
 
 _encoder = msgspec.json.Encoder()

@@ -1,15 +1,21 @@
 """Documents read by real processes behind real walls: what comes out."""
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 import pytest
 from PIL import Image
 from tests.adapters.extraction import documents
-from tests.adapters.extraction.readings import LIMITS, blocks, read, read_by, told
+from tests.adapters.extraction.readings import LIMITS, blocks, order, read, read_by, told
 
+from insula.adapters.extraction import extractor as module
 from insula.adapters.extraction.extractor import ExtractionFailed, Extractor
+from insula.adapters.extraction.forker import Forker
 from insula.adapters.extraction.kinds import kind_of, refusal
 from insula.adapters.extraction.messages import Done, PageImage, Piece, Progress
 
@@ -274,3 +280,24 @@ async def test_time_is_limited_of_one_that_is_never_waited_for() -> None:
     extractor._reader = reader  # type: ignore[method-assign, assignment]  # no process
     with pytest.raises(ExtractionFailed, match="INSULA_EXTRACT_SECONDS"):
         await read_by(extractor, "text", b"a")
+
+
+async def test_a_document_that_cannot_be_opened_leaves_no_end_behind(monkeypatch) -> None:
+    @asynccontextmanager
+    async def missing() -> AsyncIterator[BinaryIO]:
+        raise FileNotFoundError
+        yield io.BytesIO()
+
+    stopped = asyncio.Event()
+    extractor = Extractor(LIMITS)
+    extractor._forker = cast("Forker", SimpleNamespace(stop=stopped.set, stopped=False))
+    monkeypatch.setattr(module, "_KEPT_SECONDS", 0.05)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            async with extractor.read(order("text", 1), missing()):
+                pass
+    assert extractor._rest is not None
+    extractor._rest.cancel()  # as the next document does
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await stopped.wait()

@@ -102,6 +102,8 @@ class Extractor:
 
     def _rest_later(self) -> None:
         if self._at_work == 0 and self._forker is not None:
+            if self._rest is not None:  # of a document that could not be opened
+                self._rest.cancel()
             loop = asyncio.get_running_loop()
             self._rest = loop.call_later(_KEPT_SECONDS, self._forker.stop)
 
