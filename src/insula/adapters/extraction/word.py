@@ -44,7 +44,7 @@ def read_word(file: BinaryIO, found: Collector) -> None:
         file.seek(0)
         try:
             document = docx.Document(file)
-        except (KeyError, ValueError, AttributeError) as error:
+        except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise Refused("The file is damaged: it is no Word document that can be read") from error
         _read(document, found)
     add_embedded(archive, "word/media/", found)
