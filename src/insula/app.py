@@ -295,7 +295,8 @@ async def _join(
     alone = settings.database_url is None
     lease = Lease(database, stored.journal, _node(), exclusive=alone, **callbacks(services))
     await lease.take()
-    stack.callback(services.group.create_task(lease.keep()).cancel)
+    keeping = services.group.create_task(lease.keep())
+    stack.callback(keeping.cancel)
     if transport is None:
         return lease, None
     expected = settings.cluster_url is not None
@@ -304,6 +305,8 @@ async def _join(
     )
     await membership.join()
     stack.push_async_callback(membership.leave)
+    # Before: kept meanwhile, a lease that was given up would look lost, and another be taken.
+    stack.push_async_callback(_end, keeping)
     return lease, membership
 
 
@@ -390,6 +393,11 @@ async def _equip(
 def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _services(

@@ -457,6 +457,30 @@ async def test_a_node_that_is_drained_lets_short_runs_end_and_leaves_the_others(
     assert told == list(range(1, len(told) + 1))
 
 
+async def test_a_lease_that_is_given_up_is_kept_no_more(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renewed after that it would look lost, and be taken again by a node that is about to end."""
+    keep, release = lease.Lease.keep, lease.Lease.release
+    done: list[str] = []
+
+    async def kept(self: lease.Lease) -> None:
+        try:
+            await keep(self)
+        finally:
+            done.append("kept")
+
+    async def released(self: lease.Lease) -> None:
+        done.append("released")
+        await release(self)
+
+    monkeypatch.setattr(lease.Lease, "keep", kept)
+    monkeypatch.setattr(lease.Lease, "release", released)
+    async with AsyncExitStack() as stack:
+        await nodes.open(stack)
+    assert done == ["kept", "released"]
+
+
 async def _has(node: Node, count: int) -> bool:
     return len(node.services.live) == count
 
