@@ -15,7 +15,7 @@ from tests.ports import free_port
 from tests.postgres import PostgresServer
 from tests.proxy import Proxy, proxied
 
-from insula.jobs import postgres_wire, wire_link
+from insula.jobs import pauses, postgres_wire, wire_link
 from insula.jobs.signals import NoAnswer, Signals
 from insula.jobs.transport import open_transport
 
@@ -210,7 +210,7 @@ async def test_what_was_said_last_is_sent_before_it_closes(url: str) -> None:
 
 
 async def test_credentials_are_never_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire_link, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(pauses, "PAUSES", (0.01, 0.01))
     wrong = url.replace("insula@", "nobody:s%40cret@")
     with capture_logs() as logs:
         async with signals_at(wrong) as one:

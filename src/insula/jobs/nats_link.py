@@ -7,9 +7,6 @@ used until the first trouble, then ended with everything it held.
 
 import asyncio
 import contextlib
-import math
-import random
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +16,7 @@ from nats import errors
 from nats.aio.client import Client
 
 from insula.jobs.nats_client import EnduringClient
+from insula.jobs.pauses import Pauses
 from insula.jobs.seldom import Seldom
 from insula.jobs.tasks import check_cancelled
 from insula.kit.tasks import cancels
@@ -27,10 +25,6 @@ CONNECT_WITHIN = 2.0
 SILENT_WITHIN = 2.0
 """Seconds in which a broker that is there answers."""
 LOOK_EVERY = 1.0
-PAUSES = (0.05, 1.0)
-"""Seconds between attempts to connect: the first, and the longest after doubling."""
-LASTED = 5.0
-"""Seconds after which a connection counts as one that held: the next pause is the first again."""
 
 Session = Callable[[Client], Coroutine[Any, Any, None]]
 TROUBLE = (errors.Error, OSError, TimeoutError, EOFError, asyncio.InvalidStateError)
@@ -98,13 +92,12 @@ class NatsLink:
             await asyncio.gather(self._keeper, return_exceptions=True)
 
     async def _keep(self) -> None:
-        pause, longest = PAUSES
+        pauses = Pauses()
         while True:
             client, lost = EnduringClient(self.seldom), asyncio.Event()
-            up_at = math.inf
             try:
                 await self._connect(client, lost)
-                up_at = time.monotonic()
+                pauses.up()
                 await self._use(client, lost)
             except* TROUBLE as group:
                 self._tell_away(group)
@@ -118,10 +111,7 @@ class NatsLink:
                 except Exception:  # the next connection must not depend on the end of this one
                     log.exception("broker.not_closed")
             check_cancelled()
-            if time.monotonic() - up_at >= LASTED:
-                pause = PAUSES[0]
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause = min(pause * 2, longest)
+            await asyncio.sleep(pauses.next())
 
     async def _connect(self, client: Client, lost: asyncio.Event) -> None:
         async def closed() -> None:

@@ -5,7 +5,6 @@ likes; here a hint is fetched only where there is room, and acknowledged after i
 """
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
@@ -14,6 +13,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.message import TaskiqMessage
 
 from insula.jobs.jobs import Room, Take, check_word
+from insula.jobs.pauses import Pauses
 from insula.jobs.seldom import Seldom
 from insula.jobs.tasks import check_cancelled
 from insula.kit.tasks import cancels
@@ -24,8 +24,6 @@ REST = 1.0
 """Seconds without offers after one that was too slow: else who has many would wait for each."""
 OPEN_WITHIN = 5.0
 CLOSE_WITHIN = 2.0
-PAUSES = (0.05, 1.0)
-"""Seconds between attempts to open a broker: the first, and the longest after doubling."""
 HINT_MAX = 4096
 OWNER = "owner"
 """The label of a message that names its owner."""
@@ -191,7 +189,7 @@ class TaskiqJobs:
         return lane
 
     async def _keep(self, lane: _Lane) -> None:
-        pause = PAUSES[0]
+        pauses = Pauses()
         while True:
             broker: AsyncBroker | None = None
             try:
@@ -199,7 +197,7 @@ class TaskiqJobs:
                 check_cancelled()
                 lane.open(broker)
                 log.info("job.broker_open", kind=lane.kind)
-                pause = PAUSES[0]
+                pauses.up()
                 await lane.broken()
             except Exception as error:
                 if not lane.failed:
@@ -209,8 +207,7 @@ class TaskiqJobs:
                 lane.break_off(broker)
                 await _shut(broker)
             check_cancelled()
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause = min(pause * 2, PAUSES[1])
+            await asyncio.sleep(pauses.next())
 
     async def _fetch(
         self, lane: _Lane, broker: AsyncBroker, listener: Listener, room: Room, take: Take

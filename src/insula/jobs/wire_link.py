@@ -5,14 +5,12 @@ and asks for a sign of life where it has done neither for a second.
 """
 
 import asyncio
-import math
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from insula.jobs.pauses import Pauses
 from insula.jobs.tasks import check_cancelled
 from insula.jobs.unsent import Unsent
 from insula.jobs.wire import Broken, OpenWire, Packet, Wire
@@ -23,10 +21,6 @@ SILENT_WITHIN = 2.0
 LOOK_EVERY = 1.0
 CLOSE_WITHIN = 1.0
 """Seconds that what was said last has to be sent."""
-PAUSES = (0.05, 1.0)
-"""Seconds between attempts to open: the first, and the longest after doubling."""
-LASTED = 5.0
-"""Seconds after which a connection counts as one that held: the next pause is the first again."""
 
 log = structlog.get_logger("insula.jobs")
 
@@ -157,17 +151,16 @@ class WireLink:
                 log.exception("signal.unreadable")
 
     async def _keep(self) -> None:
-        pause, longest = PAUSES
+        pauses = Pauses()
         while True:
             wire: Wire | None = None
-            up_at = math.inf
             try:
                 async with asyncio.timeout(OPEN_WITHIN):
                     wire = await self._open_wire(self._hear, self._work.set)
                 check_cancelled()
                 self._interests.forget()
                 await self._turn(wire)
-                up_at = time.monotonic()
+                pauses.up()
                 self._up(wire)
                 await self._use(wire)
             except (Broken, OSError, TimeoutError) as error:
@@ -179,10 +172,7 @@ class WireLink:
                 if wire is not None:
                     await _close(wire)
             check_cancelled()
-            if time.monotonic() - up_at >= LASTED:
-                pause = PAUSES[0]
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause = min(pause * 2, longest)
+            await asyncio.sleep(pauses.next())
 
     async def _use(self, wire: Wire) -> None:
         while True:
