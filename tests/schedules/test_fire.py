@@ -219,6 +219,23 @@ async def test_a_workflow_that_cannot_run_costs_the_tick_its_run(
     assert (await platform.acme.ok("GET", path))["last_error"] is None
 
 
+async def test_what_another_node_has_changed_a_moment_ago_costs_no_tick(
+    platform: Platform, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message about it was lost, and what is kept here is believed for a while."""
+    monkeypatch.setattr(platform.services.resolver, "fresh_for", 3600.0)
+    flow = await platform.acme.publish(code("a", "return 1"))
+    await platform.globex.ok("POST", "/schedules", {"workflow_id": flow, "every": 3600})
+    await platform.acme.ok("PATCH", f"/workflows/{flow}", {"discoverable": False})
+    known = await platform.services.resolver.facts(flow)
+    assert known is not None
+    assert not known.discoverable
+    await platform.change("UPDATE workflows SET discoverable = true")
+    clock.step(HOUR + 10)
+    await look(platform)
+    await ended(platform, platform.globex, 1)
+
+
 async def test_what_breaks_is_tried_less_and_less_often(
     platform: Platform, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from insula.engine.timetable import Due, due
-from insula.errors import InsulaError, NotFound, TooMany, Unavailable
+from insula.errors import BadInput, Conflict, InsulaError, NotFound, TooMany, Unavailable
 from insula.kit import json
 from insula.kit.clock import iso
 from insula.runs.creation import Before
@@ -70,7 +70,14 @@ async def _pass_over(
 
 
 async def _resolve(services: RunServices, schedule: Schedule) -> Runnable:
-    return await resolve(services, schedule.app_id, schedule.workflow_id, schedule.version)
+    wanted = (schedule.app_id, schedule.workflow_id, schedule.version)
+    try:
+        return await resolve(services, *wanted)
+    except (NotFound, BadInput, Conflict):
+        # Another node may have changed it a moment ago. What costs the tick its run, or switches
+        # the schedule off for good, is decided by what is stored, and not by what was kept.
+        services.resolver.forget(schedule.workflow_id)
+        return await resolve(services, *wanted)
 
 
 async def resolve(
