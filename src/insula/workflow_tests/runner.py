@@ -129,7 +129,9 @@ class TestRunner:
                 work = begin(self._services, each.id)
             else:
                 continue
-            self._working[each.id] = group.create_task(self._work(each, work))
+            task = self._working[each.id] = group.create_task(self._work(each, work))
+            # One that is cancelled before its first step has no end of its own.
+            task.add_done_callback(partial(self._over, each.id))
 
     def _due(self, each: Underway) -> bool:
         """Say whether something is to be done about a test, and by this process."""
@@ -154,6 +156,11 @@ class TestRunner:
             self.tell()
         if moved:
             self._wake.set()
+
+    def _over(self, test_id: str, task: asyncio.Task[None]) -> None:
+        if self._working.get(test_id) is task:
+            del self._working[test_id]
+            self.tell()
 
     async def _judge(self, each: Underway) -> bool:
         query = partial(repository.find_any, test_id=each.id)
