@@ -348,7 +348,7 @@ async def test_uuids_differ(pool: SandboxPool, lane: Lane) -> None:
 
 async def test_files_are_read_for_code_that_waits(pool: SandboxPool, lane: Lane) -> None:
     async def read(aspect: str, file: Any, room: int) -> Any:
-        assert room == ENOUGH.memory // 4
+        assert room in (ENOUGH.memory // 64, ENOUGH.memory // 4)
         if file == "bad":
             raise StepFailure("bad.pdf: The file is damaged", "input")
         if file == "large":
@@ -384,6 +384,42 @@ async def test_files_are_read_for_code_that_waits(pool: SandboxPool, lane: Lane)
     for large in ("large", "larger"):
         words = await told(caught.replace("bad", large))
         assert words == "what is in the file is too large for memory"
+
+
+async def test_what_is_read_at_once_is_bounded(pool: SandboxPool, lane: Lane) -> None:
+    """Small files are read together; of those that do not fit beside others one at a time."""
+    quarter = ENOUGH.memory // 4
+    held: dict[str, int] = {}
+    most: dict[str, int] = {"small": 0, "large": 0}
+    together = asyncio.Event()
+
+    async def read(aspect: str, file: Any, room: int) -> Any:
+        kind = file.split()[0]
+        if kind == "large" and room < quarter:
+            raise NoRoom
+        held[file] = room
+        alike = [name for name in held if name.startswith(kind)]
+        most[kind] = max(most[kind], len(alike))
+        if len(alike) == 8:
+            together.set()
+        await (together.wait() if kind == "small" else asyncio.sleep(0))
+        del held[file]
+        return file
+
+    files = [f"{kind} {number}" for kind in ("small", "large") for number in range(8)]
+    evaluation = Evaluation(
+        "app_a",
+        ("await Promise.all(input.map(file => util.getFileText(file)))",),
+        {"input": Raw(json.dumps(files).encode())},
+        lane=lane,
+        waits=True,
+        limits=ENOUGH,
+        read_file=read,
+    )
+    (output,) = (await pool.evaluate(evaluation, Activity("code", 0))).outputs
+    assert output is not None
+    assert json.loads(bytes(output)) == files
+    assert most == {"small": 8, "large": 1}
 
 
 async def test_files_cannot_be_read_elsewhere(pool: SandboxPool, lane: Lane) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
@@ -64,6 +65,7 @@ class Conversation:
         self._outstanding = 0
         self._sent: deque[tuple[asyncio.Future[None], int]] = deque()
         self._held = 0
+        self._alone = asyncio.Lock()
         self._sleeps: dict[int, asyncio.TimerHandle] = {}
         self._awake: list[Answer] = []
         self._waking: asyncio.Handle | None = None
@@ -251,13 +253,13 @@ class Conversation:
         self._answer(*answers)
 
     async def _fulfil(self, request: Request, places: asyncio.Semaphore) -> None:
-        find = self._read_file if request.kind == "file" else self._fetch
+        find = self._read_files if request.kind == "file" else self._fetch
         size = _size(request)
-        async with places:
+        async with places, AsyncExitStack() as turn:
             if (pause := self._turns.take()) is not None:
                 await pause
             try:
-                taken = self._answer(await find(request))
+                taken = self._answer(await find(request, turn))
             except Exception as error:
                 # Nobody can answer, or it is not the script's affair (the run may have a new
                 # owner): the evaluation ends with it.
@@ -267,7 +269,7 @@ class Conversation:
             del request
             await taken
 
-    async def _fetch(self, request: Request) -> Answer:
+    async def _fetch(self, request: Request, _: AsyncExitStack) -> Answer:
         fetch = self._evaluation.fetch
         if fetch is None:
             return Answer(request.id, error="fetch is not available here")
@@ -291,24 +293,39 @@ class Conversation:
             request.id, "", response.status, response.url, response.headers, response.body
         )
 
-    async def _read_file(self, request: Request) -> Answer:
+    async def _read_files(self, request: Request, turn: AsyncExitStack) -> Answer:
+        """Read what fits into a share of the room beside others, and what is larger alone: until
+        the worker has taken them, all that is read at once is held here."""
+        room = self._evaluation.limits.memory // 4
+        try:
+            return await self._read_file(request, room // _TOGETHER)
+        except NoRoom:
+            await turn.enter_async_context(self._alone)
+        try:
+            return await self._read_file(request, room)
+        except NoRoom:
+            return Answer(request.id, error=_TOO_LARGE)
+
+    async def _read_file(self, request: Request, room: int) -> Answer:
+        """Read what fits into the room.
+
+        Raises:
+            NoRoom: it does not.
+        """
         read = self._evaluation.read_file
         if read is None or not request.aspect:
             return Answer(request.id, error="files cannot be read here")
-        room = self._evaluation.limits.memory // 4
         try:
             asked = msgspec.json.decode(request.file)
             found = json.encode(await read(request.aspect, asked, room))
-        except Unanswerable:
+        except (Unanswerable, NoRoom):
             raise
-        except NoRoom:
-            return Answer(request.id, error=_TOO_LARGE)
         except StepFailure as failure:
             return Answer(request.id, error=failure.message or "the file cannot be read")
         except (msgspec.DecodeError, json.InvalidJson, UnicodeError, RecursionError):
             return Answer(request.id, error="the file is not valid JSON")
         if len(found) > room:
-            return Answer(request.id, error=_TOO_LARGE)
+            raise NoRoom
         return Answer(request.id, body=found, value=True)
 
     def _answer(self, *answers: Answer) -> asyncio.Future[None]:
