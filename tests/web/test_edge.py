@@ -1,5 +1,6 @@
 """HEAD, OPTIONS, CORS, headers, NUL characters, figures, and the clean-up after an answer."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -58,6 +59,31 @@ async def test_a_body_that_nobody_wants_is_read_all_the_same(pieces: int, closes
     assert sent[0]["status"] == 404
     assert ((b"connection", b"close") in sent[0]["headers"]) is closes
     assert (len(body) > 1) is closes
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_body_that_breaks_off_is_answered(told: bool) -> None:
+    """Its client may be there: of chunks that cannot be read the server says no more than that."""
+    body: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if body:
+            return body.pop()
+        if told:
+            return {"type": "http.disconnect"}
+        raise asyncio.CancelledError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"transfer-encoding", b"chunked"), (b"authorization", b"Bearer mine")]
+    scope = {"type": "http", "method": "POST", "path": "/apps/c/things", "headers": headers}
+    scope |= {"query_string": b"", "raw_path": b"", "scheme": "http", "root_path": ""}
+    await application()(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert b"broke off" in sent[1]["body"]
 
 
 async def test_nul_in_a_query_is_refused(http: httpx.AsyncClient) -> None:

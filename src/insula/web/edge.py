@@ -49,7 +49,8 @@ class _Body:
     async def receive(self) -> Message:
         message = await self._receive()
         self._size += len(message.get("body", b""))
-        self._unread = self._unread and message.get("more_body", False)
+        if message["type"] == "http.request":  # else it broke off, and has no end
+            self._unread = self._unread and message.get("more_body", False)
         return message
 
     async def finish(self, head: Message) -> None:
@@ -66,10 +67,10 @@ class _Body:
         if self._announced is not None and self._announced - self._size > DRAINED:
             return
         most = self._size + DRAINED
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while self._unread and self._size <= most:
-                    await self.receive()
+                    await receive_message(self.receive)
 
     async def outlast(self, last: Message, send: Send) -> Message:
         """Send the last of an answer while its client may still be sending what it has announced,

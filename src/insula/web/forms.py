@@ -189,7 +189,7 @@ async def read_multipart(request: Request, limits: FormLimits) -> Form:
         parser = _Parser(request, stream, limits)
         parsed = await _parsed(parser)
     except MultiPartException as error:
-        raise bad_form(error.message) from error
+        raise bad_form(error.message.rstrip(".")) from error
     except ValueError as error:
         raise bad_form("a part is not text in UTF-8, or its header cannot be read") from error
     finally:

@@ -39,8 +39,8 @@ class Arriving:
         """Return the next piece.
 
         Raises:
-            ClientDisconnect: the client went away.
-            BadInput: it comes too slowly, or not at all.
+            BadInput: it comes too slowly, or not at all, or breaks off: its client went away, or
+                its chunks cannot be read. Which of them is not told apart.
         """
         if self._left <= 0:
             raise self._too_slow()
@@ -50,6 +50,8 @@ class Arriving:
                 message = await receive_message(self._receive)
         except TimeoutError:
             raise self._too_slow() from None
+        except ClientDisconnect:
+            raise BadInput("The body broke off before its end.") from None
         paid = len(message.get("body", b"")) / self._least
         self._left = min(self._left - (self._clock() - begun) + paid, STALLED)
         return message
