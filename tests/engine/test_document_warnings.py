@@ -43,6 +43,21 @@ def test_scripts_that_do_not_parse_wherever_they_stand() -> None:
     ]
 
 
+def test_only_code_awaits() -> None:
+    branch = {
+        "type": "branch",
+        "key": "b",
+        "conditions": {"x": {"condition": "await f()", "destinations": [], "order": 0}},
+    }
+    waiting = code("a", "return await fetch('http://h')", loop="for await (const x of y) return x")
+    inside = code("c", conditional="(async () => { await fetch('http://h') })")
+    assert found(waiting, branch, inside, request("d", "{{await input.url()}}")) == [
+        ("steps.0.loop", "script"),
+        ("steps.1.conditions.x.condition", "script"),
+        ("steps.3.url", "template"),
+    ]
+
+
 def test_templates_that_do_not_parse_wherever_they_stand() -> None:
     assert found(
         request("a", "{{", headers={"x": "{{"}, body="{{"),

@@ -40,6 +40,23 @@ def test_names_are_those_that_nothing_declares(source: str, names: set[str]) -> 
 
 
 @pytest.mark.parametrize(
+    ("source", "awaits"),
+    [
+        ("await f()", True),
+        ("if (a) { return b + (await c) }", True),
+        ("for await (const x of y) z(x)", True),
+        ("async () => await f()", False),
+        ("async function f() { for await (const x of y) z(x) } return f", False),
+        ("return {await: 1}.await", False),
+        ("'await' + `await`", False),
+    ],
+)
+def test_what_awaits_does_so_outside_of_its_functions(source: str, awaits: bool) -> None:
+    script = analyse(source)
+    assert (script.error, script.awaits) == (None, awaits)
+
+
+@pytest.mark.parametrize(
     ("source", "references"),
     [
         ("a.output + b?.status + c['error'] + d?.[\"logs\"]", {"a", "b", "c", "d"}),

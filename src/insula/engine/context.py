@@ -24,7 +24,7 @@ from insula.engine.ports import (
 )
 from insula.engine.render import Renderer
 from insula.engine.scope import Scope
-from insula.engine.scripts import Script, analyse
+from insula.engine.scripts import CANNOT_WAIT, Script, analyse
 from insula.engine.state import Address, joined_logs
 from insula.kit.json import Raw
 
@@ -89,8 +89,10 @@ class StepContext:
     ) -> Evaluated:
         """Evaluate scripts one after another in one context; with ``fetch`` they may wait."""
         waits = fetch is not None
-        part = self.begin_effect("evaluating")
         analysed = [analyse(source) for source in sources]
+        if not waits and any(script.awaits for script in analysed):
+            raise StepFailure(CANNOT_WAIT, "script")
+        part = self.begin_effect("evaluating")
         found, absent = self.scope.names(_names(analysed))
         v8 = any(script.lane == "v8" for script in analysed)
         limits = lowered(self.ports.limits, self.step)

@@ -24,12 +24,14 @@ _LITERAL = ("role", "type", "id", "name", "disable_variables")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A script or a template of a step. In a ``message`` of a model, holes may name files."""
+    """A script or a template of a step. In a ``message`` of a model, holes may name files; a script
+    that ``waits`` may await."""
 
     path: Path
     text: str
     kind: Literal["script", "text", "json", "url", "header"]
     message: bool = False
+    waits: bool = False
 
 
 def settings(step: AnyStep) -> Iterator[Setting]:
@@ -42,7 +44,7 @@ def _all(step: AnyStep) -> Iterator[Setting]:
         yield Setting((name,), getattr(step, name) or "", "script")
     match step:
         case CodeStep():
-            yield Setting(("code",), step.code, "script")
+            yield Setting(("code",), step.code, "script", waits=True)
         case BranchStep():
             for key, condition in step.conditions.items():
                 yield Setting(("conditions", key, "condition"), condition.condition or "", "script")

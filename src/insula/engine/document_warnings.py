@@ -7,7 +7,7 @@ from insula.engine.document_ancestors import Ancestry
 from insula.engine.document_settings import Setting, empty_settings, settings
 from insula.engine.document_steps import Document, NoteStep
 from insula.engine.document_words import Path, Problem, problem
-from insula.engine.scripts import SCOPE_NAMES, analyse
+from insula.engine.scripts import CANNOT_WAIT, SCOPE_NAMES, analyse
 from insula.engine.scripts_globals import GLOBALS
 from insula.engine.template import compile_template
 from insula.engine.triggers import is_trigger, trigger_problems
@@ -74,6 +74,8 @@ def _mentioned(setting: Setting) -> _Mentioned:
     if setting.kind == "script":
         script = analyse(setting.text)
         failed = ("script", f"does not parse: {script.error}") if script.error else None
+        if script.awaits and not setting.waits:
+            failed = ("script", CANNOT_WAIT)
         return _Mentioned(script.names, script.references, failed)
     template = compile_template(setting.text, setting.kind)
     failed = ("template", f"does not parse: {template.error}") if template.error else None

@@ -27,6 +27,8 @@ _LEAVES: Final = frozenset(
 _V8_NAMES: Final = frozenset(("Intl", "timeZone", "Temporal", "WebAssembly"))
 _WAITING: Final = frozenset(("fetch", "Promise", "then", "sleep"))
 _WAITING_NODES: Final = frozenset(("await_expression", "async", "await"))
+CANNOT_WAIT: Final = "await cannot be used here: only code steps may wait"
+"""What is said of a script that awaits where it must not."""
 _V8_DIRECTIVE: Final = re.compile(
     r"""\s*+(?://[ \t]*+use v8[ \t]*+$|/\*\s*+use v8\s*+\*/|["']use v8["'])""", re.MULTILINE
 )
@@ -40,6 +42,7 @@ class Script:
     ``references`` are those of them, declared nowhere in the script, that are read like a step:
     ``NAME.output`` or ``.status``, ``.error``, ``.logs``. ``waits``: it may need the host while it
     runs, for it names ``await``, ``async``, ``fetch``, ``Promise``, ``then`` or ``sleep``.
+    ``awaits``: it does so itself, outside of its functions, which is for code steps alone.
     """
 
     names: frozenset[str] = frozenset()
@@ -48,6 +51,7 @@ class Script:
     error: str | None = None
     expression: bool = False
     waits: bool = False
+    awaits: bool = False
     span: tuple[int, int] = (0, 0)
     """Of an expression: where it stands in the source, in bytes of UTF-8."""
 
@@ -98,6 +102,7 @@ def _read(source: str) -> Script:
         error=traits.refused,
         expression=parsed.span is not None,
         waits=traits.waits,
+        awaits=traits.awaits,
         span=parsed.span or (0, 0),
     )
 
@@ -108,12 +113,14 @@ class _Traits:
     def __init__(self) -> None:
         self.v8 = False
         self.waits = False
+        self.awaits = False
         self.refused: str | None = None
 
-    def see(self, node: Node) -> None:
+    def see(self, node: Node, outside: bool) -> None:
         kind = node.type
         if kind in _WAITING_NODES:
             self.waits = True
+            self.awaits = self.awaits or (outside and kind == "await")
         elif kind in _LEAVES:
             self._see_leaf(_text(node))
         elif kind in ("import_statement", "export_statement", "import"):
@@ -133,6 +140,7 @@ def _text(node: Node) -> str:
 
 
 __all__ = [
+    "CANNOT_WAIT",
     "GLOBALS",
     "SCOPE_NAMES",
     "SOURCE_MAX",

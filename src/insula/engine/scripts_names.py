@@ -38,6 +38,8 @@ class _Scope:
     parent: "_Scope | None"
     depth: int
     function: bool
+    outside: bool
+    """Whether it stands outside of every function."""
     declared: set[str] = field(default_factory=set)
     mentioned: set[str] = field(default_factory=set)
     stepwise: set[str] = field(default_factory=set)
@@ -57,14 +59,15 @@ _Visit = tuple[Node, _Scope, "_Scope | None"]
 """A node, the scope that it stands in, and the scope in which its names are being declared."""
 
 
-def find_names(root: Node, see: Callable[[Node], None]) -> Names:
-    """Walk the tree once, without recursion; ``see`` is shown every node."""
-    top = _Scope(None, 0, function=True)
+def find_names(root: Node, see: Callable[[Node, bool], None]) -> Names:
+    """Walk the tree once, without recursion; ``see`` is shown every node, and told whether it
+    stands outside of every function."""
+    top = _Scope(None, 0, function=True, outside=True)
     scopes = [top]
     waiting: list[_Visit] = [(root, top, None)]
     while waiting:
         node, scope, binding = waiting.pop()
-        see(node)
+        see(node, scope.outside)
         if not node.child_count:
             _leaf(node, scope, binding)
             continue
@@ -80,9 +83,9 @@ def find_names(root: Node, see: Callable[[Node], None]) -> Names:
 def _enter(node: Node, scope: _Scope) -> _Scope:
     kind = node.type
     if kind in _FUNCTIONS:
-        return _Scope(scope, scope.depth + 1, function=True)
+        return _Scope(scope, scope.depth + 1, function=True, outside=False)
     if kind in _BLOCKS:
-        return _Scope(scope, scope.depth + 1, function=False)
+        return _Scope(scope, scope.depth + 1, function=False, outside=scope.outside)
     return scope
 
 

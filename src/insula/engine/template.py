@@ -8,7 +8,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from insula.engine.failures import StepFailure
-from insula.engine.scripts import GLOBALS, STEP_PROPERTIES, analyse
+from insula.engine.scripts import CANNOT_WAIT, GLOBALS, STEP_PROPERTIES, analyse
 from insula.engine.template_paths import Lookup, Path, Place, Reader, first_byte, parse_path
 from insula.engine.template_scan import BadTemplate, Gap, split
 from insula.kit import json
@@ -194,6 +194,8 @@ class _Building:
         if script.error is not None or not script.expression:
             why = script.error or "not an expression"
             raise BadTemplate(f"line {gap.line}: {{{{{_shown(source)}}}}}: {why}")
+        if script.awaits:
+            raise BadTemplate(f"line {gap.line}: {{{{{_shown(source)}}}}}: {CANNOT_WAIT}")
         self.scripts.append(source)
         self.names |= script.names
         self.references |= script.references

@@ -15,7 +15,7 @@ from insula.engine.ports import (
     Ports,
 )
 from insula.engine.scope import VARIABLE_NAMES, as_seen
-from insula.engine.scripts import analyse
+from insula.engine.scripts import CANNOT_WAIT, analyse
 from insula.engine.state import RunState
 from insula.errors import Conflict, NotFound
 from insula.kit import json
@@ -106,8 +106,9 @@ async def _evaluated(
 ) -> dict[str, Any]:
     """Return ``{status, output?, logs?}`` of one script."""
     script = analyse(source)
-    if script.error is not None:
-        return {"logs": _told(f"The script cannot be read: {script.error}"), "status": FAILED}
+    error = CANNOT_WAIT if script.awaits else script.error
+    if error is not None:
+        return {"logs": _told(f"The script cannot be read: {error}"), "status": FAILED}
     evaluation = Evaluation(
         app_id=ports.app_id,
         scripts=(source,),
