@@ -18,7 +18,8 @@ def test_defaults() -> None:
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSULA_PORT", "9000")
-    monkeypatch.setenv("INSULA_TRUSTED_PROXIES", "10.0.0.1, 192.168.0.0/16")
+    monkeypatch.setenv("INSULA_TRUSTED_PROXIES", "10.0.0.1, 192.168.7.7/16")
+    monkeypatch.setenv("INSULA_MODEL_DEFAULT", "my-llm2/large")
     monkeypatch.setenv("INSULA_EGRESS_ALLOW", "localhost,10.0.0.0/8,")
     monkeypatch.setenv("INSULA_PUBLIC_URL", "https://insula.example/base/")
     monkeypatch.setenv("INSULA_STEP_PRICES", "http_request=0.5, code = 2,")
@@ -26,6 +27,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.step_prices == {"http_request": 0.5, "code": 2}
     assert (settings.host, settings.port) == ("0.0.0.0", 9000)
     assert settings.trusted_proxies == (ip_network("10.0.0.1/32"), ip_network("192.168.0.0/16"))
+    assert settings.model_default == "my-llm2/large"
     assert settings.egress_allow == ("localhost", "10.0.0.0/8")
     assert settings.public_url == "https://insula.example/base"
 
@@ -47,6 +49,11 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("INSULA_STEP_PRICES", "code=inf"),
         ("INSULA_ADMIN_KEY", "short-5ecret"),
         ("INSULA_MODEL_DEFAULT", "gpt"),
+        ("INSULA_RETENTION", "3153600001"),
+        ("INSULA_RUN_ROWS_DAYS", "36501"),
+        ("INSULA_RUNS_MAX", "99999999999"),
+        ("INSULA_SANDBOX_MEMORY", "1099511627777"),
+        ("INSULA_CLUSTER_URL", ""),
         ("INSULA_CLUSTER_URL", "http://ada:5ecret@broker:4222"),
         ("INSULA_CLUSTER_URL", "nats://ada:5ecret@broker:port"),
         ("INSULA_CLUSTER_URL", "nats://broker:4222,,nats://ada:5ecret@"),
@@ -69,8 +76,18 @@ def test_a_bad_setting_is_named_and_its_value_is_not(
     [
         ("INSULA_ADMIN_KEY", "5ecret", "must have 20 to 150 characters"),
         ("INSULA_ADMIN_KEY", "5ecret" * 30, "must have 20 to 150 characters"),
+        ("INSULA_ADMIN_KEY", "5ecret 5ecret 5ecret 5ecret", "must have 20 to 150 characters"),
+        ("INSULA_ADMIN_KEY", "schlüssel" * 5, "must have 20 to 150 characters of ASCII"),
         ("INSULA_PUBLIC_URL", "insula.example", "must be an http"),
+        ("INSULA_PUBLIC_URL", "http://", "must be an http"),
+        ("INSULA_PUBLIC_URL", "http://[", "must be an http"),
         ("INSULA_PORT", "70000", "must be less than or equal to 65535"),
+        ("INSULA_PORT", "http", "must be a valid integer$"),
+        ("INSULA_HOST", "", "must have at least 1 character"),
+        ("INSULA_TRUSTED_PROXIES", "10.0.0.1,everyone", "must be addresses or networks, [^;]*$"),
+        ("INSULA_MODEL_DEFAULT", "gpt", "must be provider/model, such as openai/gpt-5"),
+        ("INSULA_MODEL_DEFAULT", "auto/gpt", "must be provider/model"),
+        ("INSULA_MOCK_FILE", "/nowhere", "Path does not point to a file"),
     ],
 )
 def test_what_a_setting_has_to_be_is_said_in_words(

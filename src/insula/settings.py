@@ -1,21 +1,26 @@
 """What an operator can set: one field each, read from ``INSULA_…``, checked at the start."""
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _MIB = 1024 * 1024
+_TIB = 1024 * 1024 * _MIB
 _DAY = 24 * 60 * 60
+_CENTURY = 100 * 365
+_MOST = 2**31 - 1
 _BROKERS = ("nats", "tls")
 _REDIS = ("redis", "rediss")
 _POSTGRES = ("postgresql://", "postgres://")
 _DATABASE = "database"
 _KEY_MIN, _KEY_MAX = 20, 150
+_SENDABLE = re.compile(f"[!-~]{{{_KEY_MIN},{_KEY_MAX}}}")
 
 Network = IPv4Network | IPv6Network
 Listed = Annotated[tuple[str, ...], NoDecode]
@@ -24,6 +29,9 @@ Priced = Literal["browser", "code", "http_request", "service", "workflow"]
 Prices = Annotated[
     dict[Priced, Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]], NoDecode
 ]
+# More than any machine has, and less than what the database or a worker could not be told.
+Count = Annotated[int, Field(le=_MOST)]
+Size = Annotated[int, Field(le=_TIB)]
 Seconds = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False)]
 
 
@@ -52,24 +60,24 @@ class Settings(BaseSettings):
         (), description="Addresses or networks whose forwarded headers count."
     )
     cors_origins: Listed = Field(("*",), description="Origins of web pages that may call the API.")
-    rate_limit: int | None = Field(
+    rate_limit: Count | None = Field(
         None, ge=1, description="Requests a minute for each key and each address; unset: no limit."
     )
-    runs_max: int = Field(1000, ge=1, description="Runs that may be live at once; beyond: 429.")
+    runs_max: Count = Field(1000, ge=1, description="Runs that may be live at once; beyond: 429.")
     runs_share: float = Field(
         0.5, gt=0, le=1, description="Share of the live runs that one app may have."
     )
-    app_runs_max: int | None = Field(
+    app_runs_max: Count | None = Field(
         None, ge=1, description="Live runs of one app at all nodes together; unset: no limit."
     )
-    queue_max: int = Field(
+    queue_max: Count = Field(
         10_000, ge=1, description="Runs of one app that may wait to begin; beyond: 429."
     )
-    body_max: int = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
-    body_rate_min: int = Field(
+    body_max: Size = Field(32 * _MIB, ge=1024, description="Largest JSON body.")
+    body_rate_min: Size = Field(
         8 * 1024, ge=1, description="Bytes a second at which a body comes in at least."
     )
-    file_max: int = Field(100 * _MIB, ge=1, description="Largest file.")
+    file_max: Size = Field(100 * _MIB, ge=1, description="Largest file.")
     blobs_url: str | None = Field(
         None,
         description="Bucket of files, s3://bucket/prefix?endpoint=…&region=…; unset: the disk.",
@@ -78,18 +86,24 @@ class Settings(BaseSettings):
     blobs_secret_key: SecretStr | None = Field(None, description="Secret key of the bucket.")
     extract_max: int = Field(2, ge=1, le=64, description="Documents that are read at once.")
     extract_seconds: Seconds = Field(300.0, description="Most time that one document may take.")
-    extract_memory: int = Field(
+    extract_memory: Size = Field(
         512 * _MIB, ge=64 * _MIB, description="Most memory that reading one document may take."
     )
-    extract_output: int = Field(
+    extract_output: Size = Field(
         16 * _MIB, ge=1024, description="Most that the contents of one document may come to."
     )
-    extract_pages: int = Field(1000, ge=1, description="Most pages of a document that are read.")
+    extract_pages: Count = Field(1000, ge=1, description="Most pages of a document that are read.")
     retention: int = Field(
-        30 * _DAY, ge=-1, description="Seconds until a run's data is erased; -1 keeps it for ever."
+        30 * _DAY,
+        ge=-1,
+        le=_CENTURY * _DAY,
+        description="Seconds until a run's data is erased; -1 keeps it for ever.",
     )
     run_rows_days: int = Field(
-        400, ge=1, description="Days until the row of an erased run goes; daily totals stay."
+        400,
+        ge=1,
+        le=_CENTURY,
+        description="Days until the row of an erased run goes; daily totals stay.",
     )
     database_url: SecretStr | None = Field(
         None, description="`postgresql://…` of the database; unset: SQLite in the data folder."
@@ -117,13 +131,15 @@ class Settings(BaseSettings):
     sandbox_wall: Seconds = Field(
         300.0, description="Most time of one script, what it waits for included."
     )
-    sandbox_memory: int = Field(
+    sandbox_memory: Size = Field(
         128 * _MIB, ge=8 * _MIB, description="Most memory of one script's values."
     )
-    sandbox_output: int = Field(5 * _MIB, ge=1, description="Most that one script may return.")
-    sandbox_logs: int = Field(_MIB, ge=1, description="Most that one script may log.")
-    loop_max: int = Field(10_000, ge=1, description="Iterations of a loop; beyond, its step fails.")
-    run_output_max: int = Field(
+    sandbox_output: Size = Field(5 * _MIB, ge=1, description="Most that one script may return.")
+    sandbox_logs: Size = Field(_MIB, ge=1, description="Most that one script may log.")
+    loop_max: Count = Field(
+        10_000, ge=1, description="Iterations of a loop; beyond, its step fails."
+    )
+    run_output_max: Size = Field(
         64 * _MIB, ge=1024, description="Bytes of output and logs of all steps of a run together."
     )
     attempts_max: int = Field(
@@ -141,11 +157,9 @@ class Settings(BaseSettings):
     timeout_service: Seconds = Field(600.0, description="Default limit of a service step.")
     timeout_run: Seconds = Field(3600.0, description="Default limit of a whole run.")
     model_default: str | None = Field(
-        None,
-        pattern=r"^[a-z]+/.+$",
-        description="`provider/model` that answers where a step says `auto`.",
+        None, description="`provider/model` that answers where a step says `auto`."
     )
-    mock_file: Path | None = Field(
+    mock_file: FilePath | None = Field(
         None, description="Script of the `mock` model provider, for all steps that bring none."
     )
 
@@ -169,12 +183,10 @@ class Settings(BaseSettings):
             return self.database_url
         return self.cluster_url
 
-    @field_validator("cors_origins", "egress_allow", "trusted_proxies", mode="before")
+    @field_validator("cors_origins", "egress_allow", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
-        return value
+        return _listed(value)
 
     @field_validator("step_prices", mode="before")
     @classmethod
@@ -187,27 +199,31 @@ class Settings(BaseSettings):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return tuple(ip_network(part, strict=False) for part in value)
-        return value
+        try:
+            return tuple(ip_network(part, strict=False) for part in _listed(value))
+        except ValueError:  # its words hold the value
+            raise ValueError(
+                "must be addresses or networks, such as 10.0.0.1 or 10.0.0.0/8, with commas between"
+            ) from None
 
     @field_validator("admin_key")
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _KEY_MIN <= len(value.get_secret_value()) <= _KEY_MAX:
+        given = value.get_secret_value() if value is not None else None
+        if given is not None and not _SENDABLE.fullmatch(given):
             raise ValueError(
-                f"must have {_KEY_MIN} to {_KEY_MAX} characters, such as those that "
-                "`openssl rand -hex 32` prints"
+                f"must have {_KEY_MIN} to {_KEY_MAX} characters of ASCII, none of them a space, "
+                "such as those that `openssl rand -hex 32` prints"
             )
         return value
 
     @field_validator("cluster_url")
     @classmethod
     def _brokers(cls, value: SecretStr | None) -> SecretStr | None:
-        given = value.get_secret_value() if value else _DATABASE
-        if given == _DATABASE or given.startswith(_POSTGRES) or _is_broker(given, _REDIS):
+        given = value.get_secret_value() if value is not None else _DATABASE
+        if given == _DATABASE or given.startswith(_POSTGRES) or _is_address(given, _REDIS):
             return value
-        if not all(_is_broker(part.strip(), _BROKERS) for part in given.split(",")):
+        if not all(_is_address(part.strip(), _BROKERS) for part in given.split(",")):
             raise ValueError(
                 "must be nats://host:port or tls://host:port, with commas between, or "
                 "postgresql://…, redis://…, or the word database"
@@ -226,13 +242,30 @@ class Settings(BaseSettings):
     def _root(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        if not value.startswith(("http://", "https://")) or any(part in value for part in "?# "):
+        if not _is_address(value, ("http", "https")) or any(part in value for part in "?# "):
             raise ValueError("must be an http:// or https:// address without query or fragment")
         return value.rstrip("/")
 
+    @field_validator("model_default")
+    @classmethod
+    def _model(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        provider, _, model = value.partition("/")
+        if provider.strip().lower() in ("", "auto") or not model.strip():
+            raise ValueError("must be provider/model, such as openai/gpt-5")
+        return value
 
-def _is_broker(address: str, schemes: tuple[str, ...]) -> bool:
-    """Say whether it is an address of a broker of one of these schemes."""
+
+def _listed(value: Any) -> Any:
+    """Take a text apart at its commas; anything else stays."""
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+    return value
+
+
+def _is_address(address: str, schemes: tuple[str, ...]) -> bool:
+    """Say whether it is an address of one of these schemes, with a host."""
     try:
         parts = urlsplit(address)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -258,6 +291,5 @@ def load_settings(**given: Any) -> Settings:
 
 def _told(problem: ErrorDetails) -> str:
     """Say what is wrong with a setting, in the words that ours have, too."""
-    message = problem["msg"].removeprefix("Value error, ")
-    rest = message.removeprefix("Input should be ")
-    return message if rest == message else f"must be {rest}"
+    message, _, _ = problem["msg"].removeprefix("Value error, ").partition(", unable to parse")
+    return re.sub("^(Input|String) should ", "must ", message)

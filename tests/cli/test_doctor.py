@@ -74,6 +74,26 @@ def test_a_port_in_use_and_a_bad_setting(
     verdict, detail = findings(outcome.out)["settings"]
     assert verdict == "failed"
     assert detail.startswith("INSULA_EGRESS_ALLOW: ")
+    monkeypatch.delenv("INSULA_EGRESS_ALLOW")
+    monkeypatch.setenv("INSULA_PROVIDER_OURS_KEY", "s3cret")
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert findings(outcome.out)["settings"][1].endswith(
+        "INSULA_PROVIDER_OURS_URL is not: set it too"
+    )
+    assert "s3cret" not in outcome.out
+
+
+def test_a_setting_that_is_misspelt(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSULA_RUN_MAX", "5")
+    monkeypatch.setenv("INSULA_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("INSULA_PROVIDER_OURS_URL", "http://127.0.0.1:1/v1")
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert outcome.code == ExitCode.OK
+    found = findings(outcome.out)
+    assert found["INSULA_RUN_MAX"] == ("warning", "there is no such setting")
+    assert not {"INSULA_URL", "INSULA_PROVIDER_OURS_URL"} & set(found)
 
 
 def test_a_folder_in_use_and_open_to_others(
@@ -120,6 +140,16 @@ def test_a_file_in_place_of_the_folder(walls: list[Wall], invoke: Invoke, tmp_pa
     outcome = invoke("doctor", "--data", str(tmp_path / "file"), "--json")
     assert outcome.code == ExitCode.FAILED
     assert findings(outcome.out)["data folder"] == ("failed", f"{tmp_path / 'file'} is no folder")
+
+
+@pytest.mark.parametrize("folder", ["file/below", "/proc/insula"])
+def test_a_folder_that_cannot_be_made(
+    walls: list[Wall], invoke: Invoke, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "file").touch()
+    outcome = invoke("doctor", "--data", str(tmp_path / folder), "--json")
+    assert outcome.code == ExitCode.FAILED
+    assert findings(outcome.out)["data folder"][0] == "failed"
 
 
 def test_secrets_are_not_shown(

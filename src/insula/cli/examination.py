@@ -6,14 +6,16 @@ import shutil
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 from pydantic import SecretStr
 
 from insula.adapters.http.egress import EgressPolicy
+from insula.adapters.models.providers import ModelProviders
 from insula.adapters.sandbox.walls import Wall, inspect
 from insula.cli.examined_cluster import look_at_cluster
 from insula.cli.examined_keys import look_at_keys
@@ -30,6 +32,8 @@ from insula.storage.postgres_address import DatabaseUnusable
 _SQLITE_NEEDED = (3, 35, 0)
 _ROOM_NEEDED = 1024 * 1024 * 1024
 _PROBE_DEADLINE = 60.0
+_CLIENTS = frozenset(("INSULA_URL", "INSULA_KEY"))
+_PROVIDER = "INSULA_PROVIDER_"
 # Not every machine gives them; without them seccomp still forbids what they would.
 _NEED_NOT_STAND = frozenset(("network", "credentials"))
 
@@ -76,22 +80,16 @@ def _closed(data: Path) -> Finding | None:
 
 
 def _folder(data: Path) -> Iterator[Finding]:
-    if not data.exists():
-        parent = next(folder for folder in data.absolute().parents if folder.exists())
-        writable = os.access(parent, os.W_OK)
-        yield Finding(
-            "data folder",
-            "ok" if writable else "failed",
-            f"{data} will be made" if writable else f"{parent} cannot be written to",
-        )
+    there = next(path for path in (data.absolute(), *data.absolute().parents) if path.exists())
+    if not there.is_dir():
+        yield Finding("data folder", "failed", f"{there} is no folder")
         return
-    if not data.is_dir():
-        yield Finding("data folder", "failed", f"{data} is no folder")
+    trouble = _unwritable(there)
+    if trouble is not None or not data.exists():
+        words = f"{data} will be made" if trouble is None else f"{there}: no writing: {trouble}"
+        yield Finding("data folder", "ok" if trouble is None else "failed", words)
         return
-    writable = os.access(data, os.W_OK)
-    yield Finding(
-        "data folder", "ok" if writable else "failed", f"{data}{'' if writable else ': no writing'}"
-    )
+    yield Finding("data folder", "ok", str(data))
     if data.stat().st_mode & 0o077:
         yield Finding("data folder", "warning", f"others can look into it: chmod 700 {data}")
     free = shutil.disk_usage(data).free
@@ -102,10 +100,21 @@ def _folder(data: Path) -> Iterator[Finding]:
         yield Finding("lock", "ok", f"held by process {held.pid}{at}")
 
 
+def _unwritable(folder: Path) -> str | None:
+    """Say why nothing can be made in a folder. It is tried: rights alone do not tell what a disk
+    or a kernel's own folders refuse, least of all to root.
+    """
+    try:
+        with TemporaryDirectory(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
 def _settings(data: Path) -> Iterator[Finding]:
     try:
         settings = settings_for(data, make_key=False)
-        EgressPolicy(settings.egress_allow)
+        ModelProviders(EgressPolicy(settings.egress_allow), os.environ)
     except (CommandFailed, SettingsError) as failure:
         yield Finding("settings", "failed", str(failure))
         return
@@ -116,8 +125,17 @@ def _settings(data: Path) -> Iterator[Finding]:
         if f"INSULA_{name.upper()}" in os.environ:
             shown = "set" if isinstance(value, SecretStr) else str(value)
             yield Finding(f"INSULA_{name.upper()}", "ok", shown)
+    for name in _unknown(os.environ):
+        yield Finding(name, "warning", "there is no such setting")
     if not (data.is_dir() and holder(data)):
         yield _port(settings.host, settings.port)
+
+
+def _unknown(names: Iterable[str]) -> list[str]:
+    """Return what looks like a setting and is none, as one that is misspelt does."""
+    known = {f"INSULA_{name.upper()}" for name in Settings.model_fields} | _CLIENTS
+    given = (name for name in names if name.startswith("INSULA_") and name not in known)
+    return sorted(name for name in given if not name.startswith(_PROVIDER))
 
 
 def _port(host: str, port: int) -> Finding:

@@ -6,6 +6,7 @@ from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.models.configured import Endpoint, provider_name, read_endpoints
 from insula.adapters.models.providers import ModelProviders
 from insula.engine.failures import StepFailure
+from insula.settings import SettingsError
 
 
 def test_known_providers_need_only_their_key() -> None:
@@ -46,7 +47,7 @@ def test_any_name_may_be_configured_with_or_without_a_key() -> None:
     ],
 )
 def test_a_bad_setting_is_named(environ: dict[str, str], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(SettingsError, match=named):
         read_endpoints(environ)
 
 
@@ -85,5 +86,5 @@ def test_what_cannot_answer_says_what_to_set(
 
 
 def test_a_default_without_a_provider_is_a_bad_setting() -> None:
-    with pytest.raises(ValueError, match="INSULA_MODEL_DEFAULT"):
+    with pytest.raises(SettingsError, match="INSULA_MODEL_DEFAULT"):
         _identify("auto", "m", INSULA_MODEL_DEFAULT="gpt-5")

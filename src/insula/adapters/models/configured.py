@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import httpx2
 
+from insula.settings import SettingsError
+
 _KNOWN = {
     "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY"),
     "groq": ("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
@@ -53,7 +55,7 @@ def read_endpoints(environ: Mapping[str, str]) -> dict[str, Endpoint]:
     The known ones come first, in the order openai, groq, openrouter, xai; then the others by name.
 
     Raises:
-        ValueError: a URL cannot be used; names the setting.
+        SettingsError: a URL cannot be used; names the setting.
     """
     found = {match[1].lower() for name in environ if (match := _SETTING.match(name))}
     endpoints: dict[str, Endpoint] = {}
@@ -69,7 +71,7 @@ def read_endpoints(environ: Mapping[str, str]) -> dict[str, Endpoint]:
         elif not key:
             continue
         elif not default_url:
-            raise ValueError(f"{setting}_KEY is set, but {setting}_URL is not: set it too")
+            raise SettingsError(f"{setting}_KEY is set, but {setting}_URL is not: set it too")
         endpoints[name] = Endpoint(name, (url or default_url).rstrip("/"), key, bool(url))
     return endpoints
 
@@ -80,7 +82,7 @@ def _check_url(setting: str, text: str) -> None:
     except (httpx2.InvalidURL, ValueError):
         url = httpx2.URL("")
     if url.scheme not in ("http", "https") or not url.host or url.userinfo:
-        raise ValueError(f"{setting} must be a base URL such as https://host/v1, without a user")
+        raise SettingsError(f"{setting} must be a base URL such as https://host/v1, without a user")
 
 
 def how_to_configure(name: str) -> str:

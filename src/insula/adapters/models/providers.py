@@ -30,6 +30,7 @@ from insula.engine.ports import (
     ModelRequest,
 )
 from insula.engine.secrets import Secrets
+from insula.settings import SettingsError
 
 if TYPE_CHECKING:
     from insula.adapters.models.conversation import AppsDownload
@@ -44,7 +45,7 @@ class ModelProviders:
 
     Reads ``INSULA_PROVIDER_<NAME>_URL`` and ``_KEY``, the known providers' own variables,
     ``INSULA_MODEL_DEFAULT`` and ``INSULA_MOCK_FILE``. ``download`` fetches the URLs of file parts
-    (by default over HTTP under the same policy). Raises ``ValueError`` naming a bad setting.
+    (by default over HTTP under the same policy). Raises ``SettingsError`` naming a bad one.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class ModelProviders:
         self._endpoints = read_endpoints(environ)
         self._default = environ.get("INSULA_MODEL_DEFAULT", "").strip()
         if self._default and "/" not in self._default:
-            raise ValueError("INSULA_MODEL_DEFAULT must be provider/model, such as openai/gpt-5")
+            raise SettingsError("INSULA_MODEL_DEFAULT must be provider/model, such as openai/gpt-5")
         file = environ.get("INSULA_MOCK_FILE")
         self._mock = Mock(Path(file) if file else None)
         self._http: HttpClient | None = None
