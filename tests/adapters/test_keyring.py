@@ -80,6 +80,8 @@ def test_named_keys_come_before_the_kept_ones(tmp_path: Path) -> None:
     assert ring.open(kept.seal("geheim", "a"), "a") == "geheim"
     ring.renew()
     assert ring.current == key_id(ONE)
+    ring.forget(frozenset((kept.current,)))
+    assert open_ring(tmp_path, text(ONE)).ids == {key_id(ONE)}
     assert not (open_ring(tmp_path / "none", text(ONE)).ids - {key_id(ONE)})
     assert not (tmp_path / "none").exists()
 

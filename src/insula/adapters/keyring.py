@@ -159,6 +159,11 @@ def _read(file: Path) -> list[bytes]:
 
 
 def _write(file: Path, keys: Sequence[bytes]) -> None:
+    """Replace the file; without keys there is none: an empty one is what a damage leaves."""
+    if not keys:
+        file.unlink(missing_ok=True)
+        sync(file.parent)
+        return
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     content = b"".join(base64.b64encode(key) + b"\n" for key in keys)
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
