@@ -49,6 +49,18 @@ def test_a_folder_keeps_the_key_and_leads_to_its_server(
     assert server.asked[1].headers["authorization"] == "Bearer ins_acme"
 
 
+@pytest.mark.parametrize(
+    "words", [("apps", "list"), ("apps", "delete", "app_1"), ("secrets", "rotate")]
+)
+def test_a_folder_that_is_misspelt_is_not_made(
+    invoke: Invoke, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    outcome = invoke(*words, "--data", str(tmp_path / "dat"))
+    assert outcome.code == ExitCode.USAGE
+    assert "There is no folder" in outcome.err
+    assert not (tmp_path / "dat").exists()
+
+
 def test_delete_forgets_the_kept_key(
     server: FakeServer, invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

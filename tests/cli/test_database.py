@@ -374,8 +374,15 @@ def test_a_file_that_sqlite_finds_damaged_is_not_backed_up(
         file.seek(-3 * 4096, 2)
         file.write(b"\xff" * 4096)
     outcome = db("backup", tmp_path / "a")
-    assert outcome.code != ExitCode.OK
+    assert outcome.code == ExitCode.FAILED
     assert not (tmp_path / "a").exists()
+    with (folder / "insula.db").open("r+b") as file:
+        file.truncate(5000)
+    for verb in ("check", "upgrade"):
+        outcome = db(verb)
+        assert outcome.code == ExitCode.FAILED
+        assert "damaged" in outcome.err
+        assert "insula db restore" in outcome.err
 
 
 def test_wrong_places_are_told_in_words(db: Do, folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from insula.cli.failures import ExitCode
 from insula.cli.kept_keys import Server, write_server
 from insula.engine.ports import Lane
 from insula.storage.lock import FolderLock
+from insula.storage.migrate import chain, migrate
+from insula.storage.offline import open_file
 
 from .conftest import Invoke
 
@@ -130,9 +133,34 @@ def test_a_file_that_is_no_database(
     (tmp_path / "insula.db").write_text(start * 40)
     outcome = invoke("doctor", "--data", str(tmp_path), "--json")
     assert outcome.code == ExitCode.FAILED
-    verdict, detail = findings(outcome.out)["secret keys"]
-    assert verdict == "failed"
-    assert str(tmp_path / "insula.db") in detail
+    for about in ("secret keys", "database"):
+        verdict, detail = findings(outcome.out)[about]
+        assert verdict == "failed"
+        assert str(tmp_path / "insula.db") in detail
+
+
+def test_the_schema_of_a_file(walls: list[Wall], invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "insula.db"
+    with open_file(file) as connection:
+        migrate(connection, 1)
+    outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+    assert outcome.code == ExitCode.OK
+    assert findings(outcome.out)["database"] == (
+        "ok",
+        f"{file}: schema 1; the next start makes it {len(chain())}",
+    )
+    for change, told in (
+        ("UPDATE facts SET value = '999'", "newer version"),
+        ("ALTER TABLE facts RENAME TO theirs", "another program"),
+    ):
+        with sqlite3.connect(file) as changing:
+            changing.execute(change)
+        changing.close()
+        outcome = invoke("doctor", "--data", str(tmp_path), "--json")
+        assert outcome.code == ExitCode.FAILED
+        verdict, detail = findings(outcome.out)["database"]
+        assert verdict == "failed"
+        assert told in detail
 
 
 def test_a_file_in_place_of_the_folder(walls: list[Wall], invoke: Invoke, tmp_path: Path) -> None:

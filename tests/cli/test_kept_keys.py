@@ -58,3 +58,13 @@ def test_damaged_files_do_not_crash(tmp_path: Path) -> None:
     assert read_server(tmp_path) is None
     with pytest.raises(CommandFailed, match="damaged"):
         find_key(tmp_path, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+def test_a_file_without_an_admin_key_is_named(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INSULA_ADMIN_KEY", raising=False)
+    (tmp_path / "admin.key").write_bytes(content)
+    with pytest.raises(CommandFailed, match="holds no key"):
+        admin_key(tmp_path)

@@ -24,7 +24,7 @@ def create(
 
 
 async def _create(name: str, data: Path | None, as_json: bool) -> None:
-    async with connect(Target(data), admin=True) as client:
+    async with connect(Target(data), admin=True, make=True) as client:
         made = await client.call("POST", "/apps", {"name": name})
     app = KeptApp(made["id"], made["name"], made["key"])
     if data is not None:

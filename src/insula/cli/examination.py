@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
 from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
 
 from insula.adapters.http.egress import EgressPolicy
 from insula.adapters.models.providers import ModelProviders
@@ -25,7 +26,9 @@ from insula.cli.kept_keys import read_server
 from insula.engine.ports import Lane
 from insula.settings import Settings, SettingsError
 from insula.storage.lock import holder
-from insula.storage.migrate import ForeignFile, NewerSchema
+from insula.storage.migrate import ForeignFile, NewerSchema, chain, check_version
+from insula.storage.offline import read_file
+from insula.storage.opening import FILE as DATABASE
 from insula.storage.postgres import look
 from insula.storage.postgres_address import DatabaseUnusable
 
@@ -160,7 +163,7 @@ async def _database(data: Path) -> list[Finding]:
         return []  # said already
     url = settings.database_url
     if url is None:
-        return []
+        return [_file(data / DATABASE)] if (data / DATABASE).exists() else []
     cluster = Finding("cluster", *await look_at_cluster(settings))
     try:
         seen = await look(url.get_secret_value())
@@ -168,6 +171,21 @@ async def _database(data: Path) -> list[Finding]:
         return [Finding("database", "ok", seen.words), *risks, cluster]
     except (DatabaseUnusable, NewerSchema, ForeignFile) as error:
         return [Finding("database", "failed", str(error)), cluster]
+
+
+def _file(file: Path) -> Finding:
+    """Look at the schema of an SQLite file."""
+    try:
+        with read_file(file) as connection:
+            found, known = check_version(connection), len(chain())
+    except (NewerSchema, ForeignFile) as error:
+        return Finding("database", "failed", str(error))
+    except FileNotFoundError:
+        return Finding("database", "failed", f"{file} is no file")
+    except DBAPIError as error:
+        return Finding("database", "failed", f"{file} cannot be read: {error.orig}")
+    later = "" if found == known else f"; the next start makes it {known}"
+    return Finding("database", "ok", f"{file}: schema {found}{later}")
 
 
 async def _walls() -> list[Finding]:

@@ -28,8 +28,10 @@ def look_at_keys(data: Path, settings: Settings) -> tuple[Literal["ok", "warning
                 return "failed", missing(needed)
             return "ok", "one will be made at the first start"
         ring = open_ring(data, None if keys is None else keys.get_secret_value())
-    except (SettingsError, ForeignFile, OSError) as error:
+    except (SettingsError, ForeignFile) as error:
         return "failed", str(error)
+    except OSError as error:
+        return "failed", f"{error.filename}: {error.strerror}"
     except sqlite3.DatabaseError as error:
         return "failed", f"{data / DATABASE} cannot be read: {error}"
     absent = sorted(set(needed) - ring.ids)

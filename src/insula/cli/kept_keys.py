@@ -95,11 +95,15 @@ def admin_key(data: Path) -> str:
 
 def _read_or_make(path: Path) -> str:
     try:
-        return path.read_text("ascii").strip()
+        key = path.read_text("ascii").strip()
+    except UnicodeDecodeError:
+        key = ""
     except FileNotFoundError:
         key = f"insadm_{secrets.token_urlsafe(32)}"
         write_private(path, key.encode() + b"\n")
-        return key
+    if not key:
+        raise usage(f"{path} holds no key.", "Remove it: a new one is made.")
+    return key
 
 
 def read_server(data: Path) -> Server | None:

@@ -57,10 +57,13 @@ class Target:
 
 
 @asynccontextmanager
-async def connect(target: Target, admin: bool = False) -> AsyncIterator[Client]:
-    """Connect to the target's server, starting one where a folder is named and nobody holds it."""
+async def connect(target: Target, admin: bool = False, make: bool = False) -> AsyncIterator[Client]:
+    """Connect to the target's server, starting one where a folder is named and nobody holds it.
+
+    With ``make`` the folder need not be there yet.
+    """
     if target.data is not None and not target.data.is_dir():
-        if not admin:
+        if not make:
             raise usage(f"There is no folder {target.data}.", "`insula apps create` makes it.")
         make_data_folder(target.data)
     if target.data is None and not os.environ.get("INSULA_URL"):

@@ -3,6 +3,7 @@ folder; opened so that nobody else changes it meanwhile, and its errors in words
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from insula.storage.portable import Damaged
 from insula.storage.postgres_address import describe, parse
 
 FILE = "insula.db"
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
 class Place:
@@ -111,6 +113,11 @@ def told_in_words() -> Iterator[None]:
     except (DBAPIError, PostgresError) as error:
         original = error.orig if isinstance(error, DBAPIError) else error
         words = " ".join(str(original).split())
+        if getattr(original, "sqlite_errorcode", None) in _DAMAGED:
+            hint = "Put a backup of it into a new folder: `insula db restore`."
+            raise CommandFailed(
+                f"The database is damaged: {words}.", ExitCode.FAILED, hint
+            ) from error
         raise CommandFailed(
             f"The database does not do what was asked: {words}", ExitCode.UNREACHABLE
         ) from error
