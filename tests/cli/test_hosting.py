@@ -1,6 +1,7 @@
 """A server in this process: started for one command, or until it is told to stop."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -138,6 +139,19 @@ async def test_a_database_that_goes_away_meanwhile_is_said(
 
     monkeypatch.setattr(hosting, "open_insula", opening)
     with pytest.raises(CommandFailed, match="cannot be reached") as caught:
+        async with hosted(tmp_path, None, None):
+            pytest.fail("there is no server")
+    assert caught.value.code == ExitCode.UNREACHABLE
+
+
+async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def opening(settings: Settings, **_: bool) -> AsyncIterator[FakeInsula]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield FakeInsula(None)
+
+    monkeypatch.setattr(hosting, "open_insula", opening)
+    with pytest.raises(CommandFailed, match="written to: No space left on device") as caught:
         async with hosted(tmp_path, None, None):
             pytest.fail("there is no server")
     assert caught.value.code == ExitCode.UNREACHABLE

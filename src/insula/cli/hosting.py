@@ -1,6 +1,7 @@
 """Running the product in this process: the only file of the command line that starts it."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -88,6 +89,7 @@ async def working(data: Path) -> AsyncIterator[Hosted]:
         yield here
 
 
+_DISK_REFUSES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 _TOLD = (
     FolderLocked,
     NewerSchema,
@@ -138,10 +140,18 @@ def _in_words(error: Exception) -> CommandFailed | None:
     if isinstance(error, sqlite3.Error | DBAPIError):
         why = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())
         return CommandFailed(f"The database cannot be opened: {why}.", ExitCode.FAILED)
-    if isinstance(error, OSError):  # without a name it is not of the folder
-        return usage(f"{error.filename}: {error.strerror}.") if error.filename else None
+    if isinstance(error, OSError):
+        return _of_the_disk(error)
     words = _not_now(error)
     return None if words is None else CommandFailed(words, ExitCode.UNREACHABLE)
+
+
+def _of_the_disk(error: OSError) -> CommandFailed | None:
+    """Say what is wrong with the data folder; without a name or such a reason it is not of it."""
+    if error.errno in _DISK_REFUSES:
+        words = f"The data folder cannot be written to: {error.strerror}."
+        return CommandFailed(words, ExitCode.UNREACHABLE)
+    return usage(f"{error.filename}: {error.strerror}.") if error.filename else None
 
 
 def _not_now(error: Exception) -> str | None:
