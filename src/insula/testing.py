@@ -182,6 +182,10 @@ class NoChildren:
         """Return nothing."""
         return 0.0
 
+    def output(self, run_id: str) -> Raw | None:
+        """Return nothing."""
+        return None
+
 
 class ScriptedChildren:
     """Answers child runs from a function, which may be asynchronous, and remembers them.
@@ -221,6 +225,10 @@ class ScriptedChildren:
     def credits(self, run_id: str) -> float:
         """Return what the child has cost."""
         return self._credits.get(run_id, 0.0)
+
+    def output(self, run_id: str) -> Raw | None:
+        """Return the id of a child that was cancelled."""
+        return json.raw({"run_id": run_id}) if run_id in self._receipts else None
 
 
 @dataclass(slots=True)

@@ -45,6 +45,14 @@ async def test_a_child_that_is_stopped_costs_its_parent_what_it_has_cost(
     path = f"/workflows/discover/{outer}/runs/{run['id']}/cancel"
     cancelled = await platform.globex.ok("POST", path)
     assert (cancelled["status"], cancelled["usage"]["steps"]["o"]["total"]) == ("CANCELLED", 4)
+    below = cancelled["output"]["o"]["output"]
+    validate(below, "StepWorkflowOutputSchema")
+    assert (below["status"], below["output"]["p"]["status"]) == ("CANCELLED", "CANCELLED")
+    steps = below["output"]["p"]["output"]["output"]
+    assert {key: step["status"] for key, step in steps.items()} == {
+        "m": "COMPLETED",
+        "z": "CANCELLED",
+    }
     assert await platform.rows("SELECT credits FROM runs") == [(4,)] * 3
 
 

@@ -4,7 +4,8 @@ from insula.engine.events import FinalStatus, Interruption, RunEnded, StepEnded
 from insula.engine.failures import plain
 from insula.engine.graph import Plan
 from insula.engine.ports import Activity, Ports
-from insula.engine.state import RunState, StepState
+from insula.engine.state import RunState, StepState, size_of
+from insula.kit.json import Raw
 
 _NO_RESULT = frozenset(("input", "branch", "note"))
 _PARTS_SHOWN = 3
@@ -29,10 +30,21 @@ def cancel_step(state: RunState, ports: Ports, key: str) -> list[Interruption]:
             interruptions += ports.children.interruptions(unit.child)
             spent += ports.children.credits(unit.child) if unit.open else 0.0
     code = TIMEOUT if ports.stop.kind == "deadline" else None
-    event = StepEnded(now, key, "CANCELLED", code=code, credits=spent)
+    output = _stopped_child(state, ports, step)
+    event = StepEnded(now, key, "CANCELLED", output=output, code=code, credits=spent)
     ports.recorder.record(event)
     state.apply(event)
     return interruptions
+
+
+def _stopped_child(state: RunState, ports: Ports, step: StepState) -> Raw | None:
+    """Return what the child of a *workflow* step had produced, if the run has room for it. Of a
+    loop the list so far is what stands."""
+    unit = step.units.get((None, None, None))
+    if step.type != "workflow" or step.looped or unit is None or unit.child is None:
+        return None
+    output = ports.children.output(unit.child)
+    return output if state.size + size_of(output) <= ports.max_output else None
 
 
 def interrupted_before(ports: Ports, key: str) -> list[Interruption]:

@@ -313,6 +313,10 @@ class Children(Protocol):
         """Say what this child has cost, whether its outcome has arrived or it was stopped."""
         ...
 
+    def output(self, run_id: str) -> Raw | None:
+        """Return the step's output of a child that was stopped: what it had produced until then."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceCall:

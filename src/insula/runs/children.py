@@ -19,6 +19,7 @@ from insula.engine.state import RunState
 from insula.errors import InsulaError, Unavailable
 from insula.kit import json
 from insula.kit.clock import iso
+from insula.kit.json import Raw
 from insula.runs.configured import concealed
 from insula.runs.live import LiveRun
 from insula.runs.render import Sight, closed_to, run_output, shown_error, shown_result, usage_of
@@ -53,6 +54,7 @@ class ChildRuns:
         self._begin = begin
         self._receipts: dict[str, tuple[Interruption, ...]] = {}
         self._credits: dict[str, float] = {}
+        self._outputs: dict[str, Raw] = {}
 
     async def run(self, request: ChildRequest, activity: Activity) -> ChildOutcome:
         """Run a child to its stored end; cancelled, it comes out when the child has ended."""
@@ -65,6 +67,9 @@ class ChildRuns:
             await self._follow(child)
             if child.fenced:
                 raise Fenced(child.row.id)
+        return self._outcome(child)
+
+    def _outcome(self, child: "LiveRun | Ended") -> ChildOutcome:
         # What the step holds is what the parent's app may see: it is a caller of the child's.
         viewer = self._parent.workflow_app_id
         visible = closed_to(child.runnable, viewer)
@@ -95,12 +100,18 @@ class ChildRuns:
         """Return what a child has cost that has ended here."""
         return self._credits.get(run_id, 0.0)
 
+    def output(self, run_id: str) -> Raw | None:
+        """Return the step's output of a child that was stopped here."""
+        return self._outputs.get(run_id)
+
     async def _follow(self, child: LiveRun) -> None:
         try:
             await asyncio.shield(child.finished)
         except asyncio.CancelledError:
             await stop_child(child, self._stop)
             self._receipts[child.row.id] = told_above(child)
+            if child.row.is_final:
+                self._outputs[child.row.id] = self._outcome(child).output
             raise
         finally:
             self._credits[child.row.id] = child.row.credits

@@ -20,6 +20,7 @@ from insula.errors import BadInput, Conflict, FieldError, Unavailable
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.kit.ids import new_id
+from insula.kit.json import Raw
 from insula.runs.render import Sight, shown_step
 from insula.runs.services import RunServices
 from insula.runs.stream import step_told
@@ -56,6 +57,9 @@ class _NoChildren:
 
     def credits(self, run_id: str) -> float:
         return 0.0
+
+    def output(self, run_id: str) -> Raw | None:
+        return None
 
 
 def parse(step: dict[str, Any]) -> tuple[Document, str]:

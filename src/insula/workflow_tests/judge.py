@@ -198,3 +198,6 @@ class _Nowhere:
 
     def credits(self, run_id: str) -> float:
         return 0.0
+
+    def output(self, run_id: str) -> Raw | None:
+        return None

@@ -181,6 +181,9 @@ class _Children:
     def credits(self, run_id: str) -> float:
         return 0.0
 
+    def output(self, run_id: str) -> Raw | None:
+        return None
+
 
 class _Files:
     """Reads the files that are stored here, and none by its address."""

@@ -192,6 +192,7 @@ async def test_a_cancel_waits_for_the_child_and_carries_its_receipt() -> None:
     stopping.set_result(None)
     run = await stage.end()
     assert run.statuses == {"C": "CANCELLED"}
+    assert run.state.steps["C"].output == Raw(b'{"run_id":"run_1"}')
     told = run.ended.interruptions
     assert [(one.key, one.path) for one in told] == [("C", ()), ("CHILD", ("run_1",))]
     assert told[0].doing == "workflow step: child run run_1"
