@@ -100,6 +100,7 @@ def test_disabled_variables_are_no_templates() -> None:
 def test_files_can_stand_in_messages_only() -> None:
     hole = "{{input.doc:contents}}"
     assert found(model("m", messages=[{"role": "user", "content": hole}])) == []
+    assert found(model("m", messages=f"Read {hole}")) == []
     assert found(request("r", f"http://h/{hole}")) == [("steps.0.url", "template")]
 
 

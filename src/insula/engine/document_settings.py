@@ -85,7 +85,7 @@ def _model(step: ModelStep) -> Iterator[Setting]:
         yield Setting(("provider", "connection_id"), connection, "text")
     path = ("provider", "messages")
     if isinstance(provider.messages, str):
-        yield Setting(path, provider.messages, "text")
+        yield Setting(path, provider.messages, "text", message=True)
         return
     for index, message in enumerate(provider.messages):
         yield from _message(message, (*path, str(index)))

@@ -56,6 +56,25 @@ async def test_contents_stand_inside_other_text(model_replies: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("messages", "wanted"),
+    [
+        ("Read <{{input.doc:contents}}> {{input.doc.id}}", ["Read <text of a> a"]),
+        ("{{input.doc:images}}", [[image("a1"), image("a2")]]),
+        (
+            '[{"role":"system","content":"Be"},{"role":"user","content":"See {{input.doc:file}}"}]',
+            ["Be", [text("See "), file("a")]],
+        ),
+        ('[{"role":"user","content":[3]}] {{input.doc:contents}}', None),
+    ],
+)
+async def test_they_stand_in_messages_that_are_one_text(
+    messages: str, wanted: Any, model_replies: Any
+) -> None:
+    whole = [messages.replace("{{input.doc:contents}}", "text of a")]
+    assert await told(messages, model_replies) == (wanted or whole)
+
+
 async def test_images_and_files_become_parts(model_replies: Any) -> None:
     messages = [
         {"role": "user", "content": "{{input.doc:images}}"},
@@ -78,6 +97,7 @@ async def test_images_and_files_become_parts(model_replies: Any) -> None:
         ([{"role": "system", "content": "{{input.doc:images}}"}], "user messages only"),
         ([{"role": "assistant", "content": [text("{{input.doc:file}}")]}], "user messages only"),
         ([{"role": "user", "content": "{{input.bad:contents}}"}], "bad.pdf: The file is damaged"),
+        ('[{"role":"user","content":[3,"{{input.doc:contents}}"]}]', "can stand in"),
         (
             [{"role": "user", "content": [{"type": "file", "url": "{{input.doc:file}}"}]}],
             "can stand in",

@@ -72,9 +72,18 @@ def _options(provider: ModelProvider) -> dict[str, Any]:
 
 def _take(renderer: Renderer, provider: ModelProvider) -> Slot | list[dict[str, Any]]:
     if isinstance(provider.messages, str):
-        return renderer.text(provider.messages, kind_of(provider.messages))
+        return _take_text(renderer, provider.messages)
     plain = [message.model_dump(exclude_unset=True) for message in provider.messages]
     return [_take_part(renderer, message) for message in plain]
+
+
+def _take_text(renderer: Renderer, text: str) -> Slot | list[dict[str, Any]]:
+    """Take messages in that are one text. With files in it they are made first, and filled in then:
+    what a file becomes depends on where in a message it stands."""
+    if not _has_files(text):
+        return renderer.text(text, kind_of(text))
+    written = _in_text(text) or ({"role": "user", "content": text},)
+    return [_take_part(renderer, dict(message)) for message in written]
 
 
 def _take_part(renderer: Renderer, part: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +97,7 @@ def _take_part(renderer: Renderer, part: dict[str, Any]) -> dict[str, Any]:
         if key in ("role", "type", "id", "name"):
             taken[key] = {"literal": value}
         elif key in ("content", "tools") and isinstance(value, list):
-            taken[key] = {"parts": [_take_part(renderer, inner) for inner in value]}
+            taken[key] = {"parts": [_take_inner(renderer, inner) for inner in value]}
         else:
             if key in ("content", "text") and _has_files(value):
                 taken[key] = {"files": renderer.text(value)}
@@ -97,6 +106,12 @@ def _take_part(renderer: Renderer, part: dict[str, Any]) -> dict[str, Any]:
             slot = renderer.text(value, "url") if is_url else renderer.tree(value)
             taken[key] = {"tree": slot}
     return {"members": taken}
+
+
+def _take_inner(renderer: Renderer, inner: Any) -> dict[str, Any]:
+    if isinstance(inner, dict):
+        return _take_part(renderer, inner)
+    return {"tree": renderer.tree(inner)}
 
 
 def _has_files(value: object) -> bool:
