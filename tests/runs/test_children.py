@@ -90,6 +90,17 @@ async def test_the_owner_of_the_parent_decides_what_it_may_call(platform: Platfo
     assert nothing["error"] == run["error"]
 
 
+async def test_a_step_tells_what_is_wrong_with_its_child_s_input(platform: Platform) -> None:
+    fields = {name: {"type": "number", "order": at} for at, name in enumerate("abcdef")}
+    inner = await platform.acme.make({"type": "input", "key": "i", "input": fields})
+    given = {"a": "x", "b": 1, "c": 1, "d": 1, "e": 1, "f": 1}
+    run = await platform.acme.run(await platform.acme.make(child("o", inner, input=given)))
+    assert run["error"] == "The input cannot be used: input.a is a text; give a number"
+    run = await platform.acme.run(await platform.acme.make(child("o", inner)))
+    assert run["error"].count("is missing") == 3
+    assert run["error"].endswith("; and 3 more")
+
+
 async def test_a_tree_is_only_so_deep(platform: Platform) -> None:
     flow = await platform.acme.make(code("z", "return 1"))
     for _ in range(15):

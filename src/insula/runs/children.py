@@ -29,6 +29,8 @@ from insula.workflows.resolve import Runnable
 MAX_DEPTH = 16
 MAX_TREE = 1_000
 _RETRIED_EVERY = 0.5
+_TOLD = 3
+"""How many of the things that are wrong with a child's input its parent's step names."""
 
 Begin = Callable[[RunRow, ChildRequest, Stop], Awaitable["LiveRun | Ended"]]
 """Starts a child of a run, goes on with one that is stored, or finds that it has ended. Cancelled,
@@ -61,7 +63,7 @@ class ChildRuns:
         try:
             child = await self._begun(request)
         except InsulaError as error:
-            raise StepFailure(error.message, "child") from error
+            raise StepFailure(_refused(error), "child") from error
         if isinstance(child, LiveRun):
             activity.doing = f"child run {child.row.id}"
             await self._follow(child)
@@ -115,6 +117,13 @@ class ChildRuns:
             raise
         finally:
             self._credits[child.row.id] = child.row.credits
+
+
+def _refused(error: InsulaError) -> str:
+    """Say why there is no child: what is wrong with its input stands in the entries alone."""
+    wrong = [one.message for one in error.errors if one.message not in error.message]
+    more = f"; and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
+    return f"{error.message}: {'; '.join(wrong[:_TOLD])}{more}" if wrong else error.message
 
 
 async def stop_child(child: LiveRun, stop: Stop) -> None:
