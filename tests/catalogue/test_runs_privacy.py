@@ -75,6 +75,10 @@ async def test_errors_of_hidden_steps(whole: Platform) -> None:
     shown = await ask(whole.globex, await closed(whole, last="fail(loud)"))
     assert shown["error"] == "It failed: loud"
     assert shown["output"]["last"]["error"] == "It failed: loud"
+    steps = [code("buried", "fail(hush)", "last", throw_on_error=False), code("last", "fail(loud)")]
+    both = await whole.globex.discover(await whole.acme.publish(*steps, open=False))
+    assert (both["status"], both["error"]) == ("FAILED", "It failed: loud")
+    check(both)
 
 
 async def test_receipts(whole: Platform) -> None:

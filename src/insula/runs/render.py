@@ -175,13 +175,14 @@ def usage_of(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
 
 
 def shown_error(error: str, state: RunState, sight: Sight) -> str:
-    """Return a run's error; of a closed workflow words that say nothing, unless only steps that are
-    shown have failed, or none and the reason is the run's own."""
+    """Return a run's error; of a closed workflow words that say nothing, unless they are those of a
+    step that is shown, or only such have failed, or none and the reason is the run's own."""
     if sight.visible is None:
         return error
     failed = [step for step in state.steps.values() if step.status == "FAILED"]
-    shown = all(sight.sees(step.key) for step in failed) if failed else state.code in _OWN_CODES
-    return error if shown else HIDDEN_ERROR
+    seen = [step for step in failed if sight.sees(step.key)]
+    shown = len(seen) == len(failed) if failed else state.code in _OWN_CODES
+    return error if shown or any(step.error == error for step in seen) else HIDDEN_ERROR
 
 
 def _receipt(row: RunRow, state: RunState, sight: Sight) -> dict[str, Any]:
