@@ -3,6 +3,7 @@
 import pytest
 from tests.adapters.extraction.readings import read_here
 
+from insula.adapters.extraction.mail import read_mail
 from insula.adapters.extraction.markup import read_html, read_markdown
 
 
@@ -49,3 +50,9 @@ def test_what_nests_too_deeply_is_told_of() -> None:
     found = read_here(read_html, b"<p>a</p>" + b"<b>" * 3_000 + b"b")
     assert found.told == [("NARRATIVETEXT", "a")]
     assert list(found.left_out) == ["what follows elements that nest too deeply"]
+
+
+def test_a_page_without_anything_spoils_no_mail() -> None:
+    assert read_here(read_html, b"<!-- nothing -->").told == []
+    mail = b"Subject: s\nContent-Type: text/html\n\n<!-- nothing -->"
+    assert read_here(read_mail, mail).told == [("TITLE", "s")]

@@ -54,7 +54,11 @@ def add_html(text: str, found: Collector, page: int = 1) -> None:
     )
     try:
         tree = lxml.html.document_fromstring(text.encode("utf-8", "replace").decode(), parser)
-    except (etree.ParserError, etree.XMLSyntaxError, ValueError, RecursionError) as error:
+    except etree.ParserError as error:  # nothing but comments, say
+        if parser.error_log.filter_from_fatals():
+            raise Refused("The page cannot be read as HTML") from error
+        return
+    except (etree.XMLSyntaxError, ValueError, RecursionError) as error:
         raise Refused("The page cannot be read as HTML") from error
     if parser.error_log.filter_from_fatals():
         found.leave_out("what follows elements that nest too deeply")
