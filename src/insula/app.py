@@ -40,6 +40,7 @@ from insula.journal.journal import Journal
 from insula.journal.lease import Lease
 from insula.kit.folders import make_folder
 from insula.kit.ids import new_id
+from insula.kit.tasks import end
 from insula.routes import Parts, fast_routes, routers
 from insula.runs.child_start import begin_child
 from insula.runs.dispatch import (
@@ -122,8 +123,7 @@ class Insula:
         try:
             await serve(self.asgi, host, port, listening, drained, uds=socket, last_call=last_call)
         finally:
-            draining.cancel()
-            await asyncio.wait([draining])
+            await end(draining)
 
     async def work(self, stop: asyncio.Event) -> None:
         """Execute runs of the cluster, without HTTP, until ``stop`` is set."""
@@ -182,8 +182,8 @@ async def open_insula(settings: Settings, *, only_asked: bool = False) -> AsyncI
         else:
             await sweeper.sweep()
             works = _work(parts, sweeper, membership)
-        working = [group.create_task(work) for work in works]
-        stack.callback(_cancel, working)
+        for work in works:
+            stack.callback(group.create_task(work).cancel)
         show(registry, services, outside.sandbox)
         if membership is not None:
             show_signals(registry, membership)
@@ -306,7 +306,7 @@ async def _join(
     await membership.join()
     stack.push_async_callback(membership.leave)
     # Before: kept meanwhile, a lease that was given up would look lost, and another be taken.
-    stack.push_async_callback(_end, keeping)
+    stack.push_async_callback(end, keeping)
     return lease, membership
 
 
@@ -388,16 +388,6 @@ async def _equip(
     """Give a run what its workflow's app keeps for it."""
     connected = await connections.equip(ports, app_id)
     return await variables.equip(connected, app_id, seed, began)
-
-
-def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 def _services(

@@ -26,6 +26,12 @@ async def uninterrupted(work: Awaitable[T]) -> T:
     return result
 
 
+async def end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait until it has ended."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
 def cancels() -> int:
     """Return how often the present task was asked to end. It leaves no frame that keeps the task:
     with an error that goes through it, that would be a circle of all that the work was."""
