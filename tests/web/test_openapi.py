@@ -1,16 +1,20 @@
 """The document: bodies in both forms, every error, every parameter, no reference to nowhere."""
 
+import asyncio
 import json
 import re
+import threading
 from typing import Any
 
 import httpx
-from fastapi import APIRouter
+import pytest
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, create_model
 from tests.web.application import authenticate, client
 
 from insula.settings import load_settings
-from insula.web.openapi import create_application, request_body
+from insula.web import openapi
+from insula.web.openapi import create_application, describe, request_body
 
 
 async def document(http: httpx.AsyncClient) -> Any:
@@ -48,6 +52,22 @@ async def test_every_reference_leads_somewhere(http: httpx.AsyncClient) -> None:
     names = set(re.findall(r"#/components/schemas/([\w.-]+)", json.dumps(found)))
     assert names <= set(found["components"]["schemas"])
     assert "$defs" not in json.dumps(found)
+
+
+async def test_it_is_made_once_and_not_in_passing(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def describing(app: FastAPI) -> Any:
+        threads.append(threading.current_thread())
+        return describe(app)
+
+    monkeypatch.setattr(openapi, "describe", describing)
+    first, second = await asyncio.gather(document(http), document(http))
+    assert first == second
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_two_models_of_one_name_stay_apart() -> None:

@@ -1,5 +1,9 @@
 """Routes that are made when they are asked for."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -36,6 +40,31 @@ def application() -> FastAPI:
     app = FastAPI()
     app.router.routes.extend(router.routes)
     return app
+
+
+def test_a_route_that_another_thread_is_making_is_waited_for(
+    application: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {getattr(route, "path", ""): route for route in application.router.routes}
+    route: Any = named["/things/{number}"]
+    making, goes_on = threading.Event(), threading.Event()
+    handler = Watched.get_route_handler
+
+    def slow(self: Watched) -> Any:
+        making.set()
+        assert goes_on.wait(10)
+        return handler(self)
+
+    monkeypatch.setattr(Watched, "get_route_handler", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(getattr, route, "app")
+        assert making.wait(10)
+        second = pool.submit(getattr, route, "app")
+        goes_on.set()
+        assert first.result(10) is second.result(10)
+    assert made == ["/things/{number}"]
+    with pytest.raises(AttributeError, match="no colour"):
+        _ = route.colour
 
 
 async def test_a_route_is_made_with_the_first_request_and_once(application: FastAPI) -> None:

@@ -1,5 +1,6 @@
 """The application that serves routers, and the document that describes them."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -193,10 +194,12 @@ def _add_middleware(app: FastAPI, settings: Settings, registry: CollectorRegistr
 
 def _serve_document(app: FastAPI) -> Callable[[Request], Any]:
     document: list[bytes] = []
+    making = asyncio.Lock()
 
     async def openapi(_: Request) -> Response:
-        if not document:
-            document.append(encode(describe(app)))
+        async with making:
+            if not document:  # a second's work, and anybody may ask for it
+                document.append(await asyncio.to_thread(lambda: encode(describe(app))))
         return json_answer(document[0])
 
     return openapi

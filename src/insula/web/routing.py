@@ -1,11 +1,15 @@
 """The routes of a concept: FastAPI's own, except that each is built when it is first asked for."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.routing import compile_path, get_name
+
+_building = threading.RLock()
+"""The document is made in a thread, while requests come in for the same routes."""
 
 
 class LateRoute(APIRoute):
@@ -25,11 +29,13 @@ class LateRoute(APIRoute):
 
     def __getattr__(self, name: str) -> Any:
         # Only what is not there is asked for here: whatever is not said above.
-        given = self.__dict__.pop("_given", None)
-        if given is None:
-            raise AttributeError(f"A route has no {name}")
-        super().__init__(self.path, self.endpoint, **given)
-        return getattr(self, name)
+        with _building:
+            given = self.__dict__.pop("_given", None)
+            if given is not None:
+                super().__init__(self.path, self.endpoint, **given)
+            elif name not in self.__dict__:
+                raise AttributeError(f"A route has no {name}")
+            return getattr(self, name)
 
 
 def create_router(tag: str) -> APIRouter:
