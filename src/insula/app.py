@@ -363,18 +363,25 @@ def _log_plainly(level: int) -> None:
     """
     if structlog.is_configured():
         return
+    told: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
+    shown = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer(
-                colors=False, exception_formatter=structlog.dev.plain_traceback
-            ),
-        ],
+        processors=[structlog.contextvars.merge_contextvars, *told, shown],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+    # The engine knows the standard library's log alone: its lines look like all others.
+    lines = logging.StreamHandler(sys.stderr)
+    without = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    lines.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=told, processors=[without, shown])
+    )
+    logging.getLogger("insula").handlers = [lines]
 
 
 async def _equip(
