@@ -61,6 +61,17 @@ def test_a_folder_that_is_misspelt_is_not_made(
     assert not (tmp_path / "dat").exists()
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_another_admin_key_than_the_servers(
+    server: FakeServer, invoke: Invoke, status: int
+) -> None:
+    server.on("GET", "/apps", Answer({"status": status, "message": "Wrong."}, status=status))
+    outcome = invoke("apps", "list")
+    assert outcome.code == ExitCode.NOT_ALLOWED
+    assert "Set INSULA_ADMIN_KEY to what the server has." in outcome.err
+    assert "INSULA_KEY" not in outcome.err.replace("INSULA_ADMIN_KEY", "")
+
+
 def test_delete_forgets_the_kept_key(
     server: FakeServer, invoke: Invoke, held: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

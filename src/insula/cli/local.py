@@ -73,6 +73,10 @@ async def connect(target: Target, admin: bool = False, make: bool = False) -> As
         client = Client(reached.url, key, _socket(target.data), alone=reached.alone)
         try:
             yield client
+        except CommandFailed as failure:
+            if admin and failure.code == ExitCode.NOT_ALLOWED:
+                failure.hint = "Set INSULA_ADMIN_KEY to what the server has."
+            raise
         finally:
             await client.close()
 
