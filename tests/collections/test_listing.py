@@ -17,6 +17,7 @@ from insula.storage.database import Database
 from insula.storage.dialect import is_postgres
 from insula.storage.opening import FILE
 from insula.storage.postgres import open_postgres
+from insula.storage.postgres_pipeline import Command, pipeline_of
 from insula.storage.sqlite import open_sqlite
 from insula.storage.tables import collections, records, tagged, tags
 from insula.web.pagination import Page
@@ -88,13 +89,23 @@ def plans_of(connection: Connection, wanted: RecordFilter, page: Page) -> list[s
     def note(conn: Any, cursor: Any, statement: str, parameters: Any, *more: Any) -> None:
         asked.append((statement, parameters))
 
+    together: list[Command] = []
     event.listen(connection, "before_cursor_execute", note)
     try:
-        list_records(connection, wanted, page)
+        with pytest.MonkeyPatch.context() as patched:
+            if is_postgres(connection):
+                pipeline = pipeline_of(connection)
+                ask_all = pipeline.ask_all
+                patched.setattr(pipeline, "ask_all", lambda c: together.extend(c) or ask_all(c))
+            list_records(connection, wanted, page)
     finally:
         event.remove(connection, "before_cursor_execute", note)
     explain = "EXPLAIN" if is_postgres(connection) else "EXPLAIN QUERY PLAN"
     plans = []
+    for command in together:
+        told = ask_all([command._replace(text=b"EXPLAIN " + command.text)])[0]
+        lines = [str(told.get_value(row, 0)) for row in range(told.ntuples)]
+        plans.append("\n".join(lines) + f"\n<- {command.text.decode()}")
     for statement, parameters in asked:
         rows = connection.exec_driver_sql(f"{explain} {statement}", parameters)
         lines = [str(line[0] if is_postgres(connection) else line[3]) for line in rows]

@@ -3,14 +3,20 @@ commit that changes the rows. Their first column is a name that no app's id can 
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, and_, delete, func, literal, select
+from sqlalchemy import Connection, and_, bindparam, delete, func, literal, select
 
 from insula.storage import tables
 from insula.storage.counters import Bumps, bump, by_key, count
 from insula.storage.tables import counters
+from insula.storage.together import Asked, Question
 
 _COLLECTIONS = "collections"
 _RECORDS = "records"
+_HELD = select(func.coalesce(func.sum(counters.c.count), 0)).where(
+    counters.c.app_id == _RECORDS, counters.c.workflow_id == bindparam("collection")
+)
+_ALL = Question(lambda _: _HELD)
+_OF_STATUS = Question(lambda _: _HELD.where(counters.c.status == bindparam("status")))
 
 
 def owned(connection: Connection, app_id: str) -> int:
@@ -26,6 +32,13 @@ def change_owned(connection: Connection, app_id: str, by: int) -> None:
 def records(connection: Connection, collection_id: str, status: str | None = None) -> int:
     """Count the records of a collection."""
     return count(connection, _RECORDS, collection_id, status=status)
+
+
+def of_collection(collection_id: str, status: str | None = None) -> Asked:
+    """Ask what ``records`` returns, together with something else."""
+    if status is None:
+        return _ALL.of(collection=collection_id)
+    return _OF_STATUS.of(collection=collection_id, status=status)
 
 
 def records_of(connection: Connection, collection_ids: Sequence[str]) -> dict[str, int]:

@@ -4,15 +4,26 @@ in order is looked for in steps of so many rows, and a cursor goes on where the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    exists,
+    func,
+    select,
+)
 
 from insula.collections import counts
 from insula.collections.record_repository import reachable
 from insula.collections.repository import Found
 from insula.collections.rows import RecordRow
 from insula.storage.tables import records, tagged
+from insula.storage.together import Question, ask_together
 from insula.tags import repository as tags
 from insula.web.pagination import Page
 
@@ -47,6 +58,8 @@ class _Looked:
     at: str | None = None
     rows: list[RecordRow] = field(default_factory=list)
     """Those of the ids, where they were read at once."""
+    count: int | None = None
+    """How many match, where that was read at once."""
 
 
 def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Found:
@@ -61,7 +74,9 @@ def list_records(connection: Connection, wanted: RecordFilter, page: Page) -> Fo
     found = find(connection, wanted, before, most)
     shown = found.ids[page.offset : most - 1]
     rows = found.rows[: page.take] or _rows(connection, wanted.app_id, shown)
-    count, capped = _counted(connection, wanted, cursor)
+    count, capped = (
+        (found.count, False) if found.count is not None else _counted(connection, wanted, cursor)
+    )
     following: dict[str, object] | None = None
     if len(found.ids) == most or found.at is not None:
         at = shown[-1] if len(found.ids) == most else found.at
@@ -95,10 +110,30 @@ def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[Recor
 
 
 def _take(connection: Connection, wanted: RecordFilter, before: str | None, most: int) -> _Looked:
-    """Read the first ``most`` rows, after a cursor, that an index has in order."""
-    query = _matching(wanted, before, None).with_only_columns(*records.c).limit(most)
-    rows = [RecordRow(*row) for row in connection.execute(query).all()]
-    return _Looked([row.id for row in rows], rows=rows)
+    """Read the first ``most`` rows, after a cursor, that an index has in order, and how many there
+    are."""
+    assert wanted.collection_id is not None
+    values = {"collection": wanted.collection_id, "most": most}
+    values |= {} if wanted.status is None else {"status": wanted.status}
+    values |= {} if before is None else {"before": before}
+    found, (count,) = ask_together(
+        connection,
+        _newest(by_status=wanted.status is not None, further=before is not None).of(**values),
+        counts.of_collection(wanted.collection_id, wanted.status),
+    )
+    rows = [RecordRow(*row) for row in found]
+    return _Looked([row.id for row in rows], rows=rows, count=int(count[0]))
+
+
+@cache
+def _newest(*, by_status: bool, further: bool) -> Question:
+    """Make the question for the newest records of a collection; of those with a status; of those
+    before another."""
+    conditions = [records.c.collection_id == bindparam("collection")]
+    conditions += [records.c.status == bindparam("status")] if by_status else []
+    conditions += [records.c.id < bindparam("before")] if further else []
+    query = select(*records.c).where(*conditions).order_by(records.c.id.desc())
+    return Question(lambda _: query.limit(bindparam("most", type_=Integer())))
 
 
 def _look(connection: Connection, wanted: RecordFilter, before: str | None, most: int) -> _Looked:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, bindparam, select
 
 from insula.collections import record_repository, repository
 from insula.collections.render import (
@@ -25,6 +25,7 @@ from insula.runs.reading import Stored, look_many, stored_many
 from insula.runs.render import run_members
 from insula.runs.rows import run_row
 from insula.storage.tables import keys, runs, workflows
+from insula.storage.together import Asked, Question, ask_together
 from insula.tags import repository as tags
 from insula.web.auth import unknown
 from insula.workflows import repository as workflow_repository
@@ -33,6 +34,11 @@ from insula.workflows.render import discovered_bytes, workflow_bytes
 LIST_MAX = 32 * 1024 * 1024
 """Bytes of one page of records; it ends before the record that is beyond."""
 _RUNS_AT_ONCE = 100
+_LATEST = Question(
+    lambda among: select(workflows.c.id, workflows.c.latest_version_id).where(
+        among(workflows.c.id, "ids"), workflows.c.app_id == bindparam("app")
+    )
+)
 
 
 async def collection_bytes(services: RecordServices, app_id: str, collection_id: str) -> bytes:
@@ -58,35 +64,23 @@ def listed(connection: Connection, shown: Sequence[Shown], base: str) -> list[di
 
 def configs_raw(connection: Connection, app_id: str, configs: dict[str, Config]) -> dict[str, Raw]:
     """Encode configs of an app, with the versions that rules on its own workflows mean now."""
+    (latest,) = ask_together(connection, _latest(app_id, configs))
+    return _raws(configs, latest)
+
+
+def _latest(app_id: str, configs: dict[str, Config]) -> Asked:
     wanted = {rule["workflow_id"] for config in configs.values() for rule in config.rules}
-    query = select(workflows.c.id, workflows.c.latest_version_id)
-    query = query.where(workflows.c.id.in_(sorted(wanted)), workflows.c.app_id == app_id)
-    rows = connection.execute(query).all() if wanted else []
-    latest = {row.id: row.latest_version_id for row in rows}
-    return {key: config_raw(config, followed(config, latest)) for key, config in configs.items()}
+    return _LATEST.of(ids=sorted(wanted), app=app_id)
+
+
+def _raws(configs: dict[str, Config], latest: Sequence[Any]) -> dict[str, Raw]:
+    versions = {row.id: row.latest_version_id for row in latest}
+    return {key: config_raw(config, followed(config, versions)) for key, config in configs.items()}
 
 
 def base_of(services: RecordServices) -> str:
     """Return where this installation is."""
     return services.runs.files.store.urls.base
-
-
-def around(connection: Connection, rows: Sequence[RecordRow], base: str) -> Around:
-    """Read what stands around records."""
-    ids = [row.id for row in rows]
-    named = repository.of_records(connection, rows)
-    configs = {config.id: config for config, _ in named}
-    rules = record_repository.rules_of(connection, ids)
-    running = [rule.run_id for held in rules.values() for rule in held if rule.status == "RUNNING"]
-    return Around(
-        base,
-        rules,
-        configs_raw(connection, rows[0].app_id if rows else "", configs),
-        {config.collection_id: name for config, name in named},
-        _key_names(connection, {row.created_by for row in rows if row.created_by}),
-        tags.of_things(connection, ids),
-        _newer(connection, [run_id for run_id in running if run_id is not None]),
-    )
 
 
 def _key_names(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
@@ -123,8 +117,33 @@ def see_many(
 ) -> Seen:
     """Read what stands around as many records, from the first on, as are ``within`` bytes, and
     around one in any case."""
-    fits = record_repository.fitting(connection, rows, within)
-    return Seen(fits, around(connection, fits, base))
+    ids = [row.id for row in rows]
+    held, named, labels = ask_together(
+        connection,
+        record_repository.SIZES.of(ids=ids),
+        repository.NAMED_CONFIGS.of(ids=sorted({row.config_id for row in rows})),
+        tags.OF_THINGS.of(ids=ids),
+    )
+    fits = record_repository.fitting(rows, held, within)
+    known = repository.with_lost(connection, fits, repository.configs_of(named))
+    configs = {config.id: config for config, _ in known}
+    ruled, latest = ask_together(
+        connection,
+        record_repository.RULES.of(ids=[row.id for row in fits]),
+        _latest(rows[0].app_id if rows else "", configs),
+    )
+    rules = record_repository.by_record(ruled)
+    running = [rule.run_id for held in rules.values() for rule in held if rule.status == "RUNNING"]
+    around = Around(
+        base,
+        rules,
+        _raws(configs, latest),
+        {config.collection_id: name for config, name in known},
+        _key_names(connection, {row.created_by for row in fits if row.created_by}),
+        tags.by_thing(labels),
+        _newer(connection, [run_id for run_id in running if run_id is not None]),
+    )
+    return Seen(fits, around)
 
 
 async def encode_many(
@@ -167,7 +186,7 @@ async def record_bytes(
         if row is None:
             return None
         config = repository.config_of(connection, row)
-        return row, around(connection, [row], base_of(services)), config
+        return row, see_many(connection, [row], base_of(services)).around, config
 
     read = await services.runs.database.read(query)
     if read is None:

@@ -8,7 +8,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
-    bindparam,
     delete,
     exists,
     func,
@@ -25,6 +24,7 @@ from insula.kit.clock import now_ms
 from insula.runs.remove import due_now
 from insula.storage.dialect import by_index
 from insula.storage.tables import collections, files, record_rules, records, runs
+from insula.storage.together import Question, ask_together
 from insula.tags import repository as tags
 
 _STALE_MS = 5_000
@@ -36,11 +36,17 @@ _RESTING = """
                 WHERE record_rules.record_id = records.id AND record_rules.status = 'RUNNING')
 """
 _STANDING = [record_rules.c[name] for name in names(Standing)]
-_OF_RECORDS = record_rules.c.record_id.in_(bindparam("ids", expanding=True))
-_RULES = select(record_rules).where(_OF_RECORDS)
 _HELD = [func.coalesce(func.length(record_rules.c[name]), 0) for name in ("input", "outcome")]
-_SIZES = select(record_rules.c.record_id, func.sum(_HELD[0] + _HELD[1])).where(_OF_RECORDS)
-_SIZES = _SIZES.group_by(record_rules.c.record_id)
+RULES = Question(lambda among: select(record_rules).where(among(record_rules.c.record_id, "ids")))
+"""The rules of records."""
+SIZES = Question(
+    lambda among: (
+        select(record_rules.c.record_id, func.sum(_HELD[0] + _HELD[1]))
+        .where(among(record_rules.c.record_id, "ids"))
+        .group_by(record_rules.c.record_id)
+    )
+)
+"""How many bytes of inputs and results records hold."""
 
 
 def find(
@@ -69,19 +75,24 @@ def reachable() -> ColumnElement[bool]:
 
 def rules_of(connection: Connection, record_ids: Sequence[str]) -> dict[str, list[RuleRow]]:
     """Return the rules of records by the records' ids, in order."""
+    (rows,) = ask_together(connection, RULES.of(ids=record_ids))
+    return by_record(rows)
+
+
+def by_record(rows: Sequence[Any]) -> dict[str, list[RuleRow]]:
+    """Return the rows of ``RULES`` by the records' ids, in order."""
     found: dict[str, list[RuleRow]] = defaultdict(list)
-    for row in connection.execute(_RULES, {"ids": record_ids}).all():
+    for row in rows:
         found[row.record_id].append(RuleRow(*row))
     for rules in found.values():
         rules.sort(key=lambda rule: rule.place)
     return found
 
 
-def fitting(connection: Connection, rows: Sequence[RecordRow], within: int) -> list[RecordRow]:
+def fitting(rows: Sequence[RecordRow], held: Sequence[Any], within: int) -> list[RecordRow]:
     """Return as many records, from the first on, as hold so many bytes of inputs and results, and
-    one in any case."""
-    found = connection.execute(_SIZES, {"ids": [row.id for row in rows]}).all()
-    sizes = {record_id: int(size) for record_id, size in found}
+    one in any case; ``held`` are the rows of ``SIZES``."""
+    sizes = {record_id: int(size) for record_id, size in held}
     fits: list[RecordRow] = []
     for row in rows:
         within -= sizes.get(row.id, 0)

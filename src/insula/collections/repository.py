@@ -23,14 +23,26 @@ from insula.collections.rows import CollectionRow, Config, RecordRow, values
 from insula.kit import json
 from insula.kit.clock import now_ms
 from insula.storage.tables import apps, collection_configs, collections, records
+from insula.storage.together import Question, ask_together
 from insula.tags import repository as tags
 from insula.web.pagination import REACH, Page
 
-_NAMED_CONFIGS = (
-    select(collection_configs, collections.c.name)
-    .join(collections, collections.c.id == collection_configs.c.collection_id, isouter=True)
-    .where(collection_configs.c.id.in_(bindparam("ids", expanding=True)))
+NAMED_CONFIGS = Question(
+    lambda among: (
+        select(collection_configs, collections.c.name)
+        .join(collections, collections.c.id == collection_configs.c.collection_id, isouter=True)
+        .where(among(collection_configs.c.id, "ids"))
+    )
 )
+"""Configs, each with its collection's name."""
+ONE = Question(
+    lambda _: select(collections).where(
+        collections.c.id == bindparam("collection"),
+        collections.c.app_id == bindparam("app"),
+        collections.c.deleting.is_(False),
+    )
+)
+"""One collection of an app, unless it is being deleted."""
 
 
 class Shown(NamedTuple):
@@ -55,13 +67,8 @@ class Found:
 
 def find(connection: Connection, app_id: str, collection_id: str) -> CollectionRow | None:
     """Return one collection of an app, unless it is being deleted."""
-    query = select(collections).where(
-        collections.c.id == collection_id,
-        collections.c.app_id == app_id,
-        collections.c.deleting.is_(False),
-    )
-    row = connection.execute(query).first()
-    return None if row is None else CollectionRow(*row)
+    (found,) = ask_together(connection, ONE.of(collection=collection_id, app=app_id))
+    return CollectionRow(*found[0]) if found else None
 
 
 def show(connection: Connection, app_id: str, collection_id: str) -> Shown | None:
@@ -193,7 +200,12 @@ def configs_by_id(connection: Connection, config_ids: Sequence[str]) -> dict[str
 def named_configs(connection: Connection, config_ids: Sequence[str]) -> list[tuple[Config, str]]:
     """Return configs, each with its collection's name: none where that is gone."""
     wanted = list(dict.fromkeys(config_ids))
-    found = connection.execute(_NAMED_CONFIGS, {"ids": wanted}).all()
+    (found,) = ask_together(connection, NAMED_CONFIGS.of(ids=wanted))
+    return configs_of(found)
+
+
+def configs_of(rows: Sequence[Any]) -> list[tuple[Config, str]]:
+    """Return the rows of ``NAMED_CONFIGS`` as configs, each with its collection's name."""
     return [
         (
             Config(
@@ -205,7 +217,7 @@ def named_configs(connection: Connection, config_ids: Sequence[str]) -> list[tup
             ),
             row.name or "",
         )
-        for row in found
+        for row in rows
     ]
 
 
@@ -215,12 +227,19 @@ def config_of(connection: Connection, row: RecordRow) -> Config:
 
 
 def of_records(connection: Connection, rows: Sequence[RecordRow]) -> list[tuple[Config, str]]:
-    """Return the configs that records stand on, each with its collection's name.
+    """Return the configs that records stand on, each with its collection's name."""
+    found = named_configs(connection, [row.config_id for row in rows])
+    return with_lost(connection, rows, found)
+
+
+def with_lost(
+    connection: Connection, rows: Sequence[RecordRow], found: list[tuple[Config, str]]
+) -> list[tuple[Config, str]]:
+    """Return the configs that were found for records, and what stands for those that were not.
 
     A database may hold records whose config was dropped while they were given it. A config without
     rules stands for such a one, so that the record can be read, and be given another.
     """
-    found = named_configs(connection, [row.config_id for row in rows])
     there = {config.id for config, _ in found}
     lost = {row.config_id: row for row in rows if row.config_id not in there}
     return [*found, *_lost(connection, list(lost.values()))] if lost else found

@@ -68,6 +68,11 @@ KINDS = {
 """By the name of the column's type on the page of tables."""
 
 
+def encode_value(kind: Kind, value: Any) -> bytes:
+    """Write a single value; raises as ``encode_array``."""
+    return kind.encode(value)[_LENGTH.size :]
+
+
 def encode_array(kind: Kind, values: Sequence[Any]) -> bytes:
     """Write values as one array of one dimension.
 

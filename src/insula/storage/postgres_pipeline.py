@@ -44,6 +44,8 @@ class Pipeline:
         self._prepared: dict[bytes, bytes] = {}
         self._number = 0
         self._poll: select.poll | None = None
+        self.leaving = False
+        """Whether the answer to what ended a transaction has not been taken yet."""
 
     @property
     def untouched(self) -> bool:
@@ -71,9 +73,12 @@ class Pipeline:
         Raises:
             psycopg.Error: it failed, or one of them; none after that was carried out.
         """
-        commands, self._deferred = [*self._deferred, command], []
-        self.unbegun = False
-        return self._exchange(commands)
+        return self._ask([command])[-1]
+
+    def ask_all(self, commands: Sequence[Command]) -> list[PGresult]:
+        """Send queries together; return the result of each. Raises as ``ask``."""
+        results = [one for one in self._ask(commands) if one.status == ExecStatus.TUPLES_OK]
+        return results[-len(commands) :]
 
     def flush(self) -> None:
         """Send what was deferred; raises as ``ask``."""
@@ -90,7 +95,31 @@ class Pipeline:
         if not self.unbegun:
             self._deferred.clear()
 
-    def _exchange(self, commands: list[Command]) -> PGresult:
+    def leave(self, command: bytes) -> None:
+        """Send what ends a transaction, and leave its answer to whoever comes next."""
+        self._pgconn.send_query(command)
+        self._pgconn.flush()
+        self.leaving = True
+
+    def arrive(self) -> None:
+        """Take the answer that was left, which mostly is there by now.
+
+        Raises:
+            psycopg.Error: it says that something failed, or there is none.
+        """
+        while self.leaving:
+            result = self._result()
+            if result is None:
+                self.leaving = False
+            elif result.status != ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
+
+    def _ask(self, commands: Sequence[Command]) -> list[PGresult]:
+        everything, self._deferred = [*self._deferred, *commands], []
+        self.unbegun = False
+        return self._exchange(everything)
+
+    def _exchange(self, commands: list[Command]) -> list[PGresult]:
         pgconn, named = self._pgconn, dict[bytes, bytes]()
         pgconn.enter_pipeline_mode()
         try:
@@ -103,7 +132,7 @@ class Pipeline:
                 with suppress(psycopg.Error):  # something is left in it: of no use to anybody
                     pgconn.exit_pipeline_mode()
         self._prepared |= named
-        return results[-1]
+        return results
 
     def _send(self, command: Command, named: dict[bytes, bytes]) -> None:
         """Put a statement on its way, prepared where it was not yet."""
@@ -138,19 +167,21 @@ class Pipeline:
         return results
 
     def _next(self) -> PGresult:
+        while (result := self._result()) is None:
+            if self._pgconn.status != ConnStatus.OK:
+                raise psycopg.OperationalError("the connection was lost")
+        return result
+
+    def _result(self) -> PGresult | None:
+        """Wait for the next answer; ``None`` where a statement has no more."""
         pgconn = self._pgconn
         while pgconn.flush():
             self._wait(select.POLLIN | select.POLLOUT)
             pgconn.consume_input()
-        while True:
-            while pgconn.is_busy():
-                self._wait(select.POLLIN)
-                pgconn.consume_input()
-            result = pgconn.get_result()
-            if result is not None:
-                return result
-            if pgconn.status != ConnStatus.OK:
-                raise psycopg.OperationalError("the connection was lost")
+        while pgconn.is_busy():
+            self._wait(select.POLLIN)
+            pgconn.consume_input()
+        return pgconn.get_result()
 
     def _wait(self, events: int) -> None:
         if self._poll is None:
@@ -165,6 +196,11 @@ class PipelinedConnection(psycopg.Connection[Any]):
     def __init__(self, pgconn: PGconn, *given: Any, **named: Any) -> None:
         super().__init__(pgconn, *given, **named)
         self.own_pipeline = Pipeline(pgconn)
+
+    def rollback(self) -> None:
+        """Undo, unless that was sent already."""
+        if not self.own_pipeline.leaving:
+            super().rollback()
 
 
 def pipeline_of(connection: Connection) -> Pipeline:

@@ -11,18 +11,18 @@ from sqlalchemy.exc import DBAPIError
 from insula.errors import InsulaError
 from insula.storage.postgres_connection import (
     Limits,
-    execute_simple,
     hang_up,
     make_engine,
     raw_of,
     translate,
 )
+from insula.storage.postgres_pipeline import Command, pipeline_of
 from insula.storage.reader import DEADLINE, Reading
 
 _LIMITS = Limits(
     statement_ms=int(DEADLINE * 1000), lock_ms=5_000, idle_in_transaction_ms=60_000, read_only=True
 )
-_BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN = Command(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", as_is=True)
 _CANCEL_WITHIN = 2.0
 
 
@@ -38,18 +38,23 @@ class PostgresSource:
         return self._engine.connect()
 
     def begin(self, connection: Connection, reading: Reading) -> None:
-        """Begin a snapshot."""
-        execute_simple(raw_of(connection), _BEGIN)
+        """Begin a snapshot, with the first statement."""
+        pipeline = pipeline_of(connection)
+        pipeline.arrive()
+        pipeline.begin(_BEGIN)
 
     def end(self, connection: Connection, reading: Reading) -> bool:
         """End it. A connection whose query was interrupted is closed: the interruption may still
         be on its way, and would meet the next query."""
         try:
-            if not reading.interrupted and not connection.invalidated:
+            usable = not reading.interrupted and not connection.invalidated
+            if usable and not pipeline_of(connection).leaving:
                 raw = raw_of(connection)
-                # Before SQLAlchemy does: psycopg's own would have all be prepared anew.
+                raw.own_pipeline.forget()
+                # Before SQLAlchemy does: psycopg's own would have all be prepared anew. Nobody who
+                # reads has to wait for it.
                 if raw.info.transaction_status != TransactionStatus.IDLE:
-                    execute_simple(raw, b"ROLLBACK")
+                    raw.own_pipeline.leave(b"ROLLBACK")
                 if connection.in_transaction():
                     connection.rollback()
                 return True

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
-    bindparam,
     delete,
     exists,
     func,
@@ -21,16 +20,20 @@ from sqlalchemy import (
 from insula.errors import BadInput, Conflict, FieldError
 from insula.kit.clock import now_ms
 from insula.storage.tables import tagged, tags
+from insula.storage.together import Question, ask_together
 from insula.web.pagination import Page
 
 TAGS_MAX = 1_000
 """Tags of one app."""
-_OF_THINGS = (
-    select(tags, tagged.c.thing_id)
-    .join(tagged, tagged.c.tag_id == tags.c.id)
-    .where(tagged.c.thing_id.in_(bindparam("ids", expanding=True)))
-    .order_by(tags.c.name)
+OF_THINGS = Question(
+    lambda among: (
+        select(tags, tagged.c.thing_id)
+        .join(tagged, tagged.c.tag_id == tags.c.id)
+        .where(among(tagged.c.thing_id, "ids"))
+        .order_by(tags.c.name)
+    )
 )
+"""The tags of things, each with its thing's id, in the order of their names."""
 
 
 def list_own(
@@ -130,10 +133,17 @@ def take_off(connection: Connection, thing_id: str) -> None:
 
 def of_things(connection: Connection, thing_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
     """Return the tags of things by the things' ids, in the order of their names."""
+    if not thing_ids:
+        return {}
+    (found,) = ask_together(connection, OF_THINGS.of(ids=thing_ids))
+    return by_thing(found)
+
+
+def by_thing(rows: Sequence[Any]) -> dict[str, list[Row[Any]]]:
+    """Return the rows of ``OF_THINGS`` by the things' ids."""
     found: dict[str, list[Row[Any]]] = defaultdict(list)
-    if thing_ids:
-        for row in connection.execute(_OF_THINGS, {"ids": thing_ids}).all():
-            found[row.thing_id].append(row)
+    for row in rows:
+        found[row.thing_id].append(row)
     return found
 
 
