@@ -8,11 +8,13 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.web.application import application, client
 
 from insula.errors import BadInput
 from insula.kit.json_bounds import CONTAINERS, DEPTH
 from insula.web import body as module
 from insula.web.body import _checking_all, check_json
+from insula.web.openapi import BODIES
 
 JSON = {"content-type": "application/json"}
 
@@ -42,6 +44,22 @@ async def test_unknown_properties_survive(http: httpx.AsyncClient) -> None:
 async def test_json_is_taken_strictly(http: httpx.AsyncClient) -> None:
     for wrong in ({"count": "3"}, {"on": "true"}, {"on": 1}, {"name": 3}, {"tags": "a"}):
         await refused(http, 400, json=wrong)
+
+
+@pytest.mark.parametrize("sent", ["json", "files"])
+async def test_bodies_take_so_much_memory_together(sent: str) -> None:
+    app = application()
+    room = app.state.room
+    piece: Any = "x" * 40_000
+    given: dict[str, Any] = {"input": piece} if sent == "json" else {"input": (None, piece)}
+    room.held = BODIES * 64 * 1024 - 30_000
+    async with client(app) as http:
+        answer = await http.post("/apps/c/things", **{sent: given})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        room.held = 0
+        assert (await http.post("/apps/c/things", **{sent: given})).status_code == 200
+        await refused(http, 400, json={"count": piece})
+    assert room.held == 0
 
 
 @pytest.mark.parametrize(

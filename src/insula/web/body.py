@@ -16,7 +16,7 @@ from insula.web import form_values, forms
 from insula.web.errors import field_errors, kind
 from insula.web.fields import FORM, unstorable
 from insula.web.idempotency import FINGERPRINT, has_key
-from insula.web.incoming import Arriving
+from insula.web.incoming import Arriving, leave_room
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -47,7 +47,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         TooLarge: it has more than ``limit`` bytes; refused by its announced length if it has one.
         UnsupportedMedia: it is compressed.
-        ClientDisconnect: the client went away.
+        BadInput: it breaks off, or comes too slowly.
+        Unavailable: others' bodies take all the memory.
     """
     for name, value in request.scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
@@ -73,6 +74,7 @@ async def _whole(request: Request, limit: int) -> bytes:
         piece: bytes = message.get("body", b"")
         if len(body) + len(piece) > limit:
             raise too_large(limit)
+        request.app.state.room.take(request, len(piece))
         if not message.get("more_body", False):
             return bytes(body + piece) if body else piece
         body += piece
@@ -163,6 +165,8 @@ async def payload(request: Request, model: type[M]) -> M:
         return await _aside(len(body), partial(_from_json, body, model))
     except ValidationError as error:
         raise invalid(error) from None
+    finally:
+        leave_room(request.scope)
 
 
 def _from_form(form: forms.Form, model: type[M]) -> M:
@@ -215,6 +219,8 @@ async def payloads(request: Request, model: type[M], most: int = 1000) -> list[M
         return await _aside(len(body), partial(_list_of, model, most, parse, strict=True))
     except ValidationError as error:
         raise invalid(error) from None
+    finally:
+        leave_room(request.scope)
 
 
 def _list_of(model: type[M], most: int, parse: Callable[[], Any], *, strict: bool) -> list[M]:

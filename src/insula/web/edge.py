@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from insula.web.auth import unknown
 from insula.web.errors import allowed_methods, answer, render
 from insula.web.forms import OPEN_PARTS
-from insula.web.incoming import receive_message
+from insula.web.incoming import leave_room, receive_message
 
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -130,6 +130,7 @@ class Edge:
         finally:
             for part in scope.pop(OPEN_PARTS, ()):
                 part.close()
+            leave_room(scope)
 
     def _out(self, method: str, body: _Body | None, send: Send) -> Send:
         """Return what an answer is sent with: it minds the rest of the request."""

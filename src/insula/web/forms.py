@@ -99,6 +99,7 @@ class _Parser(MultiPartParser):
             max_fields=FIELDS,
             max_part_size=limits.text,
         )
+        self._request = request
         self._limits = limits
         self._text = 0
         self._file = 0
@@ -136,6 +137,7 @@ class _Parser(MultiPartParser):
                     f"The text parts are over {self._limits.text:,} bytes together. "
                     "Send large values as file parts."
                 )
+            self._request.app.state.room.take(self._request, end - start)
         else:
             self._file += end - start
             if self._file > self._limits.file:

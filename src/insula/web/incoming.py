@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope
 
-from insula.errors import BadInput
+from insula.errors import BadInput, Unavailable
 from insula.kit.tasks import cancels
 
 T = TypeVar("T")
@@ -17,6 +17,37 @@ STALLED = 60.0
 """Seconds that a client may let pass between two pieces of a body, and be late with all of it."""
 _PATIENCE = 1.0
 """Seconds after which it is watched whether a client who waits is still there."""
+
+
+HELD = "insula.held"
+"""Where the memory that a request's body takes stands in its scope."""
+
+
+class Room:
+    """The memory of all bodies that are being read, or are not gone through yet."""
+
+    def __init__(self, most: int) -> None:
+        self.held = 0
+        self._most = most
+
+    def take(self, request: Request, size: int) -> None:
+        """Take some for a request, until it is ``left`` by it.
+
+        Raises:
+            Unavailable: there is no more.
+        """
+        if self.held + size > self._most:
+            raise Unavailable("Too many large bodies are being read. Try again.", retry_after=1)
+        self.held += size
+        _, before = request.scope.get(HELD, (self, 0))
+        request.scope[HELD] = (self, before + size)
+
+
+def leave_room(scope: Scope) -> None:
+    """Give back what a request took; whatever comes of its body is counted elsewhere."""
+    if held := scope.pop(HELD, None):
+        room, size = held
+        room.held -= size
 
 
 class Arriving:

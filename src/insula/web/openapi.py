@@ -22,9 +22,12 @@ from insula.web.auth import Authenticate
 from insula.web.cors import Cors
 from insula.web.edge import Edge
 from insula.web.fast import Fast
+from insula.web.incoming import Room
 from insula.web.rate_limit import RateLimit
 from insula.web.respond import json_answer
 
+BODIES = 16
+"""Largest bodies that fit into memory at once, of all requests."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -166,6 +169,7 @@ def create_application(
     app.state.authenticate = authenticate
     app.state.settings = settings
     app.state.registry = registry
+    app.state.room = Room(BODIES * settings.body_max)
     app.router.routes.extend(health.routes(checks, registry))
     app.router.routes.append(Route("/openapi.json", _serve_document(app), methods=["GET"]))
     for router in routers:
