@@ -12,7 +12,7 @@ from starlette.requests import Request
 from insula.errors import BadInput, FieldError, TooLarge, UnsupportedMedia
 from insula.kit.json import InvalidJson, decode
 from insula.kit.json_bounds import CONTAINERS, OverBounds, bound
-from insula.web import form_values, forms
+from insula.web import bounds, form_values, forms
 from insula.web.errors import field_errors, kind
 from insula.web.fields import FORM, unstorable
 from insula.web.idempotency import FINGERPRINT, has_key
@@ -163,15 +163,13 @@ async def payload(request: Request, model: type[M]) -> M:
             return await _aside(form.length(), partial(_from_form, form, model))
         body = await _read_json(request)
         return await _aside(len(body), partial(_from_json, body, model))
-    except ValidationError as error:
-        raise invalid(error) from None
     finally:
         leave_room(request.scope)
 
 
 def _from_form(form: forms.Form, model: type[M]) -> M:
     value = form_values.values(form, model, _checking_all())
-    return _stored([model.model_validate(value, context=FORM)])[0]
+    return _checked([value], model, strict=False)[0]
 
 
 def _from_json(body: bytes, model: type[M]) -> M:
@@ -179,7 +177,19 @@ def _from_json(body: bytes, model: type[M]) -> M:
     if not isinstance(value, dict):
         message = f"must be a JSON object, not {kind(value)}"
         raise BadInput(f"The body {message}.", [FieldError((), "object", message)])
-    return _stored([model.model_validate(value, strict=True)])[0]
+    return _checked([value], model, strict=True)[0]
+
+
+def _checked(values: list[Any], model: type[M], *, strict: bool, listed: bool = False) -> list[M]:
+    bounds.bound(values, model)
+    how: dict[str, Any] = {"strict": True} if strict else {"context": FORM}
+    try:
+        if not listed:
+            return _stored([model.model_validate(values[0], **how)])
+        adapter = TypeAdapter(list[model])  # type: ignore[valid-type]  # a model
+        return _stored(adapter.validate_python(values, **how), listed=True)
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 def _stored(bodies: list[M], listed: bool = False) -> list[M]:
@@ -217,8 +227,6 @@ async def payloads(request: Request, model: type[M], most: int = 1000) -> list[M
         body = await _read_json(request)
         parse = partial(check_json, body)
         return await _aside(len(body), partial(_list_of, model, most, parse, strict=True))
-    except ValidationError as error:
-        raise invalid(error) from None
     finally:
         leave_room(request.scope)
 
@@ -231,9 +239,7 @@ def _list_of(model: type[M], most: int, parse: Callable[[], Any], *, strict: boo
     if len(value) > most:
         message = f"holds more than {most:,} entries"
         raise BadInput(f"The body {message}.", [FieldError((), "too_many", message)])
-    context = None if strict else FORM
-    adapter = TypeAdapter(list[model])  # type: ignore[valid-type]  # a model
-    return _stored(adapter.validate_python(value, strict=strict, context=context), listed=True)
+    return _checked(value, model, strict=strict, listed=True)
 
 
 async def _read_form(request: Request) -> forms.Form:
