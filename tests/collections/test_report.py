@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+from reportlab.platypus import Paragraph
 from tests.runs.platform import Platform
 
-from insula.collections import landing, report_blocks
+from insula.collections import landing, report, report_blocks, report_pages, report_text
 from insula.collections.report_pages import draw
 from insula.collections.report_room import COLUMNS_MAX, ROOM, ROWS_MAX, Room
+from insula.collections.report_text import PIECE_MAX
+from insula.kit import json
 
 from .pages import texts
 from .stage import collection, rested, rule, verdicts
@@ -214,3 +217,36 @@ def test_hostile_blocks_are_drawn() -> None:
     assert "inside" in text
     assert "漢字" in text
     assert "More is left out here" in text
+
+
+def test_a_long_text_is_set_in_paragraphs_that_are_laid_out_soon() -> None:
+    """In one of this length each character that is escaped was a piece of its own, for minutes."""
+    hostile = "<" * 4 * PIECE_MAX
+    for made in (report_text.plain(hostile), report_text.markdown(hostile, 500)):
+        pieces = [part for part in made if isinstance(part, Paragraph)]
+        assert {len(part.frags) for part in pieces} == {1}
+        assert max(len(part.frags[0].text) for part in pieces) == PIECE_MAX
+        assert "".join(part.frags[0].text for part in pieces) == hostile
+    lines = [part for part in report_text.plain("a\n" * 1_000) if isinstance(part, Paragraph)]
+    assert len(lines) > 20
+
+
+def test_what_is_cut_stays_as_it_is_written() -> None:
+    text = "*" + " ".join(["some **bold** words"] * 200) + "*"
+    made = [part for part in report_text.markdown(text, 500) if isinstance(part, Paragraph)]
+    assert len(made) > 2
+    pieces = [piece for part in made for piece in part.frags]
+    assert {piece.fontName for piece in pieces} == {"Report-Italic", "Report-BoldItalic"}
+    told = " ".join(piece.text for piece in pieces).split()
+    assert told == ["some", "bold", "words"] * 200
+
+
+def test_what_takes_too_long_leaves_the_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_pages, "SECONDS", -1.0)
+    held = record({"a": {"display": {"rule_display": "hidden"}, "error": "why"}})
+    name, document = report.drawn(json.encode(held))
+    text = " ".join(texts(document))
+    assert name == "Case.pdf"
+    assert "What the rules say has no room here" in text
+    assert "why" in text
+    assert "hidden" not in text

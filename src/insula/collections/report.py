@@ -22,10 +22,11 @@ async def report(
     """
     text = await record_bytes(services, app_id, collection_id, record_id)
     async with services.drawing:
-        return await asyncio.to_thread(_drawn, text)
+        return await asyncio.to_thread(drawn, text)
 
 
-def _drawn(text: bytes) -> tuple[str, bytes]:
+def drawn(text: bytes) -> tuple[str, bytes]:
+    """Draw the report of a record in the shape of ``RecordSchema``; return its file's name, too."""
     from insula.collections.report_pages import draw  # it is large, and few ask for reports
 
     record = json.decode(text)

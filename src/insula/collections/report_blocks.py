@@ -12,7 +12,7 @@ from reportlab.lib import colors
 from reportlab.platypus import Flowable, Spacer, Table
 
 from insula.collections.report_room import ROWS_MAX, columns_of
-from insula.collections.report_text import BLOCKS_MAX, markdown, paragraph, styles, table
+from insula.collections.report_text import BLOCKS_MAX, markdown, paragraph, plain, styles, table
 from insula.engine.display import BLOCKS, NAMES
 from insula.kit import json
 
@@ -41,7 +41,7 @@ def of_rule(held: Mapping[str, Any], width: float) -> list[Flowable]:
     if isinstance(result, dict):
         rows = [(str(n), words(value)) for n, value in result.items() if not _displays(n)]
         return [table(("Field", "Value"), rows, width, (0.3, 0.7))] if rows else []
-    return markdown(result, width) if isinstance(result, str) else [paragraph(words(result))]
+    return markdown(result, width) if isinstance(result, str) else plain(words(result))
 
 
 def of_record(held: Mapping[str, Any], width: float) -> list[Flowable]:

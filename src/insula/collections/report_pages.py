@@ -4,6 +4,8 @@ Loaded at the first report: what draws takes its room.
 """
 
 import io
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +16,10 @@ from reportlab.platypus import CondPageBreak, Flowable, HRFlowable, SimpleDocTem
 
 from insula.collections import report_blocks
 from insula.collections.report_room import ROWS_MAX, Room
-from insula.collections.report_text import LINE, paragraph, styles, table
+from insula.collections.report_text import LINE, paragraph, plain, styles, table
 
+SECONDS = 20.0
+"""Of processor time, for a report: others wait for it."""
 _MARGIN = 48
 _PADDING = 6  # of what stands within the margins
 _WIDTH = A4[0] - 2 * (_MARGIN + _PADDING)
@@ -28,15 +32,37 @@ _WORDS = {"PASSED": "Passed", "FAILED": "Failed", "WARN": "Warning", "DRAFT": "â
 _MESSAGES = ("message", "reason", "summary", "explanation", "why")
 
 
+class TakesTooLongError(Exception):
+    """What is to be drawn takes more than ``SECONDS``."""
+
+
+class _Document(SimpleDocTemplate):  # type: ignore[misc]  # it has no types
+    until: float
+
+    def handle_flowable(self, flowables: list[Flowable]) -> None:
+        """Take the next part, unless there has been enough."""
+        if time.thread_time() > self.until:
+            raise TakesTooLongError
+        super().handle_flowable(flowables)
+
+
 def draw(record: dict[str, Any], *, blocks: bool = True) -> bytes:
-    """Draw the report of a record in the shape of ``RecordSchema``."""
+    """Draw the report of a record in the shape of ``RecordSchema``.
+
+    Raises:
+        TakesTooLongError: its blocks do.
+    """
+    until = time.thread_time() + SECONDS if blocks else math.inf
     rules = {rule["key"]: rule for rule in record["config"]["rules"]}
     parts = _head(record)
     parts += _summary(record, rules)
     if blocks:
         parts += _sections(record, rules)
+    else:
+        words = "What the rules say has no room here; the record itself has it."
+        parts.append(paragraph(words, "small"))
     target = io.BytesIO()
-    document = SimpleDocTemplate(
+    document = _Document(
         target,
         pagesize=A4,
         leftMargin=_MARGIN,
@@ -47,6 +73,7 @@ def draw(record: dict[str, Any], *, blocks: bool = True) -> bytes:
         author=record["collection_name"],
         creator="Insula",
     )
+    document.until = until
     footer = _footer(record)
     document.build(parts, onFirstPage=footer, onLaterPages=footer)
     return target.getvalue()
@@ -152,7 +179,7 @@ def _section(rule: dict[str, Any], held: dict[str, Any]) -> list[Flowable]:
         HRFlowable(width="100%", color=LINE, spaceBefore=3, spaceAfter=5),
     ]
     if held.get("error"):
-        parts += [paragraph(str(held["error"])), Spacer(0, 4)]
+        parts += [*plain(str(held["error"])), Spacer(0, 4)]
     parts += report_blocks.of_rule(held, _WIDTH)
     given = held.get("input")
     if given:

@@ -24,6 +24,11 @@ SHADE = colors.HexColor("#f6f8fa")
 
 TEXT_MAX = 20_000
 """Characters of one text that a report shows."""
+PIECE_MAX = 1_200
+"""Characters of one paragraph. A longer text is set in several: what lays a paragraph out takes far
+longer for many characters than for the same ones in pieces, above all where it goes over pages."""
+_LINE = 30
+"""As how many characters the end of a line counts; a change of the type, as a third of that."""
 CELL_MAX = 400
 _HEAD_MAX = 80
 BLOCKS_MAX = 500
@@ -127,7 +132,55 @@ def _font_of(character: str, letters: frozenset[int]) -> tuple[str, str]:
 
 def paragraph(text: str, style: str = "body", longest: int = TEXT_MAX) -> Paragraph:
     """Make a paragraph of plain text; its line breaks stay."""
-    return Paragraph(shown(text, longest).replace("\n", "<br/>"), styles()[style])
+    return _paragraph(shown(text, longest).replace("\n", "<br/>"), styles()[style])
+
+
+def plain(text: str) -> list[Flowable]:
+    """Make paragraphs of plain text, which may be long."""
+    if len(text) > TEXT_MAX:
+        text = text[: TEXT_MAX - 1] + "…"
+    return [paragraph(piece.strip("\n")) for piece in _pieces(text)]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a text where a paragraph of it would be too long: between words, if there are any."""
+    at = 0
+    while at < len(text):
+        end = min(_room_until(text, at), len(text))
+        if end < len(text):
+            gap = max(text.rfind(" ", at, end), text.rfind("\n", at, end))
+            end = gap + 1 if gap > at else end
+        yield text[at:end]
+        at = end
+
+
+def _room_until(text: str, at: int) -> int:
+    """Return where a paragraph ends that begins at a place, were there no words."""
+    room, end = PIECE_MAX, at
+    while room > 0 and end < len(text):
+        room -= _LINE if text[end] == "\n" else 1
+        end += 1
+    return end
+
+
+def _paragraph(text: str, style: ParagraphStyle, bullet: str | None = None) -> Paragraph:
+    """Make a paragraph whose neighbouring pieces of one look are one piece: each character that is
+    escaped was one of its own, and what wraps them takes so much longer for many."""
+    made = Paragraph(text, style, bulletText=bullet)
+    pieces: list[Any] = []
+    for piece in made.frags:
+        if pieces and _look(pieces[-1]) == _look(piece) is not None:
+            pieces[-1].text += piece.text
+        else:
+            pieces.append(piece)
+    made.frags = pieces
+    return made
+
+
+def _look(piece: Any) -> dict[str, Any] | None:
+    """Return how a piece of a paragraph is written, ``None`` for what is more than text."""
+    look = {name: value for name, value in vars(piece).items() if name != "text"}
+    return None if "lineBreak" in look or "cbDefn" in look else look
 
 
 def table(
@@ -230,13 +283,13 @@ class _Markdown:
             if self._rows:
                 self._rows[-1].append(_plain(token.children or ()))
             return
-        text = _inline(token.children or ())
         style = styles()[self._style]
         if self._lists:
             indent = 12 * min(len(self._lists), 10)
             style = ParagraphStyle("item", style, leftIndent=indent, bulletIndent=indent - 11)
-        self._made.append(Paragraph(text, style, bulletText=self._bullet or None))
-        self._bullet = ""
+        for text in _Inline().made(token.children or ()):
+            self._made.append(_paragraph(text, style, self._bullet or None))
+            self._bullet = ""
         if not self._lists:
             self._made.append(Spacer(0, 3))
 
@@ -251,14 +304,42 @@ _MARKS = {
 }
 
 
-def _inline(tokens: Sequence[Token]) -> str:
-    parts = []
-    for token in tokens:
-        if token.type in ("text", "code_inline", "html_inline", "image"):
-            parts.append(shown(token.content))
-        else:
-            parts.append(_MARKS.get(token.type, ""))
-    return "".join(parts)
+class _Inline:
+    """Writes what stands in one paragraph of Markdown, as as many as it is long."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+        self._parts: list[str] = []
+        self._open: list[str] = []
+        self._room = PIECE_MAX
+
+    def made(self, tokens: Sequence[Token]) -> list[str]:
+        for token in tokens:
+            if token.type in ("text", "code_inline", "html_inline", "image"):
+                for piece in _pieces(token.content):
+                    self._write(shown(piece), len(piece))
+            elif token.type in _MARKS:
+                self._mark(token.type, _MARKS[token.type])
+        self._end()
+        return self._made
+
+    def _mark(self, kind: str, mark: str) -> None:
+        if kind.endswith("_close"):
+            self._open.pop()
+        self._write(mark, _LINE if kind == "hardbreak" else _LINE // 3)
+        if kind.endswith("_open"):
+            self._open.append(mark)
+
+    def _write(self, text: str, cost: int) -> None:
+        if cost > self._room and not text.startswith("</"):
+            self._end()
+        self._parts.append(text)
+        self._room -= cost
+
+    def _end(self) -> None:
+        closing = [mark.replace("<", "</") for mark in reversed(self._open)]
+        self._made.append("".join([*self._parts, *closing]))
+        self._parts, self._room = list(self._open), PIECE_MAX
 
 
 def _plain(tokens: Sequence[Any]) -> str:
