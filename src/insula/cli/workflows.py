@@ -11,11 +11,12 @@ from insula.cli.local import Target, connect
 from insula.cli.options import App, Data, Discover, Json, Page, Take, WorkflowId, perform, segment
 from insula.cli.output import say, show, show_json, show_table
 from insula.cli.workflow_files import read_workflow, write_workflow
-from insula.workflows.deploy import SAME
 
 commands = typer.Typer(help="Push and pull workflows, deploy and publish.", no_args_is_help=True)
 
 _SEARCHED_PAGES = 20
+_SAME = "same_version"
+"""The code of what the server says of a draft that is deployed already."""
 
 
 @commands.command("push")
@@ -62,7 +63,7 @@ async def _push(target: Target, file: Path, new: bool, deploy_it: bool, as_json:
 def _said_the_same(failure: CommandFailed) -> str:
     """Say which version is what was to be deployed, so that pushing twice does what pushing once
     does; raise what else failed."""
-    same = [error for error in failure.errors if error.get("code") == SAME]
+    same = [error for error in failure.errors if error.get("code") == _SAME]
     if failure.code != ExitCode.CONFLICT or not same:
         raise failure
     number = [*(same[0].get("path") or ["?"])][-1]

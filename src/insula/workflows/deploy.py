@@ -19,8 +19,6 @@ from insula.workflows.schemas import DeployVersion
 from insula.workflows.tests_of import refuse_untested
 from insula.workflows.version_repository import Version
 
-SAME = "same_version"
-"""Code of what says that a version is deployed already; clients go by it."""
 Settle = Callable[[Connection, str], None]
 """Called with a workflow's id in the unit that changes which version of it runs, or whether any
 does: lets what depends on that follow, or raises, and then nothing is changed."""
@@ -100,7 +98,11 @@ def refuse_same(connection: Connection, workflow: Workflow, version: Version) ->
     if latest is not None and latest.body_hash == version.body_hash:
         raise Conflict(
             f"Version {latest.version} is the same already: send force: true to deploy it again",
-            [FieldError(("versions", str(latest.version)), SAME, "It has this very body")],
+            [
+                FieldError(
+                    ("versions", str(latest.version)), "same_version", "It has this very body"
+                )
+            ],
         )
 
 
