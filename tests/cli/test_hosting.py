@@ -18,6 +18,7 @@ from insula.cli.kept_keys import KeptApp, Server, keep, write_server
 from insula.cli.signals import Signals
 from insula.errors import Unavailable
 from insula.settings import Settings
+from insula.storage.postgres_address import DatabaseAway
 
 from .conftest import Invoke
 from .fake_server import Answer, FakeServer
@@ -144,14 +145,23 @@ async def test_a_database_that_goes_away_meanwhile_is_said(
     assert caught.value.code == ExitCode.UNREACHABLE
 
 
-async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "cannot be written to: No space left"),
+        (DatabaseAway("Connection refused"), "Connection refused"),
+    ],
+)
+async def test_a_full_disk_and_a_database_that_is_away_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
     @asynccontextmanager
     async def opening(settings: Settings, **_: bool) -> AsyncIterator[FakeInsula]:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
         yield FakeInsula(None)
 
     monkeypatch.setattr(hosting, "open_insula", opening)
-    with pytest.raises(CommandFailed, match="written to: No space left on device") as caught:
+    with pytest.raises(CommandFailed, match=told) as caught:
         async with hosted(tmp_path, None, None):
             pytest.fail("there is no server")
     assert caught.value.code == ExitCode.UNREACHABLE

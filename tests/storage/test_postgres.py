@@ -723,6 +723,7 @@ async def test_nothing_is_left_open(postgres_server: PostgresServer, postgres_ur
         (lambda url: "postgresql://insula:s3cret@127.0.0.1:5432", "name of the database"),
         (lambda url: "postgresql:/insula:s3cret@", "must begin with postgresql://"),
         (lambda url: url + "?s3cret=s3cret", "is no URL of PostgreSQL"),
+        (lambda url: "postgresql://insula:p@s3cret@127.0.0.1:1/x", "is no URL of PostgreSQL"),
     ],
 )
 async def test_a_url_that_cannot_be_used_says_why_and_no_password(

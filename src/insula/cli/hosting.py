@@ -19,7 +19,7 @@ from insula.errors import Unavailable
 from insula.settings import Settings, SettingsError, load_settings
 from insula.storage.lock import FolderLocked
 from insula.storage.migrate import ForeignFile, NewerSchema
-from insula.storage.postgres_address import DatabaseUnusable
+from insula.storage.postgres_address import DatabaseAway, DatabaseUnusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,8 @@ def _in_words(error: Exception) -> CommandFailed | None:
         return FolderInUse(str(error), ExitCode.CONFLICT)
     if isinstance(error, NewerSchema | ForeignFile):
         return CommandFailed(str(error), ExitCode.CONFLICT)
+    if isinstance(error, DatabaseAway):
+        return CommandFailed(str(error), ExitCode.UNREACHABLE)
     if isinstance(error, SettingsError | DatabaseUnusable):
         return usage(str(error))
     if isinstance(error, sqlite3.Error | DBAPIError):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from insula.errors import Unavailable
 from insula.storage.dialect import driver
 from insula.storage.migrate import check_version, migrate
-from insula.storage.postgres_address import DatabaseUnusable, describe
+from insula.storage.postgres_address import DatabaseAway, DatabaseUnusable, describe
 from insula.storage.postgres_connection import (
     Limits,
     execute_simple,
@@ -74,7 +74,7 @@ async def open_postgres(
     try:
         await asyncio.to_thread(line.connect)
     except (DBAPIError, psycopg.Error) as error:  # it may have gone away just now
-        raise DatabaseUnusable(_words(describe(url), error)) from None
+        raise DatabaseAway(_words(describe(url), error)) from None
     return PostgresDatabase(url, name, line, readers)
 
 
@@ -125,7 +125,7 @@ def _usable(url: str, name: str) -> Iterator[tuple[str, Line]]:
         _check(where, line.connection)
         yield where, line
     except (DBAPIError, psycopg.Error) as error:
-        raise DatabaseUnusable(_words(where, error)) from None
+        raise DatabaseAway(_words(where, error)) from None
     finally:
         line.close()
 

@@ -6,10 +6,18 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 _SCHEMES = ("postgresql://", "postgres://")
+_FORM = (
+    "is no URL of PostgreSQL: postgresql://user:password@host:5432/database, "
+    "with special characters of the password percent-encoded"
+)
 
 
 class DatabaseUnusable(Exception):
     """There is no database at this address that this program could use; says what to do."""
+
+
+class DatabaseAway(DatabaseUnusable):
+    """The server does not answer, or refuses; it may be otherwise later."""
 
 
 def parse(url: str) -> dict[str, Any]:
@@ -23,10 +31,10 @@ def parse(url: str) -> dict[str, Any]:
     try:
         parts = conninfo_to_dict(url)
     except ProgrammingError:  # its words may hold the password
-        raise ValueError(
-            "is no URL of PostgreSQL: postgresql://user:password@host:5432/database, "
-            "with special characters of the password percent-encoded"
-        ) from None
+        raise ValueError(_FORM) from None
+    # What stands before it is the end of the password; at the start it is a socket without a name.
+    if any("@" in host[1:] for host in str(parts.get("host", "")).split(",")):
+        raise ValueError(_FORM)
     if not parts.get("dbname"):
         raise ValueError("must end with the name of the database: postgresql://host:5432/database")
     return parts
