@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from insula.cli import run_inputs
-from insula.cli.failures import CommandFailed
+from insula.cli.failures import CommandFailed, ExitCode
 from insula.cli.run_inputs import read_input
 
 
@@ -45,6 +45,17 @@ def test_files_fill_fields(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_said(text: str | None, files: list[str], words: str) -> None:
     with pytest.raises(CommandFailed, match=words):
         read_input(text, files)
+
+
+def test_a_missing_file_is_not_found_and_another_one_unusable(tmp_path: Path) -> None:
+    for text, files in (("@absent.json", []), (None, ["a=absent.pdf"])):
+        with pytest.raises(CommandFailed, match="No such file") as caught:
+            read_input(text, files)
+        assert caught.value.code == ExitCode.NOT_FOUND
+    (tmp_path / "input").write_bytes(b"\xff")
+    with pytest.raises(CommandFailed, match="it is not text in UTF-8") as caught:
+        read_input(f"@{tmp_path / 'input'}", [])
+    assert caught.value.code == ExitCode.USAGE
 
 
 def test_all_files_together_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def test_bad_files_are_usage_errors(tmp_path: Path, text: str, words: str) -> No
     assert caught.value.code == ExitCode.USAGE
 
 
-def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(CommandFailed, match="cannot be read"):
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"absent.yaml cannot be read: No such file") as caught:
         read_workflow(tmp_path / "absent.yaml")
+    assert caught.value.code == ExitCode.NOT_FOUND

@@ -45,6 +45,14 @@ def usage(message: str, hint: str | None = None) -> CommandFailed:
     return CommandFailed(message, ExitCode.USAGE, hint)
 
 
+def unreadable(file: object, error: OSError | UnicodeDecodeError) -> CommandFailed:
+    """Build the failure for a file that the caller named."""
+    why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+    missing = isinstance(error, FileNotFoundError)
+    code = ExitCode.NOT_FOUND if missing else ExitCode.USAGE
+    return CommandFailed(f"{file} cannot be read: {why}.", code)
+
+
 def code_of_status(status: int) -> ExitCode:
     """Translate an HTTP status that is no success."""
     if status in (401, 403):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from insula.cli.failures import usage
+from insula.cli.failures import unreadable, usage
 from insula.kit.json import InvalidJson, decode
 
 # Base64 adds a third, and JSON bodies end at 32 MiB.
@@ -42,14 +42,12 @@ def read_input(text: str | None, files: list[str]) -> Any:
 
 
 def _source(text: str) -> str:
-    if text == "@-":
-        return sys.stdin.read()
     if not text.startswith("@"):
         return text
     try:
-        return Path(text[1:]).read_text("utf-8")
+        return sys.stdin.read() if text == "@-" else Path(text[1:]).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise usage(f"The input {text[1:]} cannot be read: {error}") from error
+        raise unreadable(f"The input {text[1:]}", error) from error
 
 
 def _parse(source: str, given: str) -> Any:
@@ -71,4 +69,4 @@ def _read_file(path: Path, left: int) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise usage(f"{path} cannot be read: {error}") from error
+        raise unreadable(path, error) from error

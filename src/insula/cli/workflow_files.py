@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from insula.cli.failures import usage
+from insula.cli.failures import unreadable, usage
 from insula.errors import BadInput
 from insula.kit.json import InvalidJson, decode, encode
 from insula.workflows import yaml_text
@@ -37,7 +37,7 @@ def read_workflow(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
         document = decode(content) if path.suffix == ".json" else yaml_text.load(content)
     except OSError as error:
-        raise usage(f"{path} cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     except (BadInput, InvalidJson) as error:
         raise usage(f"{path} is not well formed: {error}") from error
     if not isinstance(document, dict):

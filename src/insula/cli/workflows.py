@@ -117,7 +117,7 @@ def _write(text: str, output: Path | None) -> None:
     try:
         output.write_text(text, "utf-8")
     except OSError as error:
-        raise usage(f"{output} cannot be written: {error}") from error
+        raise usage(f"{output} cannot be written: {error.strerror}.") from error
     say(f"Wrote {output}.")
 
 
