@@ -1,5 +1,6 @@
 """``insula apps``: with the admin key, of the environment or of a folder."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -70,6 +71,20 @@ def test_another_admin_key_than_the_servers(
     assert outcome.code == ExitCode.NOT_ALLOWED
     assert "Set INSULA_ADMIN_KEY to what the server has." in outcome.err
     assert "INSULA_KEY" not in outcome.err.replace("INSULA_ADMIN_KEY", "")
+
+
+def test_a_folder_of_somebody_else_is_told_in_words(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "insula.lock"))
+
+    monkeypatch.setenv("INSULA_KEY", "ins_acme")
+    monkeypatch.setattr(local, "holder", refuse)
+    outcome = invoke("workflows", "list", "--data", str(tmp_path))
+    assert outcome.code == ExitCode.USAGE
+    assert f"{tmp_path / 'insula.lock'}: Permission denied." in outcome.err
+    assert "Run this as its owner." in outcome.err
 
 
 def test_delete_forgets_the_kept_key(

@@ -10,9 +10,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from insula.cli.database.place import told_in_words
 from insula.cli.database.progress import Progress, Stopped
-from insula.cli.failures import ExitCode
+from insula.cli.failures import CommandFailed, ExitCode
 from insula.storage.lock import FolderLock
 from insula.storage.migrate import chain, migrate
 from insula.storage.offline import open_file, transaction
@@ -383,6 +385,14 @@ def test_a_file_that_sqlite_finds_damaged_is_not_backed_up(
         assert outcome.code == ExitCode.FAILED
         assert "damaged" in outcome.err
         assert "insula db restore" in outcome.err
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_words() -> None:
+    refused = sqlite3.OperationalError("attempt to write a readonly database")
+    refused.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+    with pytest.raises(CommandFailed, match="cannot be written to") as caught, told_in_words():
+        raise OperationalError("PRAGMA integrity_check", {}, refused)
+    assert caught.value.code == ExitCode.FAILED
 
 
 def test_wrong_places_are_told_in_words(db: Do, folder: Path, tmp_path: Path) -> None:

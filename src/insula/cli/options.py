@@ -65,6 +65,10 @@ def perform(work: Coroutine[Any, Any, ExitCode | None]) -> None:
     except CommandFailed as failure:
         say_failure(failure)
         code = failure.code
+    except PermissionError as error:  # of whichever file of the data folder came first
+        told = usage(f"{error.filename}: {error.strerror}.", "Run this as its owner.")
+        say_failure(told)
+        code = told.code
     except KeyboardInterrupt:
         say("Interrupted.")
         code = ExitCode.INTERRUPTED

@@ -113,15 +113,23 @@ def told_in_words() -> Iterator[None]:
     except (DBAPIError, PostgresError) as error:
         original = error.orig if isinstance(error, DBAPIError) else error
         words = " ".join(str(original).split())
-        if getattr(original, "sqlite_errorcode", None) in _DAMAGED:
-            hint = "Put a backup of it into a new folder: `insula db restore`."
-            raise CommandFailed(
-                f"The database is damaged: {words}.", ExitCode.FAILED, hint
-            ) from error
-        raise CommandFailed(
+        failure = _of_the_file(original, words) or CommandFailed(
             f"The database does not do what was asked: {words}", ExitCode.UNREACHABLE
-        ) from error
+        )
+        raise failure from error
     except OSError as error:
         raise CommandFailed(
             f"{error.filename or 'The disk'}: {error.strerror}.", ExitCode.FAILED
         ) from error
+
+
+def _of_the_file(error: BaseException | None, words: str) -> CommandFailed | None:
+    """Return the failure whose reason is an SQLite file itself, if it is one."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what only tells more of it
+    if code in _DAMAGED:
+        hint = "Put a backup of it into a new folder: `insula db restore`."
+        return CommandFailed(f"The database is damaged: {words}.", ExitCode.FAILED, hint)
+    if code == sqlite3.SQLITE_READONLY:
+        hint = "SQLite writes beside the file even to read it: copy the folder to where it can."
+        return CommandFailed(f"The folder cannot be written to: {words}.", ExitCode.FAILED, hint)
+    return None
