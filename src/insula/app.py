@@ -5,14 +5,12 @@ down again in the opposite order.
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from starlette.types import ASGIApp
@@ -40,6 +38,7 @@ from insula.journal.journal import Journal
 from insula.journal.lease import Lease
 from insula.kit.folders import make_folder
 from insula.kit.ids import new_id
+from insula.kit.log_lines import log_plainly
 from insula.kit.tasks import end
 from insula.routes import Parts, fast_routes, routers
 from insula.runs.child_start import begin_child
@@ -152,7 +151,7 @@ async def open_insula(settings: Settings, *, only_asked: bool = False) -> AsyncI
         SettingsError: a cluster is named, and no database that nodes can share.
         DatabaseUnusable: there is none at the URL of the settings that could be used.
     """
-    _log_plainly(logging.WARNING if only_asked else logging.INFO)
+    log_plainly(logging.WARNING if only_asked else logging.INFO)
     if settings.cluster_url is not None and settings.database_url is None:
         raise SettingsError(
             "INSULA_CLUSTER_URL: the nodes of a cluster share one PostgreSQL database; set "
@@ -355,33 +354,6 @@ def _node() -> str:
 
 def _secret(setting: SecretStr | None) -> str | None:
     return None if setting is None else setting.get_secret_value()
-
-
-def _log_plainly(level: int) -> None:
-    """Log to standard error, and tracebacks without the values of variables: they hold inputs,
-    outputs and keys. An embedder that has configured its log keeps it.
-    """
-    if structlog.is_configured():
-        return
-    told: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-    ]
-    shown = structlog.dev.ConsoleRenderer(
-        colors=False, exception_formatter=structlog.dev.plain_traceback
-    )
-    structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *told, shown],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
-    # The engine knows the standard library's log alone: its lines look like all others.
-    lines = logging.StreamHandler(sys.stderr)
-    without = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    lines.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=told, processors=[without, shown])
-    )
-    logging.getLogger("insula").handlers = [lines]
 
 
 async def _equip(

@@ -1,4 +1,4 @@
-"""How the product logs, in whatever process it is opened."""
+"""Lines of the log, whoever writes them."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from insula import app
+from insula.kit.log_lines import log_plainly
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_engines_lines_look_like_all_others(
     unconfigured: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app._log_plainly(logging.INFO)
+    log_plainly(logging.INFO)
     logging.getLogger("insula.engine.execute").error("step %s broke", "sum")
     structlog.get_logger().error("run.not_ended")
     lines = capsys.readouterr().err.splitlines()
