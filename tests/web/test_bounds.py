@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, create_model
 from tests.web.application import Thing
 
 from insula.errors import BadInput
@@ -35,6 +35,13 @@ def test_what_is_looked_into_is_bounded(bodies: list[Any], field: str) -> None:
     with pytest.raises(BadInput) as raised:
         bounds.bound(bodies, Nested)
     assert raised.value.errors[0].path == (field,)
+
+
+def test_of_a_body_that_admits_no_other_names_they_count() -> None:
+    strict = create_model("Strict", __config__=ConfigDict(extra="forbid"), a=(int, 0))
+    bounds.bound([{str(number): 0 for number in range(10)}], strict)
+    with pytest.raises(BadInput, match="The body holds more than 10 values"):
+        bounds.bound([{str(number): 0 for number in range(11)}], strict)
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,23 @@ def bound(bodies: Iterable[Any], model: type[BaseModel]) -> None:
     """
     left = VALUES
     for body in bodies:
-        for name in _looked_into(model) if isinstance(body, dict) else ():
+        if not isinstance(body, dict):
+            continue
+        if model.model_config.get("extra") == "forbid":  # each name that it does not know is wrong
+            left -= len(body)
+        if left < 0:
+            raise _too_many(())
+        for name in _looked_into(model):
             left -= _count(body.get(name), left)
             if left < 0:
-                message = f"holds more than {VALUES:,} values"
-                raise BadInput(f"{name} {message}.", [FieldError((name,), "too_many", message)])
+                raise _too_many((name,))
+
+
+def _too_many(path: tuple[str, ...]) -> BadInput:
+    message = f"holds more than {VALUES:,} values"
+    return BadInput(
+        f"{'.'.join(path) or 'The body'} {message}.", [FieldError(path, "too_many", message)]
+    )
 
 
 def _count(value: Any, most: int) -> int:
