@@ -24,11 +24,15 @@ HELD = "insula.held"
 
 
 class Room:
-    """The memory of all bodies that are being read, or are not gone through yet."""
+    """The memory of all bodies that are being read, or are not gone through yet.
 
-    def __init__(self, most: int) -> None:
+    For ``small`` ones there always is some: large ones must not keep out all others.
+    """
+
+    def __init__(self, most: int, small: int) -> None:
         self.held = 0
         self._most = most
+        self._small = small
 
     def take(self, request: Request, size: int) -> None:
         """Take some for a request, until it is ``left`` by it.
@@ -36,10 +40,10 @@ class Room:
         Raises:
             Unavailable: there is no more.
         """
-        if self.held + size > self._most:
+        _, before = request.scope.get(HELD, (self, 0))
+        if before + size > self._small and self.held + size > self._most:
             raise Unavailable("Too many large bodies are being read. Try again.", retry_after=1)
         self.held += size
-        _, before = request.scope.get(HELD, (self, 0))
         request.scope[HELD] = (self, before + size)
 
 

@@ -28,6 +28,8 @@ from insula.web.respond import json_answer
 
 BODIES = 16
 """Largest bodies that fit into memory at once, of all requests."""
+_SMALL = 512
+"""The part of the largest body for which there is room at any time."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -169,7 +171,7 @@ def create_application(
     app.state.authenticate = authenticate
     app.state.settings = settings
     app.state.registry = registry
-    app.state.room = Room(BODIES * settings.body_max)
+    app.state.room = Room(BODIES * settings.body_max, settings.body_max // _SMALL)
     app.router.routes.extend(health.routes(checks, registry))
     app.router.routes.append(Route("/openapi.json", _serve_document(app), methods=["GET"]))
     for router in routers:
