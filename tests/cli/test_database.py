@@ -83,9 +83,11 @@ def test_what_real_runs_left_holds_together(db: Do, original: Installation, fold
 
 
 def test_a_backup_is_restored_as_it_was_and_what_was_under_way_goes_on(
-    db: Do, original: Installation, tmp_path: Path
+    db: Do, original: Installation, folder: Path, tmp_path: Path
 ) -> None:
-    saved = ok(db("backup", tmp_path / "one.backup", "--json"))["rows"]
+    outcome = db("backup", tmp_path / "one.backup", "--json")
+    assert f"Nor are keys: keep {folder / 'secret.keys'} elsewhere" in outcome.err
+    saved = ok(outcome)["rows"]
     assert saved["runs"] == original.runs
     assert (tmp_path / "one.backup").stat().st_mode & 0o777 == 0o600
     new = tmp_path / "new"

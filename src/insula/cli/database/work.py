@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from insula.adapters.keyring import FILE as KEYS
 from insula.cli.database import transfer
 from insula.cli.database.checks import look
 from insula.cli.database.files import copy_files
@@ -72,6 +73,8 @@ async def backup(data: Path | None, file: Path, as_json: bool) -> None:
 
     _tell(await on_a_thread(Progress(as_json), work), f"in {file}", as_json)
     say(f"Files are not in it: back up {place.folder / 'files'} too, afterwards.")
+    if (place.folder / KEYS).exists():
+        say(f"Nor are keys: keep {place.folder / KEYS} elsewhere, or its secrets are lost.")
 
 
 async def restore(data: Path | None, file: Path, force: bool, as_json: bool) -> None:
