@@ -13,6 +13,6 @@ def test_what_an_encoding_lacks_is_written_otherwise() -> None:
         check=False,
         timeout=60,
     )
-    assert told.returncode == 2
+    assert told.returncode == 3
     assert b"\\u2713" in told.stderr
     assert b"Traceback" not in told.stderr
