@@ -192,7 +192,7 @@ async def test_exit_codes(shell: Shell, served: Served, tmp_path: Path) -> None:
     expected = {
         (shell, "run", workflow_id): 1,
         (shell, "workflows", "push", str(broken)): 2,
-        (shell, "workflows", "push", str(tmp_path / "none.yaml")): 2,
+        (shell, "workflows", "push", str(tmp_path / "none.yaml")): 3,
         (shell, "run", workflow_id, "--input", "{"): 2,
         (shell, "run", unknown): 3,
         (shell, "runs", "cancel", workflow_id, "run_" + "1" * 22): 3,
