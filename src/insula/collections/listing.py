@@ -38,6 +38,12 @@ COUNTED = 10_000
 STEPS = 42
 """Of one answer, at most: some 100,000 rows."""
 
+_NAMED = Question(
+    lambda among: select(records).where(
+        among(records.c.id, "ids"), records.c.app_id == bindparam("app")
+    )
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
@@ -104,8 +110,10 @@ def _counted(
 
 
 def _rows(connection: Connection, app_id: str, ids: Sequence[str]) -> list[RecordRow]:
-    query = select(records).where(records.c.id.in_(ids), records.c.app_id == app_id)
-    found = {row.id: RecordRow(*row) for row in connection.execute(query).all()} if ids else {}
+    if not ids:
+        return []
+    (rows,) = ask_together(connection, _NAMED.of(ids=ids, app=app_id))
+    found = {row.id: RecordRow(*row) for row in rows}
     return [found[record_id] for record_id in ids if record_id in found]
 
 
