@@ -42,6 +42,15 @@ class Handlers:
             )
 
 
+async def stop(server: asyncio.Server) -> None:
+    """Listen no more. What was accepted already gets its transport first: asyncio makes none for a
+    server that is closed, and leaves the socket open."""
+    for sock in server.sockets:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+    await asyncio.sleep(0)
+    server.close()
+
+
 @asynccontextmanager
 async def listening(handle: Handle, **given: Any) -> AsyncIterator[int]:
     """Handle every connection to a port of the loopback until the block is left."""
@@ -50,6 +59,6 @@ async def listening(handle: Handle, **given: Any) -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        server.close()
+        await stop(server)
         await handlers.end()
         await server.wait_closed()

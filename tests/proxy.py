@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from tests.listening import Handlers
+from tests.listening import Handlers, stop
 from tests.ports import free_port
 
 Where = Literal["before", "after"]
@@ -53,8 +53,8 @@ class Proxy:
     async def refuse(self) -> None:
         """Take no more connections, as if nobody listened, and cut those that are open."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            await stop(server)
         self.cut()
 
     async def listen(self) -> None:
